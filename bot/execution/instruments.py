@@ -1,0 +1,44 @@
+"""Instruments: the grid on which prices and quantities live, and rounding onto it in the safe direction."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+import msgspec
+
+from strategies.bars import Calendar
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """Trading rules of one symbol. Prices in quote units, quantities in base units."""
+
+    symbol: str
+    tick_size: Decimal = Decimal("0.01")
+    lot_size: Decimal = Decimal("0.001")
+    minimum_quantity: Decimal = Decimal("0.001")
+    minimum_notional: Decimal = Decimal("5")
+    maximum_market_quantity: Decimal = Decimal("1000000000")
+    maximum_leverage: Decimal = Decimal("1")
+    funding_interval_minutes: int = 480
+    calendar: Calendar = Calendar.CONTINUOUS
+
+    def floor_quantity(self, quantity: Decimal) -> Decimal:
+        """The largest multiple of the lot that is not more than ``quantity`` (which is not negative)."""
+        return (quantity / self.lot_size).to_integral_value(ROUND_FLOOR) * self.lot_size
+
+    def lots(self, quantity: Decimal) -> int:
+        """A quantity that lies on the grid, counted in lots."""
+        return int(quantity / self.lot_size)
+
+    def floor_price(self, price: Decimal) -> Decimal:
+        """The tick at or below ``price``."""
+        return (price / self.tick_size).to_integral_value(ROUND_FLOOR) * self.tick_size
+
+    def ceil_price(self, price: Decimal) -> Decimal:
+        """The tick at or above ``price``."""
+        return (price / self.tick_size).to_integral_value(ROUND_CEILING) * self.tick_size
+
+
+def exact(value: float) -> Decimal:
+    """The shortest decimal that reads back as ``value``: how a price from a candle becomes money."""
+    return Decimal(repr(value))

@@ -1,0 +1,122 @@
+"""The contract of a strategy: closed bars in, one signal per bar out.
+
+A strategy is a deterministic function of the bars it was shown. It opens no socket, file or database, reads no clock and
+draws no random numbers, so that replay, paper and live decide the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from strategies.bars import Bar, BarSeries
+
+if TYPE_CHECKING:
+    from memory_store import MemoryBank
+
+
+class Neighbour(msgspec.Struct, frozen=True):
+    """One remembered moment that spoke for a decision."""
+
+    entry_id: int
+    symbol: str
+    bar_open_time: int
+    similarity: float
+    weight: float
+    """Share of the vote in [0, 1]."""
+    outcome: float
+    """Log return over the primary horizon after that moment."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """What a strategy saw when it decided: enough to audit the decision and to show it to a person."""
+
+    features: tuple[float, ...] = ()
+    """Feature vector of the bar, in the order of the strategy's ``feature_names``."""
+    model_id: str = ""
+    memory_size: int = 0
+    """Entries that were visible to the query."""
+    prediction: float | None = None
+    """The model's own forecast."""
+    memory_mean: float | None = None
+    """Weighted mean outcome of the neighbours."""
+    gate: float | None = None
+    """Share that the memory got in the model's mixture, in [0, 1]."""
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """What a strategy wants after one bar.
+
+    ``target_exposure`` is in [-1, 1] of equity: the side times a confidence. 0 means *abstain*: be flat. ``None`` means
+    *unknown*: hold whatever is held, open nothing.
+    """
+
+    symbol: str
+    bar_open_time: int
+    target_exposure: float | None
+    reason: str = ""
+    expected_return: float | None = None
+    """Log return expected over the primary horizon."""
+    quantiles: tuple[tuple[float, float], ...] = ()
+    """Pairs (probability, log return) of the forecast distribution."""
+    stop_distance: float | None = None
+    """Distance of the stop loss from the entry as a fraction of price; ``None`` takes the risk layer's own."""
+    target_distance: float | None = None
+    """Distance of the take profit from the entry as a fraction of price; ``None`` takes the risk layer's own."""
+    explanation: Explanation | None = None
+
+
+class Strategy(ABC):
+    """Base of all strategies. One instance serves all symbols of a run.
+
+    At every closed bar batch the core calls, in this order: ``settle`` with all bars of the batch, ``on_bar`` for each bar
+    in a fixed order, ``remember`` with all bars of the batch (settle what has matured, query, decide, append).
+
+    State must be a function of the bars shown: after a crash a new instance is shown the same bars by ``warm`` and must
+    go on as if nothing had happened.
+    """
+
+    name: ClassVar[str]
+
+    bank: MemoryBank | None = None
+    """The memory, for strategies that have one."""
+
+    @property
+    @abstractmethod
+    def required_bars(self) -> int:
+        """Bars of each symbol that ``warm`` needs before the first ``on_bar`` is a sensible question."""
+
+    @property
+    def history_bars(self) -> int:
+        """Bars of each symbol worth showing to ``warm``; a memory wants its whole capacity."""
+        return self.required_bars
+
+    @abstractmethod
+    def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
+        """Show past bars of every symbol before the first ``on_bar``.
+
+        Args:
+            history: the past of every symbol of the run, in order.
+            remember: fill the memory from these bars; ``False`` when it was loaded from storage.
+        """
+
+    def preview(self, upcoming: Mapping[str, BarSeries]) -> None:  # noqa: B027 - an optional accelerator
+        """Offer the bars that a replay is going to show, so that work on them can be done in bulk.
+
+        A strategy may use them only in ways that leave every signal as it would be without; ``recall probe`` and the
+        parity tests hold it to that.
+        """
+
+    def settle(self, bars: Sequence[Bar]) -> None:  # noqa: B027 - only memories have something to settle
+        """Record what the closing bars reveal about earlier moments."""
+
+    @abstractmethod
+    def on_bar(self, bar: Bar) -> Signal:
+        """Decide on one closed bar."""
+
+    def remember(self, bars: Sequence[Bar]) -> None:  # noqa: B027 - only memories have something to append
+        """Append the moments of these bars to the memory, pending until their outcome is known."""
