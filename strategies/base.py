@@ -85,6 +85,10 @@ class Strategy(ABC):
     bank: MemoryBank | None = None
     """The memory, for strategies that have one."""
 
+    def attach_bank(self, bank: MemoryBank) -> None:
+        """Take a bank that was loaded from storage in place of the own empty one; ``warm`` follows, without remembering."""
+        self.bank = bank
+
     @property
     @abstractmethod
     def required_bars(self) -> int:

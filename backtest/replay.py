@@ -1,0 +1,130 @@
+"""The replay driver: history through the very engine that trades, in a plain loop."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bot.engine import SimulatedEngine
+from bot.orders import BarBatch, Decision, Execution
+from bot.portfolio import ClosedTrade
+from strategies.bars import DAY_MS, Bar, BarSeries, FloatArray, IntArray
+
+_ON_TIME = (False,)
+_PROGRESS_EVERY = 2048
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What a replay brought."""
+
+    bars: int
+    seconds: float
+    """Wall time of the loop."""
+    close_times: IntArray
+    """Close time of every batch, ``[n]`` milliseconds."""
+    equity: FloatArray
+    """Equity at every batch, marked at its closes, ``[n]``."""
+    decisions_sha256: str
+    trades_sha256: str
+    executions: list[Execution]
+    trades: list[ClosedTrade]
+    decisions: list[Decision] = field(default_factory=list)
+    """All decisions, where they were asked for; else those with orders."""
+
+    @property
+    def bars_per_second(self) -> float:
+        """Bars decided per second of wall time."""
+        return self.bars / self.seconds if self.seconds > 0 else 0.0
+
+    def daily_equity(self) -> list[tuple[int, float]]:
+        """The last equity of every UTC day of a close."""
+        days = (self.close_times - 1) // DAY_MS
+        last = np.flatnonzero(np.diff(days, append=days[-1:] + 1)) if len(days) else np.empty(0, dtype=np.int64)
+        return [(int(self.close_times[i]), float(self.equity[i])) for i in last]
+
+
+def batches(series: Mapping[str, BarSeries]) -> Iterator[BarBatch]:
+    """Bars of several symbols in one defined order: by close time, and those that close together in the order of symbols."""
+    if len(series) == 1:
+        (only,) = series.values()
+        for bar in only.bars():
+            yield BarBatch((bar,), _ON_TIME)
+        return
+    streams = [_ranked(rank, one.bars()) for rank, one in enumerate(series.values())]
+    together: list[Bar] = []
+    for _, _, bar in heapq.merge(*streams, key=lambda item: item[:2]):
+        if together and bar.close_time != together[0].close_time:
+            yield BarBatch(tuple(together), (False,) * len(together))
+            together = []
+        together.append(bar)
+    if together:
+        yield BarBatch(tuple(together), (False,) * len(together))
+
+
+def replay(
+    engine: SimulatedEngine,
+    series: Mapping[str, BarSeries],
+    *,
+    trades: list[ClosedTrade],
+    keep_all_decisions: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> ReplayResult:
+    """Step the engine through all bars of ``series``, in the engine's order of symbols.
+
+    Args:
+        engine: with a strategy that is warmed up to just before the first bar.
+        series: what to replay, by symbol.
+        trades: the list that the engine's ``on_trade`` appends to.
+        keep_all_decisions: also keep decisions without orders.
+        progress: called now and then with the number of bars done.
+    """
+    engine.core.strategy.preview(series)
+    close_times: list[int] = []
+    equity: list[float] = []
+    executions: list[Execution] = []
+    kept: list[Decision] = []
+    step = engine.step
+    done = 0
+    reported = 0
+    started = time.perf_counter()
+    for batch in batches(series):
+        result = step(batch)
+        decisions = result.decisions
+        close_times.append(decisions[0].close_time)
+        equity.append(decisions[0].equity)
+        if result.executions:
+            executions += result.executions
+        if keep_all_decisions:
+            kept += decisions
+        else:
+            for decision in decisions:
+                if decision.orders:
+                    kept.append(decision)
+        done += len(decisions)
+        if progress is not None and done - reported >= _PROGRESS_EVERY:
+            progress(done)
+            reported = done
+    if progress is not None:
+        progress(done)
+    core = engine.core
+    return ReplayResult(
+        bars=done,
+        decisions_sha256=core.decisions_sha256,
+        trades_sha256=core.trades_sha256,
+        seconds=time.perf_counter() - started,
+        close_times=np.array(close_times, dtype=np.int64),
+        equity=np.array(equity, dtype=np.float64),
+        executions=executions,
+        trades=trades,
+        decisions=kept,
+    )
+
+
+def _ranked(rank: int, bars: Iterator[Bar]) -> Iterator[tuple[int, int, Bar]]:
+    for bar in bars:
+        yield bar.close_time, rank, bar

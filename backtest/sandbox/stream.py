@@ -1,0 +1,166 @@
+"""The sandbox's public websocket: subscriptions, acknowledgements, pongs and kline pushes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from backtest.sandbox import protocol
+from backtest.sandbox.tape import Release, Tape
+
+SLOW_CONSUMER_S = 10.0
+
+
+class _Connection:
+    """One open socket and what it is subscribed to."""
+
+    def __init__(self, name: str, request: web.Request, socket: web.WebSocketResponse) -> None:
+        self.name = name
+        self.topics: set[str] = set()
+        self._request = request
+        self._socket = socket
+
+    async def send(self, text: str) -> None:
+        """Send one message; a socket that is gone, or does not take it in time, is cut."""
+        try:
+            async with asyncio.timeout(SLOW_CONSUMER_S):
+                await self._socket.send_str(text)
+        except (ConnectionError, TimeoutError, RuntimeError):
+            self.cut()
+
+    def cut(self) -> None:
+        """Drop the transport without a closing handshake, as a broken line does."""
+        self.topics.clear()
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+class PublicStream:
+    """All sockets of ``/v5/public/linear``."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._connections: dict[str, _Connection] = {}
+        self._numbers = itertools.count(1)
+        self._muted = dict.fromkeys(tape.symbols, 0)
+        self._changed = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Open sockets."""
+        return len(self._connections)
+
+    def subscriptions(self) -> dict[str, int]:
+        """Number of sockets subscribed to each topic."""
+        counts = {protocol.topic_of(symbol, self._tape.interval): 0 for symbol in self._tape.symbols}
+        for connection in self._connections.values():
+            for topic in connection.topics:
+                counts[topic] += 1
+        return counts
+
+    async def subscribed(self, count: int = 1) -> None:
+        """Wait until every symbol's topic has at least ``count`` subscribers."""
+        while min(self.subscriptions().values()) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def mute(self, symbol: str, bars: int) -> None:
+        """Do not push the next ``bars`` closes of a symbol; REST still knows them.
+
+        Raises:
+            KeyError: the symbol is not played.
+        """
+        self._muted[symbol] += bars
+
+    def cut_all(self) -> int:
+        """Cut every socket; returns how many there were."""
+        connections = list(self._connections.values())
+        for connection in connections:
+            connection.cut()
+        return len(connections)
+
+    async def send_raw(self, text: str) -> None:
+        """Send a text as it is to every socket."""
+        for connection in list(self._connections.values()):
+            await connection.send(text)
+
+    async def push(self, releases: list[Release]) -> None:
+        """Send what has just closed: one message per symbol, with the closed candle and the new one."""
+        now = self._tape.now()
+        interval = self._tape.interval
+        messages = []
+        for release in releases:
+            symbol = release.closed.symbol
+            if self._muted[symbol] > 0:
+                self._muted[symbol] -= 1
+                continue
+            candles = [protocol.candle(release.closed, interval, confirm=True, timestamp=now)]
+            if release.opened is not None:
+                candles.append(protocol.candle(release.opened, interval, confirm=False, timestamp=now))
+            text = protocol.kline_push(symbol, interval, candles, now)
+            messages.append((protocol.topic_of(symbol, interval), text))
+        for connection in list(self._connections.values()):
+            for topic, text in messages:
+                if topic in connection.topics:
+                    await connection.send(text)
+
+    async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        """Serve one socket until it closes."""
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        name = f"sandbox-{next(self._numbers)}"
+        connection = self._connections[name] = _Connection(name, request, socket)
+        try:
+            async for message in socket:
+                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    await self._answer(connection, message.data)
+        finally:
+            del self._connections[name]
+            self._changed.set()
+        return socket
+
+    async def _answer(self, connection: _Connection, data: str | bytes) -> None:
+        try:
+            request: Any = json.loads(data)
+        except (ValueError, RecursionError):
+            request = None
+        if not isinstance(request, dict):
+            await connection.send(protocol.complaint("Failed to decode incoming data:readObjectStart", connection.name))
+            return
+        operation, label = request.get("op"), str(request.get("req_id", ""))
+        arguments = request.get("args")
+        topics = [topic for topic in arguments if isinstance(topic, str)] if isinstance(arguments, list) else []
+        if operation == "ping":
+            await connection.send(protocol.pong(connection.name, label))
+        elif operation == "subscribe":
+            await self._subscribe(connection, topics, label)
+        elif operation == "unsubscribe":
+            connection.topics.difference_update(topics)
+            self._changed.set()
+            await connection.send(protocol.acknowledgement("unsubscribe", connection.name, label))
+        else:
+            await connection.send(protocol.complaint("error:invalid op", connection.name))
+
+    async def _subscribe(self, connection: _Connection, topics: list[str], label: str) -> None:
+        interval = self._tape.interval
+        known = dict.fromkeys(self._tape.symbols)
+        refusal = protocol.first_bad_topic(topics, interval, known, connection.topics)
+        if sum(map(len, topics)) + sum(map(len, connection.topics)) > protocol.MAXIMUM_ARGUMENT_CHARACTERS:
+            refusal = "error:args length exceeds 21000 characters"
+        if not refusal:
+            connection.topics.update(topics)
+        await connection.send(protocol.acknowledgement("subscribe", connection.name, label, refusal=refusal))
+        if refusal:
+            return
+        self._changed.set()
+        for topic in topics:
+            symbol = topic.rpartition(".")[2]
+            current = self._tape.current(symbol)
+            if current is not None:
+                now = self._tape.now()
+                candles = [protocol.candle(current, interval, confirm=False, timestamp=now)]
+                await connection.send(protocol.kline_push(symbol, interval, candles, now))

@@ -1,0 +1,107 @@
+"""The sandbox's market at a moment: which candles have closed, which is forming, which closes next. No sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from backtest.sandbox.clock import Clock, ClockSetting, make_clock
+from backtest.sandbox.protocol import forming
+from backtest.sandbox.sources import BarSource
+from strategies.bars import Bar, interval_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One candle that has just closed, and the one that opened in its place, if one did."""
+
+    closed: Bar
+    opened: Bar | None
+
+
+class Tape:
+    """Candles of several symbols under one clock.
+
+    Bars that open at or after ``start`` are released as they close; earlier ones are history from the beginning.
+
+    Args:
+        sources: candles by symbol; their order is the order of release.
+        interval: the venue's interval code.
+        setting: how time passes.
+        start: simulated time at which the tape begins, moved forward to the first open of a bar; ``None`` begins with
+            the earliest bar of all sources.
+
+    Raises:
+        ValueError: there is no source, or no source has a bar from ``start`` on.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, BarSource], interval: str, setting: ClockSetting, start: int | None = None
+    ) -> None:
+        if not sources:
+            raise ValueError("the sandbox needs at least one symbol to play")
+        opens = [first for source in sources.values() if (first := source.opening_from(start)) is not None]
+        if not opens:
+            raise ValueError(
+                f"the sandbox has no bar of {', '.join(sources)} from the start asked for; choose an earlier one"
+            )
+        self.interval = interval
+        self.setting = setting
+        self._sources = dict(sources)
+        begin = min(opens)
+        self.clock: Clock = make_clock(setting, begin)
+        finals = [source.final_close() for source in self._sources.values()]
+        if None not in finals:
+            self.clock.stop_at(max(final for final in finals if final is not None))
+        self._next = {symbol: source.following(begin) for symbol, source in self._sources.items()}
+        self.released = dict.fromkeys(self._sources, 0)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Symbols in their order of release."""
+        return tuple(self._sources)
+
+    def now(self) -> int:
+        """Simulated time in milliseconds."""
+        return self.clock.now()
+
+    def next_close(self) -> int | None:
+        """When the next candle closes, or ``None`` when all have been released."""
+        return min((bar.close_time for bar in self._next.values() if bar is not None), default=None)
+
+    def release(self) -> list[Release]:
+        """Let time reach the next close and hand out all candles that close then; an empty list when none is left."""
+        time = self.next_close()
+        if time is None:
+            return []
+        self.clock.advance_to(time)
+        released = []
+        for symbol, bar in self._next.items():
+            if bar is None or bar.close_time != time:
+                continue
+            following = self._sources[symbol].following(time)
+            self._next[symbol] = following
+            self.released[symbol] += 1
+            opened = forming(following, time) if following is not None and following.open_time <= time else None
+            released.append(Release(bar, opened))
+        return released
+
+    def current(self, symbol: str) -> Bar | None:
+        """The candle that is forming now, as far as it has come."""
+        now = self.now()
+        bar = self._sources[symbol].following(now)
+        return forming(bar, now) if bar is not None and bar.open_time <= now else None
+
+    def klines(self, symbol: str, first: int | None, last: int | None, limit: int) -> list[Bar]:
+        """Bars that open in ``[first, last]`` and not after now, in order, the last perhaps still forming.
+
+        Without ``last`` but with ``first``, the ``limit`` bars from ``first`` on; otherwise the newest of the window.
+        """
+        now = self.now()
+        until = now if last is None else min(last, now)
+        if first is not None and last is None:
+            until = min(until, first + (limit - 1) * interval_ms(self.interval))
+        bars = self._sources[symbol].between(0 if first is None else first, until, limit)
+        if bars and bars[-1].close_time > now:
+            bars[-1] = forming(bars[-1], now)
+        return bars

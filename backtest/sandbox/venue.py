@@ -1,0 +1,209 @@
+"""The sandbox venue: a local server that speaks Bybit's v5 protocol, with stored or synthetic candles and its own clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from backtest.sandbox.clock import ClockMode, ClockSetting
+from backtest.sandbox.control import ControlInterface
+from backtest.sandbox.rest import RestInterface
+from backtest.sandbox.sources import BarSource, StoredBars
+from backtest.sandbox.stream import PublicStream
+from backtest.sandbox.tape import Tape
+from bot.execution.instruments import Instrument
+from strategies.bars import BarSeries
+
+
+class SandboxVenue:
+    """A venue on one local port: REST under ``/v5/market``, websocket at ``/v5/public/linear``, control at ``/control``.
+
+    Use it as an asynchronous context manager, or call ``start`` and ``stop``. It lives on the running event loop.
+
+    Args:
+        sources: candles by symbol, as a series or as any source; the order of symbols is the order of pushes.
+        interval: the only interval that is served, as the venue's code.
+        clock: how simulated time passes.
+        start: where the clock begins (milliseconds); bars that open earlier are history. ``None``: at the first bar.
+        end: bars of series that open at or after this are never shown.
+        instruments: trading rules by symbol; a symbol without gets the defaults of ``Instrument``.
+        paused: let the clock stand still until ``resume``, so that a client can warm up without missing anything.
+        host: the interface to listen on.
+
+    Raises:
+        ValueError: there is nothing to play.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, BarSeries | BarSource],
+        interval: str,
+        clock: ClockSetting,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        instruments: Mapping[str, Instrument] | None = None,
+        paused: bool = False,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self._sources = {
+            symbol: StoredBars(source, end) if isinstance(source, BarSeries) else source
+            for symbol, source in sources.items()
+        }
+        self._interval = interval
+        self._setting = clock
+        self._start_time = start
+        self._instruments = {symbol: (instruments or {}).get(symbol, Instrument(symbol)) for symbol in sources}
+        self._paused = paused
+        self._running = asyncio.Event()
+        self._host = host
+        self._port = 0
+        self._runner: web.AppRunner | None = None
+        self._player: asyncio.Task[None] | None = None
+        self._stepping = asyncio.Lock()
+        self._open_tape()
+
+    def _open_tape(self) -> None:
+        self.tape = Tape(self._sources, self._interval, self._setting, self._start_time)
+        self._stream = PublicStream(self.tape)
+        self._rest = RestInterface(self.tape, self._instruments)
+
+    @property
+    def rest_url(self) -> str:
+        """What takes the place of ``https://api.bybit.com``."""
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def public_url(self) -> str:
+        """What takes the place of ``wss://stream.bybit.com/v5/public/linear``."""
+        return f"ws://{self._host}:{self._port}/v5/public/linear"
+
+    @property
+    def control_url(self) -> str:
+        """Root of the control endpoints."""
+        return f"{self.rest_url}/control"
+
+    async def start(self, port: int = 0) -> None:
+        """Begin to listen and let time run; port 0 takes a free one.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._open_tape()
+        application = web.Application(middlewares=[self._rest.guard])
+        application.router.add_get("/v5/public/linear", self._stream.handle)
+        ControlInterface(self).add_routes(application.router)
+        self._rest.add_routes(application.router)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, port).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        self._port = int(self._runner.addresses[0][1])
+        if self._setting.mode is not ClockMode.STEPPED:
+            self._player = asyncio.create_task(self._play(), name="sandbox clock")
+        if not self._paused:
+            self.resume()
+
+    async def stop(self) -> None:
+        """Cut all sockets and stop listening."""
+        if self._player is not None:
+            self._player.cancel()
+            await asyncio.gather(self._player, return_exceptions=True)
+            self._player = None
+        self._stream.cut_all()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def step(self, bars: int = 1) -> int:
+        """Release the next ``bars`` closes, each for all symbols that close then; returns how many closes there were.
+
+        Raises:
+            ValueError: the clock runs by itself.
+        """
+        if self._setting.mode is not ClockMode.STEPPED:
+            raise ValueError(f"the sandbox's clock is {self._setting.mode}: only a stepped clock can be stepped")
+        async with self._stepping:
+            for done in range(bars):
+                releases = self.tape.release()
+                if not releases:
+                    return done
+                await self._stream.push(releases)
+        return bars
+
+    def resume(self) -> None:
+        """Let a paused clock run; a stepped one goes on waiting for its steps."""
+        self.tape.clock.run()
+        self._running.set()
+
+    async def _play(self) -> None:
+        await self._running.wait()
+        while (close := self.tape.next_close()) is not None:
+            await asyncio.sleep(self.tape.clock.seconds_until(close))
+            await self._stream.push(self.tape.release())
+
+    @property
+    def finished(self) -> bool:
+        """All bars have been released; time stands still."""
+        return self.tape.next_close() is None
+
+    async def subscribed(self, count: int = 1) -> None:
+        """Wait until every symbol has at least ``count`` subscribers."""
+        await self._stream.subscribed(count)
+
+    def drop_connections(self) -> int:
+        """Cut every socket without a word; returns how many there were."""
+        return self._stream.cut_all()
+
+    def mute(self, symbol: str, bars: int = 1) -> None:
+        """Do not push the next closes of a symbol, as if the messages were lost; REST still knows them.
+
+        Raises:
+            ValueError: the symbol is not played here.
+        """
+        if symbol not in self._sources:
+            raise ValueError(f"symbol {symbol!r} is not played here; choose one of {', '.join(self._sources)}")
+        self._stream.mute(symbol, bars)
+
+    async def send_raw(self, text: str) -> None:
+        """Send a text frame to every socket, however malformed."""
+        await self._stream.send_raw(text)
+
+    def fail_requests(self, times: int, *, status: int = 200, code: int = 10006) -> None:
+        """Let the next REST requests fail with an HTTP status or, where that is 200, a return code."""
+        self._rest.fail(times, status=status, code=code)
+
+    @property
+    def requests(self) -> int:
+        """REST requests answered so far."""
+        return self._rest.requests
+
+    def state(self) -> dict[str, Any]:
+        """What ``/control/state`` tells: clock, progress, connections."""
+        return {
+            "mode": str(self._setting.mode),
+            "speed": self._setting.speed,
+            "paused": not self._running.is_set(),
+            "time": self.tape.now(),
+            "next_close": self.tape.next_close(),
+            "released": self.tape.released,
+            "finished": self.finished,
+            "connections": self._stream.connections,
+            "subscriptions": self._stream.subscriptions(),
+        }

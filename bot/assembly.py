@@ -1,0 +1,198 @@
+"""From configuration to working parts: which folder, which instruments, which strategy with which model."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bot.config import Config, builtin_instrument
+from bot.engine import AccountSettings
+from bot.errors import UsageError
+from bot.execution.instruments import Instrument
+from bot.market.candles import CandleStore
+from strategies.bars import Calendar
+from strategies.base import Strategy
+from strategies.baselines import BuyAndHold, SmaCross
+from strategies.similarity import SimilaritySettings, SimilarityStrategy
+
+BASELINES: Final[dict[str, type[Strategy]]] = {"sma_cross": SmaCross, "buy_and_hold": BuyAndHold}
+LATEST: Final = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folders of one market: candles and models of different venues never mix."""
+
+    root: Path
+    name: str
+    """Path below data_dir; empty for the real market."""
+
+    @property
+    def candles(self) -> CandleStore:
+        """The candle store."""
+        return CandleStore(self.root / "candles")
+
+    @property
+    def models(self) -> Path:
+        """Folder of model bundles."""
+        return self.root / "models"
+
+
+def home_of(config: Config, *, venue: str | None = None) -> Home:
+    """Where the candles and models of a venue lie; the real market's for ``None``.
+
+    A sandbox that plays the candle store shares the real market's; a synthetic market and the testnet have their own.
+    """
+    name = ""
+    if venue == "sandbox" and config.sandbox.source == "synthetic":
+        name = f"sandbox/synthetic-{config.sandbox.seed}"
+    elif venue == "testnet":
+        name = "testnet"
+    return home_named(config, name)
+
+
+def home_named(config: Config, name: str) -> Home:
+    """The folders that a run recorded."""
+    return Home(config.storage.data_dir / name if name else config.storage.data_dir, name)
+
+
+def instruments_of(
+    config: Config,
+    symbols: tuple[str, ...],
+    calendars: Mapping[str, Calendar],
+    venue: Mapping[str, Instrument] | None = None,
+) -> dict[str, Instrument]:
+    """Trading rules in the order of symbols: from the configuration, else the venue, else the built-in table."""
+    found: dict[str, Instrument] = {}
+    for symbol in symbols:
+        section = config.instruments.get(symbol)
+        if section is not None:
+            found[symbol] = Instrument(symbol, calendar=calendars[symbol], **section.model_dump())
+        elif venue is not None and symbol in venue:
+            found[symbol] = venue[symbol]
+        else:
+            found[symbol] = builtin_instrument(symbol, calendars[symbol])
+    return found
+
+
+def account_of(config: Config) -> AccountSettings:
+    """What the account starts with, pays and may risk."""
+    return AccountSettings(config.account.initial_cash, config.costs.costs(), config.risk.limits())
+
+
+def needs_model(config: Config) -> bool:
+    """Whether the configured strategy trades with a trained model."""
+    return config.strategy.name == "memory_transformer"
+
+
+def find_model(models: Path, model_id: str, interval: str) -> Path | None:
+    """The folder of a model; ``latest`` is the newest one of that interval, ``None`` where there is none.
+
+    Raises:
+        UsageError: a model that was asked for by name does not exist.
+    """
+    from strategies.memory_transformer.bundle import list_bundles
+
+    if model_id != LATEST:
+        path = models / model_id
+        if not path.is_dir():
+            known = sorted(each.name for each in models.iterdir()) if models.is_dir() else []
+            hint = f"there are {', '.join(known)}" if known else "there are none yet: run recall train"
+            raise UsageError(f"model {model_id!r} is not in {models}; {hint}")
+        return path
+    fitting = [found for found in list_bundles(models) if found.interval == interval]
+    return fitting[-1].path if fitting else None
+
+
+def build_strategy(
+    config: Config, symbols: tuple[str, ...], interval: str, models: Path, *, model_id: str | None = None
+) -> tuple[Strategy, str]:
+    """The configured strategy, cold, and the id of its model (empty where it has none).
+
+    Raises:
+        UsageError: the strategy or its model cannot be had.
+    """
+    name = config.strategy.name
+    if name == "memory_transformer":
+        return _memory_transformer(config, symbols, interval, models, model_id or config.model.id)
+    if name == "similarity":
+        return SimilarityStrategy(symbols, interval, _similarity_settings(config)), ""
+    kind = BASELINES.get(name) or _user_class(name)
+    try:
+        return kind(**config.strategy.parameters), ""
+    except (TypeError, ValueError) as problem:
+        raise UsageError(
+            f"strategy {name} does not take strategy.parameters {config.strategy.parameters}: {problem}; "
+            f"it takes {_signature(kind)}"
+        ) from None
+
+
+def _similarity_settings(config: Config) -> SimilaritySettings:
+    memory = config.memory
+    return SimilaritySettings(
+        memory_size=memory.memory_size,
+        n_neighbors=memory.n_neighbors,
+        minimum_neighbors=memory.minimum_neighbors,
+        confidence_threshold=config.signal.confidence_threshold,
+        temperature=config.signal.read_temperature,
+        horizons=memory.horizons,
+        primary=memory.primary,
+        embargo=memory.embargo,
+    )
+
+
+def _memory_transformer(
+    config: Config, symbols: tuple[str, ...], interval: str, models: Path, model_id: str
+) -> tuple[Strategy, str]:
+    # Imported here because torch takes seconds to load and the other strategies do without.
+    from strategies.memory_transformer.strategy import MemoryTransformerSettings, MemoryTransformerStrategy
+
+    from strategies.memory_transformer.bundle import load_bundle
+
+    path = find_model(models, model_id, interval)
+    if path is None:
+        raise UsageError(
+            f"there is no model for interval {interval} in {models}; train one with "
+            f"recall train --symbols {','.join(symbols)} --interval {interval}"
+        )
+    bundle = load_bundle(path)
+    if bundle.interval != interval:
+        raise UsageError(
+            f"model {path.name} was trained on interval {bundle.interval}, this run uses {interval}; "
+            "name another --model or --interval"
+        )
+    settings = MemoryTransformerSettings(
+        memory_size=config.memory.memory_size,
+        n_neighbors=config.memory.n_neighbors,
+        minimum_neighbors=config.memory.minimum_neighbors,
+        entry_threshold=config.signal.entry_threshold,
+        read_temperature=config.signal.read_temperature,
+    )
+    return MemoryTransformerStrategy(bundle, symbols, settings), path.name
+
+
+def _user_class(name: str) -> type[Strategy]:
+    module_name, separator, class_name = name.partition(":")
+    if not separator:
+        raise UsageError(
+            f"strategy {name!r} is unknown; use memory_transformer, similarity, {', '.join(BASELINES)}, "
+            "or your own class as package.module:Class"
+        )
+    try:
+        found: Any = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as problem:
+        raise UsageError(
+            f"strategy {name!r} cannot be loaded: {problem}; check the name and that its folder is on PYTHONPATH"
+        ) from None
+    if not (inspect.isclass(found) and issubclass(found, Strategy)) or inspect.isabstract(found):
+        raise UsageError(f"strategy {name!r} is not a subclass of strategies.base.Strategy with all its methods")
+    return found
+
+
+def _signature(kind: type[Strategy]) -> str:
+    names = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
+    return ", ".join(names) or "none"

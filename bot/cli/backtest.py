@@ -1,0 +1,154 @@
+"""``recall backtest``: history through the code that trades."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from backtest.metrics import Metrics, performance
+from backtest.replay import ReplayResult, replay
+from backtest.report import plot_equity, print_summary
+from bot.assembly import home_of
+from bot.cli.common import (
+    Context,
+    chosen_market,
+    chosen_span,
+    console,
+    market_options,
+    output,
+    progress_bar,
+    span_options,
+    standard_options,
+    stored_calendars,
+    strategy_options,
+    with_choices,
+)
+from bot.engine import SimulatedEngine
+from bot.errors import UsageError
+from bot.journal import Journal, RunKind
+from bot.market.candles import CandleStore
+from bot.portfolio import ClosedTrade
+from bot.session import Session, earliest_start, new_run_id, open_session
+from strategies.bars import BarSeries, Calendar
+
+
+@click.command(
+    epilog="Examples: recall backtest --symbols BTCUSDT --interval 60 --start 2024-01-01 --end 2026-01-01; "
+    "recall backtest --strategy sma_cross --set strategy.parameters.fast=10 --json"
+)
+@market_options
+@span_options
+@strategy_options
+@click.option("--keep-decisions", is_flag=True, help="Journal every decision, not only those with orders.")
+@click.option("--plot/--no-plot", default=True, help="Write the equity and drawdown PNG.")
+@standard_options
+def backtest(
+    context: Context,
+    symbols: str | None,
+    interval: str | None,
+    start: str | None,
+    end: str | None,
+    strategy: str | None,
+    model_id: str | None,
+    memory_size: int | None,
+    keep_decisions: bool,
+    plot: bool,
+) -> None:
+    """Replay stored candles through the very code that trades.
+
+    Features and memory are warmed from all stored candles before --start (up to the memory's capacity); without --start
+    the replay begins as soon as there are enough of them.
+    """
+    config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
+    names, code = chosen_market(config, symbols, interval)
+    first, last = chosen_span(start, end)
+    home = home_of(config)
+    calendars = stored_calendars(home.candles, names, code)
+    journal = Journal(config.journal_url, durable=False)
+    run_id = new_run_id(RunKind.REPLAY)
+    console.print(f"run [bold]{run_id}[/]")
+    if first is None:
+        first = earliest_start(config, home, names, code)
+    upcoming = _upcoming(home.candles, names, code, first, last)
+    session = open_session(config, home, names, code, calendars, first)
+    result, session_engine = _run(session, run_id, upcoming, keep_decisions=keep_decisions)
+    portfolio = session_engine.portfolio
+    metrics = performance(
+        result.close_times,
+        result.equity,
+        result.trades,
+        initial_cash=float(config.account.initial_cash),
+        calendar=_common_calendar(calendars),
+        fees_paid=float(portfolio.fees_paid),
+        funding_paid=float(portfolio.funding_paid),
+        turnover=float(portfolio.turnover),
+    )
+    document = _document(run_id, session, result, metrics)
+    title = f"{session.config.strategy.name} on {', '.join(names)}, interval {code}"
+    if plot:
+        path = config.reports_dir / f"{run_id}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plot_equity(path, result.close_times, result.equity, result.trades, title)
+        document["plot"] = str(path)
+    journal.write_replay(
+        session.record(run_id, RunKind.REPLAY),
+        document,
+        decisions=result.decisions,
+        executions=result.executions,
+        trades=result.trades,
+        daily_equity=result.daily_equity(),
+    )
+    journal.close()
+    if context.as_json:
+        context.answer(document)
+    else:
+        print_summary(output, title, document)
+
+
+def _upcoming(
+    store: CandleStore, names: tuple[str, ...], code: str, first: int, last: int | None
+) -> dict[str, BarSeries]:
+    upcoming = {name: store.load(name, code, start=first, end=last) for name in names}
+    if not any(len(series) for series in upcoming.values()):
+        raise UsageError(
+            f"there are no stored candles of {', '.join(names)} in that span; see what there is with recall data list"
+        )
+    return upcoming
+
+
+def _run(
+    session: Session, run_id: str, upcoming: dict[str, BarSeries], *, keep_decisions: bool
+) -> tuple[ReplayResult, SimulatedEngine]:
+    trades: list[ClosedTrade] = []
+    with console.status("warming features and memory from earlier candles ..."):
+        session.warm()
+    engine = session.engine(run_id, trades)
+    total = sum(len(series) for series in upcoming.values())
+    with progress_bar("replaying", total) as update:
+        result = replay(engine, upcoming, trades=trades, keep_all_decisions=keep_decisions, progress=update)
+    return result, engine
+
+
+def _common_calendar(calendars: dict[str, Calendar]) -> Calendar:
+    """Sessions only if all symbols have them: an account with crypto in it never sleeps."""
+    return Calendar.SESSIONS if set(calendars.values()) == {Calendar.SESSIONS} else Calendar.CONTINUOUS
+
+
+def _document(run_id: str, session: Session, result: ReplayResult, metrics: Metrics) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "model_id": session.model_id or None,
+        "strategy": session.config.strategy.name,
+        "symbols": list(session.symbols),
+        "interval": session.interval,
+        "start": int(min(result.close_times)),
+        "end": int(max(result.close_times)),
+        **metrics.to_json(),
+        "fills": len(result.executions),
+        "bars": result.bars,
+        "seconds": result.seconds,
+        "bars_per_second": result.bars_per_second,
+        "decisions_sha256": result.decisions_sha256,
+        "trades_sha256": result.trades_sha256,
+    }

@@ -1,0 +1,111 @@
+"""``recall audit`` and ``recall probe``: proofs that a user can run."""
+
+from __future__ import annotations
+
+import click
+from rich.table import Table
+
+from backtest.audit import audit_run
+from backtest.probe import probe_strategy
+from bot.assembly import home_of
+from bot.cli.common import (
+    Context,
+    chosen_market,
+    chosen_span,
+    console,
+    market_options,
+    output,
+    progress_bar,
+    span_options,
+    standard_options,
+    stored_calendars,
+    strategy_options,
+    with_choices,
+)
+from bot.cli.runs import open_journal
+from bot.errors import CheckFailed
+from bot.portfolio import ClosedTrade
+from bot.session import reopen_session
+
+
+@click.command(epilog="Example: recall audit paper-20260131-120000-1f3a")
+@click.argument("run", default="latest")
+@standard_options
+def audit(context: Context, run: str) -> None:
+    """Replay RUN from its journal and report every field that differs; zero is the only pass.
+
+    Decisions, fills and memory are recomputed from the recorded bars, never read back. Exit code 1 if any field differs.
+    """
+    journal = open_journal(context)
+    stored = journal.find_run(run)
+    session = reopen_session(context.config, stored)
+    trades: list[ClosedTrade] = []
+    with console.status("replaying the run from its journal ..."):
+        session.warm()
+        engine = session.engine(stored.record.run_id, trades)
+        report = audit_run(journal, stored, engine)
+    if context.as_json:
+        context.answer(report.to_json())
+    else:
+        for difference in report.differences:
+            output.print(
+                f"[red]{difference.where}[/]: [bold]{difference.field}[/] was {difference.recorded}, "
+                f"replay gives {difference.replayed}"
+            )
+        more = report.differing - len(report.differences)
+        if more:
+            output.print(f"... and {more} more fields")
+        output.print(
+            f"{report.run_id}: {report.bars:,} bars, {report.decisions:,} decisions, {report.fills:,} fills "
+            f"({report.buys:,} buys, {report.sells:,} sells, {report.protective_fills:,} stops and targets), "
+            f"{report.memory_entries:,} memory entries: [bold]{report.differing} differences[/]"
+        )
+    if report.differing:
+        raise CheckFailed(f"run {report.run_id} does not replay the same: {report.differing} fields differ")
+
+
+@click.command(epilog="Example: recall probe --symbols BTCUSDT --interval 60 --strategy sma_cross --cuts 20")
+@market_options
+@span_options
+@strategy_options
+@click.option("--cuts", default=8, show_default=True, help="How many random points to cut at.")
+@click.option("--seed", default=7, show_default=True, help="Seed of the cuts and of the changed future.")
+@click.option("--bars", "at_most", default=4000, show_default=True, help="Bars to probe at most.")
+@standard_options
+def probe(
+    context: Context,
+    symbols: str | None,
+    interval: str | None,
+    start: str | None,
+    end: str | None,
+    strategy: str | None,
+    model_id: str | None,
+    memory_size: int | None,
+    cuts: int,
+    seed: int,
+    at_most: int,
+) -> None:
+    """Look for lookahead: change everything after random points and see that nothing before them changes.
+
+    Features, memory entries, signals and orders up to each cut must stay the same to the last bit. Exit code 1 if not.
+    """
+    config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
+    names, code = chosen_market(config, symbols, interval)
+    first, last = chosen_span(start, end)
+    home = home_of(config)
+    calendars = stored_calendars(home.candles, names, code)
+    with progress_bar("probing", cuts, unit="cuts") as update:
+        report = probe_strategy(
+            config, home, names, code, calendars, first, last, cuts=cuts, seed=seed, at_most=at_most, progress=update
+        )
+    if context.as_json:
+        context.answer(report.to_json())
+    else:
+        table = Table("cut at", "bars before", "bars after", "changed", "first change", box=None, header_style="bold")
+        for cut in report.cuts:
+            table.add_row(cut.at, str(cut.bars_before), str(cut.bars_after), str(cut.changed), cut.first_change or "-")
+        output.print(table)
+        verdict = "nothing before a cut changed" if not report.leaks else f"{report.leaks} cuts show lookahead"
+        output.print(f"{config.strategy.name} on {', '.join(names)}: {verdict}.")
+    if report.leaks:
+        raise CheckFailed(f"{config.strategy.name} looks ahead: {report.cuts[report.first_leak].first_change}")

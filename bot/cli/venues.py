@@ -1,0 +1,150 @@
+"""Which venue a command talks to: addresses of Bybit, and sandboxes that start inside the process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from backtest.sandbox.clock import ClockSetting
+from backtest.sandbox.market import SyntheticMarket
+from backtest.sandbox.sources import BarSource
+from backtest.sandbox.venue import SandboxVenue
+from bot.assembly import Home, home_of, instruments_of
+from bot.cli.common import stored_calendars
+from bot.config import Config
+from bot.errors import UsageError
+from bot.market.bybit_rest import BybitRest
+from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
+
+# https://bybit-exchange.github.io/docs/v5/ws/connect; the demo environment has mainnet's public data
+_PUBLIC_STREAMS = {
+    "bybit": "wss://stream.bybit.com/v5/public/linear",
+    "testnet": "wss://stream-testnet.bybit.com/v5/public/linear",
+    "demo": "wss://stream.bybit.com/v5/public/linear",
+}
+_ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
+    "bybit": "mainnet",
+    "testnet": "testnet",
+    "demo": "mainnet",
+}
+
+Advance = Callable[[int], Awaitable[bool]]
+
+
+@dataclass(slots=True)
+class Connection:
+    """How to reach a venue's public data."""
+
+    rest: BybitRest
+    stream_url: str
+
+
+def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
+    """A connection to the configured venue, or to a sandbox that has been started."""
+    timeout = config.venue.rest_timeout
+    if sandbox is not None:
+        return Connection(BybitRest(sandbox.rest_url, timeout_s=timeout), sandbox.public_url)
+    name = config.venue.name
+    if name == "sandbox":
+        url = config.venue.sandbox_url.rstrip("/")
+        host = url.partition("://")[2]
+        return Connection(BybitRest(url, timeout_s=timeout), f"ws://{host}/v5/public/linear")
+    return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
+
+
+def sandbox_clock(config: Config) -> ClockSetting:
+    """The configured clock: speed 0 is stepped, 1 is real time."""
+    speed = config.sandbox.speed
+    if speed == 0:
+        return ClockSetting.stepped()
+    return ClockSetting.real() if speed == 1 else ClockSetting.accelerated(speed)
+
+
+def make_sandbox(
+    config: Config,
+    symbols: tuple[str, ...],
+    interval: str,
+    clock: ClockSetting,
+    *,
+    start: int | None,
+    end: int | None,
+) -> SandboxVenue:
+    """A sandbox that is not started yet, playing what the configuration says.
+
+    Raises:
+        UsageError: the candle store lacks a symbol, or nothing is left to play.
+    """
+    if config.sandbox.source == "synthetic":
+        calendars = dict.fromkeys(symbols, Calendar.CONTINUOUS)
+        instruments = instruments_of(config, symbols, calendars)
+        sources: dict[str, BarSeries | BarSource] = {
+            symbol: SyntheticMarket(config.sandbox.seed, symbol, interval, instrument=instruments[symbol])
+            for symbol in symbols
+        }
+        begin = synthetic_start(config) if start is None else start
+        return SandboxVenue(sources, interval, clock, start=begin, end=end, instruments=instruments)
+    home = home_of(config, venue="sandbox")
+    calendars = stored_calendars(home.candles, symbols, interval)
+    instruments = instruments_of(config, symbols, calendars)
+    stored: dict[str, BarSeries | BarSource] = {
+        symbol: home.candles.load(symbol, interval, end=end) for symbol in symbols
+    }
+    begin = stored_start(home, symbols, interval) if start is None else start
+    if all(isinstance(one, BarSeries) and (not len(one) or one.open_time[-1] < begin) for one in stored.values()):
+        raise UsageError(
+            "the candle store has no bars left to play in that span; choose an earlier --start or a later --end"
+        )
+    return SandboxVenue(stored, interval, clock, start=begin, end=end, instruments=instruments)
+
+
+def synthetic_start(config: Config) -> int:
+    """Where a new run on the synthetic market starts.
+
+    Raises:
+        UsageError: the configured date is not understood.
+    """
+    try:
+        return parse_time(config.sandbox.start)
+    except ValueError as problem:
+        raise UsageError(f"sandbox.start: {problem}") from None
+
+
+def stored_start(home: Home, symbols: tuple[str, ...], interval: str) -> int:
+    """Where the sandbox begins to play stored candles if nobody says: nine tenths of them are history."""
+    moments = []
+    for symbol in symbols:
+        series = home.candles.load(symbol, interval)
+        moments.append(int(series.open_time[len(series) * 9 // 10]))
+    return max(moments)
+
+
+def history_start(config: Config, interval: str, now: int, bars: int) -> int:
+    """From where a venue's history is fetched so that ``bars`` bars lie before ``now``."""
+    if config.venue.name == "sandbox" and config.sandbox.source == "synthetic":
+        bars = config.sandbox.history_bars
+    return max(0, now - bars * interval_ms(interval))
+
+
+def lock_step(
+    venue: SandboxVenue, pause: Callable[[], Awaitable[None]], ready: Callable[[], Awaitable[None]]
+) -> Advance:
+    """Release one close whenever the run has decided on everything released before.
+
+    Args:
+        venue: with a stepped clock.
+        pause: awaited before every step, for people who watch.
+        ready: awaited before every step: the feed listens and misses nothing.
+    """
+
+    async def advance(decided: int) -> bool:
+        if 0 < decided < venue.tape.now():
+            return True
+        if venue.finished:
+            return False
+        await ready()
+        await pause()
+        await venue.step(1)
+        return True
+
+    return advance

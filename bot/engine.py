@@ -1,0 +1,100 @@
+"""The simulated run: the decision core and the fill model, one batch of bars after the other.
+
+Replay calls ``step`` in a plain loop, paper trading calls the very same ``step`` for every batch that the stream brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from bot.core import CoreState, DecisionCore
+from bot.execution.fills import BookSide, Costs, FillModel
+from bot.execution.instruments import Instrument
+from bot.orders import BarBatch, Decision, Event, Execution
+from bot.portfolio import ClosedTrade, Portfolio
+from bot.risk import RiskLayer, RiskLimits, run_token
+from strategies.base import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """What an account starts with and pays."""
+
+    initial_cash: Decimal
+    costs: Costs
+    limits: RiskLimits
+
+
+@dataclass(slots=True)
+class Step:
+    """What one batch brought: the fills of orders decided earlier, then the decisions."""
+
+    batch: BarBatch
+    executions: list[Execution]
+    decisions: tuple[Decision, ...]
+
+
+class EngineState(msgspec.Struct, frozen=True):
+    """All of a simulated run that bars and memory do not rebuild."""
+
+    core: CoreState
+    books: tuple[BookSide, ...]
+
+
+class SimulatedEngine:
+    """Core and fill model of one run."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        instruments: dict[str, Instrument],
+        account: AccountSettings,
+        *,
+        run_id: str,
+        on_trade: Callable[[ClosedTrade], None] | None = None,
+    ) -> None:
+        self.account = account
+        self.instruments = instruments
+        self.fills = FillModel(account.costs, instruments)
+        self.portfolio = Portfolio(account.initial_cash, instruments)
+        self.core = DecisionCore(
+            strategy,
+            RiskLayer(account.limits, instruments, run_token=run_token(run_id)),
+            self.portfolio,
+            is_working=self.fills.has_working,
+            on_trade=on_trade,
+        )
+
+    def step(self, batch: BarBatch) -> Step:
+        """Let a batch fill what was decided before it, then decide on it.
+
+        The orders of the decisions wait from then on; they meet the next bar, so that whoever drives the engine can make
+        them durable first.
+        """
+        executions = self.fills.on_bars(batch.bars)
+        core = self.core
+        for execution in executions:
+            core.apply(execution)
+        decisions = core.apply(batch)
+        for decision in decisions:
+            for order in decision.orders:
+                self.fills.submit(order)
+        return Step(batch, executions, decisions)
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Apply events that are neither bars nor fills, such as an operator's command."""
+        for event in events:
+            self.core.apply(event)
+
+    def state(self) -> EngineState:
+        """A copy that can be journalled."""
+        return EngineState(core=self.core.state(), books=self.fills.state())
+
+    def restore(self, state: EngineState) -> None:
+        """Go on from ``state``."""
+        self.core.restore(state.core)
+        self.fills.restore(state.books)

@@ -1,0 +1,99 @@
+"""What the journal is given and gives back, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from bot.execution.instruments import Instrument
+from bot.orders import BarBatch, Decision, Execution, Funding, OperatorCommand, SymbolAvailability
+from bot.portfolio import ClosedTrade
+from memory_store import BankChanges
+from strategies.bars import Calendar
+
+
+class RunKind(StrEnum):
+    """How a run got its bars and fills."""
+
+    REPLAY = "replay"
+    PAPER = "paper"
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "running"
+    """It runs, or was killed: the next start resumes it."""
+    STOPPED = "stopped"
+    """It was stopped by its user; the next start resumes it."""
+    FINISHED = "finished"
+    """Its bars came to an end."""
+
+
+class WarmSpan(msgspec.Struct, frozen=True):
+    """The stored candles that warmed one symbol: a span, and the digest that proves they are still the same."""
+
+    first_open_time: int
+    end_time: int
+    bars: int
+    first_ordinal: int
+    digest: str
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """The settings that a run's decisions follow from."""
+
+    run_id: str
+    kind: RunKind
+    strategy: str
+    model_id: str
+    symbols: tuple[str, ...]
+    interval: str
+    calendars: dict[str, Calendar]
+    instruments: dict[str, Instrument]
+    config: dict[str, Any]
+    """The whole configuration, secrets masked."""
+    warm: dict[str, WarmSpan]
+    candles: str
+    """The folder of the candle store below data_dir that the warm spans lie in."""
+    started_at: int
+    versions: dict[str, str]
+
+
+SideEvent = OperatorCommand | SymbolAvailability | Funding
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """Everything that one step makes durable, in one transaction."""
+
+    batch: BarBatch | None = None
+    batch_sequence: int = 0
+    executions: list[tuple[int, Execution]] = field(default_factory=list)
+    """Fills with their sequence numbers."""
+    events: list[tuple[int, SideEvent]] = field(default_factory=list)
+    commands_applied: list[tuple[int, int]] = field(default_factory=list)
+    """Pairs (command id, sequence)."""
+    decisions: tuple[Decision, ...] = ()
+    trades: list[tuple[int, ClosedTrade]] = field(default_factory=list)
+    equity: float | None = None
+    memory: BankChanges | None = None
+    state: bytes | None = None
+    sequence: int = 0
+    """Events applied once this step is."""
+    trades_closed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as the journal has it."""
+
+    record: RunRecord
+    status: RunStatus
+    started_at: int
+    ended_at: int | None
+    bank_id: int | None
+    summary: dict[str, Any] | None

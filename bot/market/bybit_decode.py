@@ -1,0 +1,115 @@
+"""Bybit's REST replies as bars and instruments. Tolerant: the venue sends ``""`` for "not applicable" and drops fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from bot.errors import VenueError
+from bot.execution.instruments import Instrument
+from bot.market.wire import number
+from strategies.bars import Bar, Calendar, close_time_of
+
+
+def envelope_time(reply: Mapping[str, Any], endpoint: str) -> int:
+    """The venue's clock in milliseconds, which every reply carries.
+
+    Raises:
+        VenueError: this one does not.
+    """
+    time = reply.get("time")
+    if isinstance(time, bool) or not isinstance(time, int) or time <= 0:
+        raise VenueError(f"{endpoint} sent a reply without its time; check that this is a Bybit v5 host")
+    return time
+
+
+def result_rows(reply: Mapping[str, Any], endpoint: str) -> Sequence[Any]:
+    """The rows of a list reply.
+
+    Raises:
+        VenueError: there is no list.
+    """
+    result = reply.get("result")
+    rows = result.get("list") if isinstance(result, Mapping) else None
+    if not isinstance(rows, list):
+        raise VenueError(f"{endpoint} sent a reply without a list; check that this is a Bybit v5 host")
+    return rows
+
+
+def next_cursor(reply: Mapping[str, Any]) -> str:
+    """The cursor of the page after this one; empty on the last."""
+    result = reply.get("result")
+    cursor = result.get("nextPageCursor") if isinstance(result, Mapping) else None
+    return cursor if isinstance(cursor, str) else ""
+
+
+def decode_klines(
+    rows: Sequence[Any], symbol: str, interval: str, calendar: Calendar, venue_time: int, endpoint: str
+) -> list[Bar]:
+    """The closed bars of a kline reply, oldest first, each once; a candle still forming at ``venue_time`` is left out.
+
+    A price or volume that is missing or cannot be read is NaN: whoever uses the bar judges it.
+
+    Raises:
+        VenueError: a row has no open time.
+    """
+    bars: dict[int, Bar] = {}
+    for row in rows:
+        try:
+            opened = int(row[0])
+            closes = close_time_of(opened, interval, calendar)
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError, OSError):
+            raise VenueError(
+                f"{endpoint} sent a candle of {symbol} that has no open time ({str(row)[:60]}); "
+                "check that this is a Bybit v5 host"
+            ) from None
+        if closes <= venue_time:
+            values = [number(row[column]) if column < len(row) else number(None) for column in range(1, 6)]
+            bars[opened] = Bar(symbol, opened, closes, *values)
+    return [bars[opened] for opened in sorted(bars)]
+
+
+def decode_instrument(symbol: str, row: Mapping[str, Any] | None, endpoint: str) -> Instrument:
+    """Trading rules from a row of ``instruments-info``; a field that is missing or empty takes the default.
+
+    Raises:
+        VenueError: there is no such row, it is not open for trading, or its tick or lot cannot be read.
+    """
+    if row is None:
+        raise VenueError(f"symbol {symbol!r} is unknown at {endpoint}; use a linear contract such as BTCUSDT")
+    status = row.get("status")
+    if status not in ("Trading", "", None):
+        raise VenueError(f"symbol {symbol!r} is not open for trading at {endpoint} (status {status}); choose another")
+    price, lot, leverage = (_part(row, name) for name in ("priceFilter", "lotSizeFilter", "leverageFilter"))
+    tick, step = _decimal(price.get("tickSize")), _decimal(lot.get("qtyStep"))
+    if tick is None or step is None:
+        raise VenueError(f"{endpoint} gives no tick or lot for symbol {symbol!r}; choose another symbol")
+    base = Instrument(symbol)
+    funding = row.get("fundingInterval")
+    return Instrument(
+        symbol=symbol,
+        tick_size=tick,
+        lot_size=step,
+        minimum_quantity=_decimal(lot.get("minOrderQty")) or step,
+        minimum_notional=_decimal(lot.get("minNotionalValue")) or base.minimum_notional,
+        maximum_market_quantity=(
+            _decimal(lot.get("maxMktOrderQty")) or _decimal(lot.get("maxOrderQty")) or base.maximum_market_quantity
+        ),
+        maximum_leverage=_decimal(leverage.get("maxLeverage")) or base.maximum_leverage,
+        funding_interval_minutes=funding if isinstance(funding, int) and funding > 0 else base.funding_interval_minutes,
+    )
+
+
+def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = row.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _decimal(text: object) -> Decimal | None:
+    """A positive decimal, or ``None`` for anything else."""
+    try:
+        value = Decimal(str(text))
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() and value > 0 else None

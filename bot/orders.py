@@ -1,0 +1,178 @@
+"""Orders, executions and the other facts that enter or leave the decision core.
+
+Everything here is immutable and can be written to the journal as it is. Prices and quantities are exact decimals.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from bot.market.batches import BarBatch
+from strategies.base import Signal
+
+ZERO: Final = Decimal(0)
+
+
+class Side(StrEnum):
+    """Direction of an order."""
+
+    BUY = "buy"
+    SELL = "sell"
+
+    @property
+    def sign(self) -> int:
+        """+1 for a purchase, -1 for a sale."""
+        return 1 if self is Side.BUY else -1
+
+
+class OrderType(StrEnum):
+    """How an order is to be filled."""
+
+    MARKET = "market"
+    LIMIT = "limit"
+
+
+class ExecutionKind(StrEnum):
+    """What made an execution happen."""
+
+    MARKET = "market"
+    LIMIT = "limit"
+    STOP_LOSS = "stop_loss"
+    TAKE_PROFIT = "take_profit"
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An intention to trade, named by an id that follows from the decision and is therefore the same after a crash.
+
+    ``stop_loss`` and ``take_profit`` are the protective levels of the position that this order leaves behind; ``None``
+    on a reduce-only order keeps those in force.
+    """
+
+    client_order_id: str
+    symbol: str
+    side: Side
+    quantity: Decimal
+    decided_at: int
+    """Close time of the bar that was decided on."""
+    bar_open_time: int
+    order_type: OrderType = OrderType.MARKET
+    limit_price: Decimal | None = None
+    reduce_only: bool = False
+    stop_loss: Decimal | None = None
+    take_profit: Decimal | None = None
+
+    @property
+    def signed_quantity(self) -> Decimal:
+        """Change of position if filled whole."""
+        return self.quantity if self.side is Side.BUY else -self.quantity
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """A fill. ``fee`` is in quote units and positive when paid; ``time`` is the market's time of the fill."""
+
+    execution_id: str
+    client_order_id: str
+    symbol: str
+    side: Side
+    quantity: Decimal
+    price: Decimal
+    fee: Decimal
+    kind: ExecutionKind
+    time: int
+
+    @property
+    def signed_quantity(self) -> Decimal:
+        """Change of position."""
+        return self.quantity if self.side is Side.BUY else -self.quantity
+
+
+class Verdict(StrEnum):
+    """Why the risk layer shaped an order as it did. Every decision carries at least one."""
+
+    FOLLOWED = "followed"
+    """The order brings the position to the target."""
+    ON_TARGET = "on_target"
+    """The position is on target already."""
+    WITHIN_BAND = "within_band"
+    """The change is smaller than the no-trade band."""
+    UNKNOWN_HELD = "unknown_held"
+    """The strategy does not know: the position is held, nothing is opened."""
+    CLIPPED_POSITION = "clipped_position"
+    """The target exceeded the largest position allowed."""
+    CLIPPED_LEVERAGE = "clipped_leverage"
+    """The target exceeded the leverage allowed over all symbols."""
+    CLIPPED_QUANTITY = "clipped_quantity"
+    """The order exceeded the venue's largest market order."""
+    BELOW_MINIMUM = "below_minimum"
+    """After rounding to the lot the order is below the venue's minimum."""
+    LATE_BAR = "late_bar"
+    """The bar arrived late: it may reduce a position, never open one."""
+    SYMBOL_UNAVAILABLE = "symbol_unavailable"
+    """The symbol's data has a hole that could not be repaired: exits only."""
+    HALTED_BY_LOSS = "halted_by_loss"
+    """The daily loss limit was reached."""
+    HALTED_BY_OPERATOR = "halted_by_operator"
+    """The operator halted the run: exits only."""
+    FLATTENED_BY_OPERATOR = "flattened_by_operator"
+    """The operator asked for a flat book."""
+    ORDER_WORKING = "order_working"
+    """An earlier order of this symbol is still working."""
+    BANKRUPT = "bankrupt"
+    """Equity is gone: nothing can be opened."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The answer to one bar: what the strategy wanted, what the risk layer made of it, and what was held."""
+
+    number: int
+    """Position in the run's sequence of decisions, from 0."""
+    signal: Signal
+    verdicts: tuple[Verdict, ...]
+    orders: tuple[Order, ...]
+    position: Decimal
+    """Position in base units when deciding."""
+    equity: float
+    """Equity in quote units, marked at the closes of this batch."""
+    close_time: int
+
+
+class OperatorAction(StrEnum):
+    """What a person can tell a running bot."""
+
+    HALT = "halt"
+    """Open nothing; keep managing what is open."""
+    RESUME = "resume"
+    """Take away every halt."""
+    FLATTEN = "flatten"
+    """Close every position at the next bar and halt."""
+
+
+class OperatorCommand(msgspec.Struct, frozen=True):
+    """One command of a person, applied between two batches."""
+
+    action: OperatorAction
+    reason: str = ""
+
+
+class Funding(msgspec.Struct, frozen=True):
+    """A funding settlement: long positions pay ``rate`` times position value when it is positive."""
+
+    symbol: str
+    rate: Decimal
+    mark_price: Decimal
+    time: int
+
+
+class SymbolAvailability(msgspec.Struct, frozen=True):
+    """Whether a symbol's data can be trusted from now on."""
+
+    symbol: str
+    available: bool
+    reason: str = ""
+
+
+Event = BarBatch | Execution | OperatorCommand | Funding | SymbolAvailability

@@ -1,0 +1,210 @@
+"""Paper trading: the stream's bars through the simulated engine, every step durable before the next one begins.
+
+The event loop only moves messages. Deciding and committing happen in one dedicated thread, one step after the other, so
+that torch and the database never block a heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from bot.engine import EngineState, SimulatedEngine, Step
+from bot.errors import StorageError
+from bot.journal import Journal, StepRecord
+from bot.journal.records import SideEvent
+from bot.market.batches import BarBatch, FeedEvent, SymbolAvailable, SymbolUnavailable
+from bot.orders import SymbolAvailability
+from bot.portfolio import ClosedTrade
+
+log = structlog.get_logger()
+
+COMMAND_POLL_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a run has done since it was started or resumed."""
+
+    bars: int = 0
+    fills: int = 0
+    finished: bool = False
+    """The venue has no more bars to give."""
+
+
+class PaperRun:
+    """The synchronous half: applies what happened to the engine and makes it durable. Used from one thread only."""
+
+    def __init__(
+        self,
+        engine: SimulatedEngine,
+        journal: Journal,
+        run_id: str,
+        *,
+        bank_id: int | None,
+        closed_trades: list[ClosedTrade],
+    ) -> None:
+        """
+        Args:
+            engine: warmed up, and restored where the run is resumed.
+            journal: durable.
+            run_id: a run that the journal knows.
+            bank_id: the run's bank in the journal, for strategies with a memory.
+            closed_trades: the list that the engine's ``on_trade`` appends to.
+        """
+        self.engine = engine
+        self.journal = journal
+        self.run_id = run_id
+        self.bank_id = bank_id
+        self._closed_trades = closed_trades
+        self._sequence = 0
+
+    def resume(self) -> bool:
+        """Take up the account, the working orders, protective levels and halts of the last step; False if there is none."""
+        stored = self.journal.read_state(self.run_id)
+        if stored is None:
+            return False
+        payload, self._sequence, _ = stored
+        try:
+            self.engine.restore(msgspec.json.decode(payload, type=EngineState))
+        except msgspec.MsgspecError as problem:
+            raise StorageError(
+                f"the state of run {self.run_id} in the journal is damaged: {problem}; restore the journal or start a "
+                "new run with --new"
+            ) from None
+        return True
+
+    def decide(self, batch: BarBatch) -> Step:
+        """Commands that wait, then fills, then decisions on one batch: one transaction."""
+        record = StepRecord()
+        self._apply_commands(record)
+        step = self.engine.step(batch)
+        record.executions = [(self._next(), execution) for execution in step.executions]
+        record.batch = batch
+        record.batch_sequence = self._next()
+        record.decisions = step.decisions
+        record.equity = step.decisions[0].equity
+        bank = self.engine.core.strategy.bank
+        if bank is not None:
+            record.memory = bank.take_changes()
+        self._write(record)
+        return step
+
+    def apply_waiting(self, *events: SideEvent) -> bool:
+        """Apply commands that wait and ``events``, between batches; returns whether there was anything."""
+        record = StepRecord()
+        self._apply_commands(record)
+        for event in events:
+            self._apply(event, record)
+        if not record.events:
+            return False
+        self._write(record)
+        return True
+
+    def _apply_commands(self, record: StepRecord) -> None:
+        for command_id, command in self.journal.waiting_commands(self.run_id):
+            sequence = self._apply(command, record)
+            record.commands_applied.append((command_id, sequence))
+            log.info("operator command applied", action=str(command.action), reason=command.reason)
+
+    def _apply(self, event: SideEvent, record: StepRecord) -> int:
+        self.engine.core.apply(event)
+        sequence = self._next()
+        record.events.append((sequence, event))
+        return sequence
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _write(self, record: StepRecord) -> None:
+        portfolio = self.engine.portfolio
+        first = portfolio.trades_closed - len(self._closed_trades)
+        record.trades = list(enumerate(self._closed_trades, start=first))
+        self._closed_trades.clear()
+        record.sequence = self._sequence
+        record.trades_closed = portfolio.trades_closed
+        record.state = msgspec.json.encode(self.engine.state())
+        self.journal.write_step(self.run_id, record, bank_id=self.bank_id)
+
+
+async def run_paper(
+    run: PaperRun,
+    feed: AsyncIterator[FeedEvent],
+    thread: ThreadPoolExecutor,
+    *,
+    stop: asyncio.Event,
+    max_bars: int | None = None,
+    advance: Callable[[int], Awaitable[bool]] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Progress:
+    """Trade until told to stop, until ``max_bars`` bars were decided, or until the venue has no more.
+
+    Args:
+        run: the engine and its journal.
+        feed: what the venue says, in order.
+        thread: one worker, in which everything that decides or commits runs.
+        stop: set by whoever wants the run to end after the step in hand.
+        max_bars: bars to decide at most.
+        advance: called with the close time of the last batch decided (0 at first) whenever the next is waited for, so that a
+            sandbox may move in lock-step; answers whether there will be another bar.
+        on_step: shown every step that was made durable.
+    """
+    loop = asyncio.get_running_loop()
+    progress = Progress()
+    stopping = asyncio.ensure_future(stop.wait())
+    waiting: asyncio.Future[FeedEvent] | None = None
+    decided = 0
+    try:
+        while not stop.is_set():
+            if waiting is None:
+                waiting = asyncio.ensure_future(_next_event(feed))
+                if advance is not None and not await advance(decided):
+                    progress.finished = True
+                    break
+            await asyncio.wait({waiting, stopping}, timeout=COMMAND_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                break
+            if not waiting.done():
+                await loop.run_in_executor(thread, run.apply_waiting)
+                continue
+            try:
+                event = waiting.result()
+            except StopAsyncIteration:
+                progress.finished = True
+                break
+            waiting = None
+            if isinstance(event, BarBatch):
+                step = await loop.run_in_executor(thread, run.decide, event)
+                decided = max(decided, event.bars[0].close_time)
+                progress.bars += len(step.decisions)
+                progress.fills += len(step.executions)
+                if on_step is not None:
+                    on_step(step)
+                if max_bars is not None and progress.bars >= max_bars:
+                    break
+            else:
+                change = _availability(event)
+                log.warning("availability", symbol=change.symbol, available=change.available, reason=change.reason)
+                await loop.run_in_executor(thread, run.apply_waiting, change)
+    finally:
+        stopping.cancel()
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+    return progress
+
+
+def _availability(event: SymbolUnavailable | SymbolAvailable) -> SymbolAvailability:
+    if isinstance(event, SymbolUnavailable):
+        return SymbolAvailability(event.symbol, False, event.reason)
+    return SymbolAvailability(event.symbol, True, "its bars are up to date again")
+
+
+async def _next_event(feed: AsyncIterator[FeedEvent]) -> FeedEvent:
+    return await anext(feed)

@@ -1,0 +1,232 @@
+"""The account: cash, positions and closed trades.
+
+Bookkeeping is exact: every purchase takes its cost and fee from cash, every sale adds its proceeds less the fee, so that
+``equity = cash + sum(position x mark)`` holds without a division anywhere. Marks are floats, because they only ever serve
+decisions and reports, never the books.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from bot.execution.instruments import Instrument
+from bot.orders import ZERO, Execution, Funding
+
+
+class Position(msgspec.Struct):
+    """One symbol's open position and the round trip it belongs to."""
+
+    symbol: str
+    quantity: Decimal = ZERO
+    """Base units; negative when short."""
+    cost: Decimal = ZERO
+    """Signed cost of what is held: quantity times average entry price."""
+    opened_at: int = 0
+    peak_quantity: Decimal = ZERO
+    realised: Decimal = ZERO
+    """Profit already taken in this round trip, before fees."""
+    fees: Decimal = ZERO
+    funding: Decimal = ZERO
+    """Funding paid in this round trip (negative when received)."""
+    exit_notional: Decimal = ZERO
+    exit_quantity: Decimal = ZERO
+
+    @property
+    def entry_price(self) -> Decimal:
+        """Average entry price of what is held; 0 when flat."""
+        return self.cost / self.quantity if self.quantity else ZERO
+
+
+class ClosedTrade(msgspec.Struct, frozen=True):
+    """A round trip from flat to flat. ``profit`` is net of fees and funding, in quote units."""
+
+    symbol: str
+    side: str
+    quantity: Decimal
+    """Largest size held."""
+    entry_price: Decimal
+    exit_price: Decimal
+    opened_at: int
+    closed_at: int
+    profit: Decimal
+    fees: Decimal
+    funding: Decimal
+
+
+class PortfolioState(msgspec.Struct, frozen=True):
+    """Everything a portfolio needs to go on after a crash."""
+
+    initial_cash: Decimal
+    cash: Decimal
+    positions: tuple[Position, ...]
+    marks: dict[str, float]
+    fees_paid: Decimal
+    funding_paid: Decimal
+    turnover: Decimal
+    trades_closed: int
+
+
+class Portfolio:
+    """Cash and positions in one quote currency."""
+
+    def __init__(self, initial_cash: Decimal, instruments: dict[str, Instrument]) -> None:
+        self.initial_cash = initial_cash
+        self.cash = initial_cash
+        self.instruments = instruments
+        self.positions = {symbol: Position(symbol) for symbol in instruments}
+        self.fees_paid = ZERO
+        self.funding_paid = ZERO
+        self.turnover = ZERO
+        self.trades_closed = 0
+        self.marks: dict[str, float] = {}
+        # What the hot path reads: floats and lot counts that change only when something is filled.
+        self._cash_float = float(initial_cash)
+        self._held: dict[str, float] = {}
+        self.lots: dict[str, int] = dict.fromkeys(instruments, 0)
+
+    def mark(self, symbol: str, price: float) -> None:
+        """Value a symbol at ``price`` from now on."""
+        self.marks[symbol] = price
+
+    @property
+    def equity(self) -> float:
+        """Cash plus the value of all positions at their marks, in quote units."""
+        total = self._cash_float
+        for symbol, quantity in self._held.items():
+            total += quantity * self.marks[symbol]
+        return total
+
+    def notional(self, symbol: str) -> float:
+        """Signed value of a position at its mark."""
+        quantity = self._held.get(symbol)
+        return 0.0 if quantity is None else quantity * self.marks[symbol]
+
+    def gross_notional_except(self, symbol: str) -> float:
+        """Value of all other positions without their signs."""
+        return sum(abs(quantity * self.marks[held]) for held, quantity in self._held.items() if held != symbol)
+
+    def unrealised(self, symbol: str) -> float:
+        """Profit of the open position at its mark, before exit costs."""
+        position = self.positions[symbol]
+        return self.notional(symbol) - float(position.cost)
+
+    def apply_execution(self, execution: Execution) -> ClosedTrade | None:
+        """Book a fill; returns the round trip that it ended, if any.
+
+        A fill that turns a position around ends one round trip and begins the next; its fee is split by quantity.
+        """
+        position = self.positions[execution.symbol]
+        change = execution.signed_quantity
+        self.cash -= change * execution.price + execution.fee
+        self.fees_paid += execution.fee
+        self.turnover += execution.quantity * execution.price
+        closed: ClosedTrade | None = None
+        closing = min(execution.quantity, abs(position.quantity)) if position.quantity * change < 0 else ZERO
+        if closing:
+            opening = execution.quantity - closing
+            closing_fee = execution.fee * closing / execution.quantity if opening else execution.fee
+            closed = self._reduce(position, closing, execution.price, closing_fee, execution.time)
+            if opening:
+                sign = 1 if change > 0 else -1
+                self._increase(position, sign * opening, execution.price, execution.fee - closing_fee, execution.time)
+        else:
+            self._increase(position, change, execution.price, execution.fee, execution.time)
+        self._refresh(position)
+        if execution.symbol not in self.marks:
+            self.marks[execution.symbol] = float(execution.price)
+        return closed
+
+    def apply_funding(self, funding: Funding) -> Decimal:
+        """Book a funding settlement; returns what was paid (negative: received).
+
+        Bybit: position value at the mark price times the rate, paid by longs when the rate is positive
+        (https://www.bybit.com/en/help-center/article/Funding-fee-calculation).
+        """
+        position = self.positions[funding.symbol]
+        paid = position.quantity * funding.mark_price * funding.rate
+        self.cash -= paid
+        self.funding_paid += paid
+        position.funding += paid
+        self._refresh(position)
+        return paid
+
+    def state(self) -> PortfolioState:
+        """A copy that can be journalled."""
+        return PortfolioState(
+            initial_cash=self.initial_cash,
+            cash=self.cash,
+            positions=tuple(msgspec.structs.replace(position) for position in self.positions.values()),
+            marks=dict(self.marks),
+            fees_paid=self.fees_paid,
+            funding_paid=self.funding_paid,
+            turnover=self.turnover,
+            trades_closed=self.trades_closed,
+        )
+
+    def restore(self, state: PortfolioState) -> None:
+        """Become what ``state`` says."""
+        self.initial_cash = state.initial_cash
+        self.cash = state.cash
+        self.marks = dict(state.marks)
+        self.fees_paid = state.fees_paid
+        self.funding_paid = state.funding_paid
+        self.turnover = state.turnover
+        self.trades_closed = state.trades_closed
+        for position in state.positions:
+            self.positions[position.symbol] = msgspec.structs.replace(position)
+            self._refresh(position)
+
+    def _increase(self, position: Position, change: Decimal, price: Decimal, fee: Decimal, time: int) -> None:
+        if not position.quantity:
+            position.opened_at = time
+        position.quantity += change
+        position.cost += change * price
+        position.fees += fee
+        position.peak_quantity = max(position.peak_quantity, abs(position.quantity))
+
+    def _reduce(
+        self, position: Position, closing: Decimal, price: Decimal, fee: Decimal, time: int
+    ) -> ClosedTrade | None:
+        held = abs(position.quantity)
+        sign = 1 if position.quantity > 0 else -1
+        released = position.cost if closing == held else position.cost * closing / held
+        position.realised += sign * closing * price - released
+        position.cost -= released
+        position.quantity -= sign * closing
+        position.fees += fee
+        position.exit_notional += closing * price
+        position.exit_quantity += closing
+        if position.quantity:
+            return None
+        exit_price = position.exit_notional / position.exit_quantity
+        trade = ClosedTrade(
+            symbol=position.symbol,
+            side="long" if sign > 0 else "short",
+            quantity=position.peak_quantity,
+            # What was paid for all that was sold, per unit: entries made on the way count with their size.
+            entry_price=exit_price - sign * position.realised / position.exit_quantity,
+            exit_price=exit_price,
+            opened_at=position.opened_at,
+            closed_at=time,
+            profit=position.realised - position.fees - position.funding,
+            fees=position.fees,
+            funding=position.funding,
+        )
+        self.trades_closed += 1
+        fresh = Position(position.symbol)
+        for name in Position.__struct_fields__:
+            setattr(position, name, getattr(fresh, name))
+        return trade
+
+    def _refresh(self, position: Position) -> None:
+        self._cash_float = float(self.cash)
+        symbol = position.symbol
+        if position.quantity:
+            self._held[symbol] = float(position.quantity)
+        else:
+            self._held.pop(symbol, None)
+        # A fixed order of summation keeps equity the same to the last bit however positions came about.
+        self._held = {name: self._held[name] for name in self.instruments if name in self._held}
+        self.lots[symbol] = self.instruments[symbol].lots(position.quantity)

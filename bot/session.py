@@ -1,0 +1,207 @@
+"""A run from its settings: the strategy warmed from stored candles, the engine, and the record that makes it repeatable.
+
+Replay, paper and audit all come through here, so that the same settings and candles give the same run.
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import numpy as np
+
+from bot.assembly import Home, account_of, build_strategy, home_named, instruments_of
+from bot.config import Config
+from bot.engine import SimulatedEngine
+from bot.errors import UsageError
+from bot.execution.instruments import Instrument
+from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
+from bot.market.history import history_before
+from bot.portfolio import ClosedTrade
+from strategies.bars import COLUMNS, BarSeries, Calendar, format_time
+from strategies.base import Strategy
+
+_VERSIONED: Final = ("recall-bot", "torch", "numpy", "faiss-cpu")
+
+
+@dataclass(slots=True)
+class Session:
+    """A strategy with its past and its surroundings, ready to be warmed."""
+
+    config: Config
+    home: Home
+    symbols: tuple[str, ...]
+    interval: str
+    calendars: dict[str, Calendar]
+    instruments: dict[str, Instrument]
+    strategy: Strategy
+    model_id: str
+    history: dict[str, BarSeries]
+
+    def warm(self) -> None:
+        """Show the strategy its past and fill its memory from it."""
+        self.strategy.warm(self.history)
+
+    def engine(self, run_id: str, trades: list[ClosedTrade]) -> SimulatedEngine:
+        """An engine with a fresh account; closed trades are appended to ``trades``."""
+        return SimulatedEngine(
+            self.strategy, self.instruments, account_of(self.config), run_id=run_id, on_trade=trades.append
+        )
+
+    def record(self, run_id: str, kind: RunKind) -> RunRecord:
+        """What the journal must know to repeat the run."""
+        return RunRecord(
+            run_id=run_id,
+            kind=kind,
+            strategy=self.config.strategy.name,
+            model_id=self.model_id,
+            symbols=self.symbols,
+            interval=self.interval,
+            calendars=self.calendars,
+            instruments=self.instruments,
+            config=self.config.masked(),
+            warm={symbol: _span_of(series) for symbol, series in self.history.items()},
+            candles=self.home.name,
+            started_at=time.time_ns() // 1_000_000,
+            versions=_versions(),
+        )
+
+
+def open_session(
+    config: Config,
+    home: Home,
+    symbols: tuple[str, ...],
+    interval: str,
+    calendars: dict[str, Calendar],
+    start: int | None,
+    *,
+    venue_instruments: Mapping[str, Instrument] | None = None,
+) -> Session:
+    """Settings and stored candles before ``start`` as a session.
+
+    Raises:
+        UsageError: there is no such strategy or model, or too little history; the message names the bars needed.
+    """
+    strategy, model_id = build_strategy(config, symbols, interval, home.models)
+    history = history_before(
+        home.candles, symbols, interval, start, at_most=strategy.history_bars, at_least=strategy.required_bars
+    )
+    instruments = instruments_of(config, symbols, calendars, venue_instruments)
+    return Session(config, home, symbols, interval, calendars, instruments, strategy, model_id, history)
+
+
+def earliest_start(config: Config, home: Home, symbols: tuple[str, ...], interval: str) -> int:
+    """Open time of the first bar before which every symbol has just enough stored candles to warm the strategy.
+
+    Raises:
+        UsageError: there is no such bar.
+    """
+    strategy, _ = build_strategy(config, symbols, interval, home.models)
+    needed = strategy.required_bars
+    starts = []
+    for symbol in symbols:
+        series = home.candles.load(symbol, interval)
+        if len(series) <= needed:
+            raise UsageError(
+                f"{symbol} has {len(series)} stored bars of interval {interval}, {strategy.name} needs {needed} to warm "
+                f"up and more to decide on; get more with recall fetch --symbols {symbol} --interval {interval}"
+            )
+        starts.append(int(series.open_time[needed]))
+    return max(starts)
+
+
+def reopen_session(config: Config, run: StoredRun) -> Session:
+    """The session of an earlier run, from its record and the candles it was warmed from.
+
+    Raises:
+        UsageError: the candles or the model are not there any more, or the candles have changed.
+    """
+    record = run.record
+    settings = Config.model_validate(record.config).changed(
+        {"storage": config.storage.model_dump()}, "the configuration"
+    )
+    home = home_named(config, record.candles)
+    strategy, _ = build_strategy(
+        settings, record.symbols, record.interval, home.models, model_id=record.model_id or None
+    )
+    history: dict[str, BarSeries] = {}
+    for symbol, span in record.warm.items():
+        if span.bars == 0:
+            history[symbol] = BarSeries.empty(
+                symbol, record.interval, record.calendars[symbol], first_ordinal=span.first_ordinal
+            )
+            continue
+        series = home.candles.load(symbol, record.interval, start=span.first_open_time, end=span.end_time)
+        series = replace(series, first_ordinal=span.first_ordinal)
+        if series.digest() != span.digest:
+            raise UsageError(
+                f"the stored candles of {symbol} between {format_time(span.first_open_time)} and "
+                f"{format_time(span.end_time)} are not those that run {record.run_id} was warmed from; restore "
+                f"{home.root / 'candles'} or start a new run"
+            )
+        history[symbol] = series
+    return Session(
+        settings,
+        home,
+        record.symbols,
+        record.interval,
+        record.calendars,
+        dict(record.instruments),
+        strategy,
+        record.model_id,
+        history,
+    )
+
+
+def warm_again(session: Session, journal: Journal, run: StoredRun) -> None:
+    """Bring a strategy to where a run stopped: bars from candles and journal, memory from the journal."""
+    extended = {
+        symbol: _extended(series, journal.read_bars(run.record.run_id, symbol=symbol))
+        for symbol, series in session.history.items()
+    }
+    if run.bank_id is not None:
+        session.strategy.attach_bank(journal.load_bank(run.bank_id))
+    session.strategy.warm(extended, remember=run.bank_id is None)
+
+
+def new_run_id(kind: RunKind) -> str:
+    """An id that sorts by time: ``paper-20260131-120000-1f3a``."""
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def _extended(series: BarSeries, rows: list[Mapping[str, object]]) -> BarSeries:
+    if not rows:
+        return series
+    columns = {
+        name: np.concatenate([getattr(series, name), np.array([row[name] for row in rows], dtype=np.float64)])
+        for name in COLUMNS
+    }
+    times = np.array([row["open_time"] for row in rows], dtype=np.int64)
+    return replace(series, open_time=np.concatenate([series.open_time, times]), **columns)
+
+
+def _span_of(series: BarSeries) -> WarmSpan:
+    if not len(series):
+        return WarmSpan(0, 0, 0, series.first_ordinal, series.digest())
+    return WarmSpan(
+        first_open_time=int(series.open_time[0]),
+        end_time=int(series.open_time[-1]) + 1,
+        bars=len(series),
+        first_ordinal=series.first_ordinal,
+        digest=series.digest(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _VERSIONED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

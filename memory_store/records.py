@@ -1,0 +1,174 @@
+"""What goes into a memory bank and what comes out: frozen records, and the one error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+KeyArray = npt.NDArray[np.float32]
+ScoreArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+TIME_LIMIT: Final = 2**62
+"""Times and spans of this many milliseconds and more are mistakes."""
+REGIME_LIMIT: Final = 2**31
+"""Regimes are 32-bit numbers."""
+
+
+class MemoryBankError(ValueError):
+    """A bank was asked for something that its rules forbid; the message is one sentence that names it."""
+
+
+class Metric(StrEnum):
+    """How alike two keys are; greater is closer."""
+
+    COSINE = "cosine"
+    """Inner product of the keys scaled to length one, in [-1, 1]."""
+    INNER_PRODUCT = "inner_product"
+    """Inner product of the keys as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class BankConfig:
+    """The shape and the rules of a bank; they never change during its life.
+
+    Raises:
+        MemoryBankError: a value is out of range.
+    """
+
+    capacity: int
+    """Entries held at most; the oldest makes room for the newest."""
+    dimension: int
+    """Numbers in a key."""
+    horizons: tuple[int, ...]
+    """Spans over which outcomes are recorded, in the caller's unit (bars), strictly increasing."""
+    primary: int
+    """Index into ``horizons``: an entry becomes visible through the outcome of this one."""
+    embargo_ms: int
+    """Milliseconds that must pass after an outcome is known before a search may use it."""
+    metric: Metric
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise MemoryBankError(f"capacity is {self.capacity}; a memory bank holds at least 1 entry")
+        if self.dimension < 1:
+            raise MemoryBankError(f"dimension is {self.dimension}; a key has at least 1 number")
+        increasing = all(a < b for a, b in zip(self.horizons, self.horizons[1:], strict=False))
+        if not self.horizons or self.horizons[0] < 1 or not increasing:
+            raise MemoryBankError(f"horizons are {self.horizons}; give one or more positive spans in increasing order")
+        if not 0 <= self.primary < len(self.horizons):
+            raise MemoryBankError(f"primary is {self.primary}; it is an index into the {len(self.horizons)} horizons")
+        if not 0 <= self.embargo_ms < TIME_LIMIT:
+            raise MemoryBankError(f"embargo_ms is {self.embargo_ms}; give 0 or more milliseconds, fewer than 2**62")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One remembered moment."""
+
+    entry_id: int
+    """Stable for ever: counted from 0 in the order of appending, never given twice."""
+    symbol: str
+    bar_time: int
+    """Name of the bar, milliseconds."""
+    key: KeyArray
+    """``[dimension]``, read-only; of length one where the metric is cosine."""
+    regime: int
+    encoder_version: str
+    """Which encoder made the key."""
+    outcomes: tuple[float | None, ...]
+    """Per horizon, ``None`` while pending."""
+    settled_times: tuple[int | None, ...]
+    """Per horizon, when its outcome became known, milliseconds; ``None`` while pending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """An outcome that became known."""
+
+    entry_id: int
+    horizon: int
+    """Index into the bank's horizons."""
+    outcome: float
+    settled_time: int
+    """Milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BankChanges:
+    """What happened to a bank since it was last asked, each kind in the order in which it happened.
+
+    ``appended`` shows entries as they were appended, all horizons pending; what was settled since is in ``settlements``.
+    An entry may be in ``appended`` and in ``evicted``.
+    """
+
+    appended: tuple[Entry, ...] = ()
+    settlements: tuple[Settlement, ...] = ()
+    evicted: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.appended or self.settlements or self.evicted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchResult:
+    """The nearest visible entries to one query, best first; equal scores in the order of their ids.
+
+    All arrays have ``k`` rows. Where fewer entries were visible, the rows at the end are masked: id -1, score -inf, key
+    and time 0, regime -1, empty symbol, outcomes nan.
+    """
+
+    ids: IntArray
+    scores: ScoreArray
+    mask: BoolArray
+    """True where the row is a real neighbour."""
+    keys: KeyArray
+    """``[k, dimension]``."""
+    outcomes: ScoreArray
+    """``[k, horizons]``; nan where an outcome was not yet usable at the time asked."""
+    bar_times: IntArray
+    symbols: tuple[str, ...]
+    regimes: IntArray
+    visible: int
+    """Entries that the search could choose from: visible then, and of the symbols asked for."""
+
+    @property
+    def count(self) -> int:
+        """How many rows are real neighbours."""
+        return int(np.count_nonzero(self.mask))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """The neighbours of a block of queries among the entries that later searches cannot lose: the *stable* set.
+
+    Made by ``MemoryBank.propose`` and handed back to ``MemoryBank.search``, which adds the entries outside the stable set
+    and otherwise computes nothing twice. Rows whose queries are too alike to everything (``complete`` False) are searched
+    in full.
+    """
+
+    as_of: int
+    k: int
+    queries: KeyArray
+    """``[n, dimension]`` as searched."""
+    ids: IntArray
+    """``[n, k]`` best first; -1 where the stable set has fewer."""
+    scores: ScoreArray
+    """``[n, k]`` exact; -inf where ``ids`` is -1."""
+    complete: BoolArray
+    """``[n]``."""
+    stable_count: int
+    first_stable: int
+    """Lowest id of the stable set; once it is evicted the proposal serves no more."""
+    outside: IntArray
+    """Ids that lived when the proposal was made and are not in the stable set."""
+    next_id: int
+    """The id that the next append was going to get."""
+    owner: object = field(repr=False)
+    """The ring that it was made for."""

@@ -1,0 +1,116 @@
+"""How well a model does on part of a span: with its memory, without it, and with outcomes that belong to others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from strategies.memory_transformer.dataset import Floats, Integers, Moments
+from strategies.memory_transformer.losses import head_loss, signed_view
+from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.span_memory import SpanMemory
+from strategies.outcomes import NEVER
+
+_BATCH: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Figures over one set of bars. ``None`` where a figure is not defined."""
+
+    loss: float
+    direction_accuracy: float | None
+    """Share of bars that moved the way the model leaned, of those that moved."""
+    information_coefficient: float | None
+    """Pearson correlation of forecast and scaled outcome."""
+    mean_gate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One model, with and without what its memory says. All on the same bars."""
+
+    bars: int
+    base_rate: float | None
+    """Direction accuracy of always saying what happened more often."""
+    with_memory: Metrics
+    without_memory: Metrics
+    """The gate forced shut."""
+    shuffled_outcomes: Metrics
+    """Every remembered outcome replaced by that of another moment: what remains is capacity, not memory."""
+
+
+def evaluate(
+    model: MemoryTransformer, memory: SpanMemory, rows: Integers, *, cost: float, seed: int
+) -> Evaluation | None:
+    """All controls on some moments; ``None`` without any."""
+    if not len(rows):
+        return None
+    shuffled = shuffle_outcomes(memory.moments, seed)
+    return Evaluation(
+        bars=len(rows),
+        base_rate=_base_rate(memory.moments.target[rows]),
+        with_memory=measure(model, memory, rows, cost=cost),
+        without_memory=measure(model, memory, rows, cost=cost, force_gate=0.0),
+        shuffled_outcomes=measure(model, memory, rows, cost=cost, outcomes=shuffled),
+    )
+
+
+def measure(
+    model: MemoryTransformer,
+    memory: SpanMemory,
+    rows: Integers,
+    *,
+    cost: float,
+    force_gate: float | None = None,
+    outcomes: Floats | None = None,
+) -> Metrics:
+    """Figures of a model in evaluation mode on some moments, one or more."""
+    config = model.config
+    predictions, gates = [], []
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            hidden, query = torch.from_numpy(memory.hidden[batch]), torch.from_numpy(memory.keys[batch])
+            forecast = model(hidden, query, memory.retrieve(batch, outcomes=outcomes), force_gate=force_gate)
+            predictions.append(forecast.prediction)
+            gates.append(forecast.gate)
+        prediction = torch.cat(predictions)
+        target = memory.moments.target[rows]
+        volatility = torch.from_numpy(memory.moments.volatility[rows].astype(np.float32))
+        loss = head_loss(
+            prediction, torch.from_numpy(target), volatility, config.output_type, flat=config.flat_threshold, cost=cost
+        )
+        view = signed_view(prediction, config.output_type).numpy()
+        mean_gate = float(torch.cat(gates).double().mean())
+    return Metrics(float(loss), _accuracy(view, target), _correlation(view, target), mean_gate)
+
+
+def shuffle_outcomes(moments: Moments, seed: int) -> Floats:
+    """Outcomes dealt anew among the moments that have any: ``[n, horizons]``."""
+    known = np.flatnonzero((moments.settled < NEVER).all(axis=1))
+    dealt = moments.outcomes.copy()
+    dealt[known] = moments.outcomes[np.random.default_rng(seed).permutation(known)]
+    return dealt
+
+
+def _base_rate(target: npt.NDArray[np.float32]) -> float | None:
+    moved = target[target != 0.0]
+    return max(float((moved > 0.0).mean()), float((moved < 0.0).mean())) if len(moved) else None
+
+
+def _accuracy(view: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> float | None:
+    moved = target != 0.0
+    return float((np.sign(view[moved]) == np.sign(target[moved])).mean()) if moved.any() else None
+
+
+def _correlation(view: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> float | None:
+    first, second = view.astype(np.float64), target.astype(np.float64)
+    first, second = first - first.mean(), second - second.mean()
+    scale = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / scale if scale > 0.0 else None

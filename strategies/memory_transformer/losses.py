@@ -1,0 +1,59 @@
+"""One proper loss per head."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from strategies.memory_transformer.config import OutputType
+
+RISK_AVERSION: Final = 1.0
+"""Price of variance in the portfolio head's utility, in units of the target's own volatility."""
+
+
+def head_loss(
+    prediction: Tensor, target: Tensor, volatility: Tensor, output_type: OutputType, *, flat: float, cost: float
+) -> Tensor:
+    """Mean loss of a batch.
+
+    - Regression: Huber loss, quadratic within one volatility.
+    - Direction: cross-entropy over down, flat, up.
+    - Portfolio: negative mean-variance utility net of costs. Every bar opens a position ``p`` and closes it one horizon
+      later: ``p z - a/2 (p z)^2 - 2 |p| c / sigma``, in units of the target's volatility.
+
+    Args:
+        prediction: ``[n, output_type.width]`` from the model.
+        target: ``[n]`` outcomes in units of their volatility.
+        volatility: ``[n]`` that volatility, as a log return.
+        output_type: of the head.
+        flat: targets smaller than this are flat.
+        cost: of one trade as a share of its value.
+    """
+    if output_type is OutputType.REGRESSION:
+        return F.huber_loss(prediction[:, 0], target)
+    if output_type is OutputType.DIRECTION:
+        return F.cross_entropy(prediction, direction_classes(target, flat))
+    position = prediction[:, 0]
+    gain = position * target
+    utility = gain - 0.5 * RISK_AVERSION * gain.square() - 2.0 * cost * position.abs() / volatility
+    return -utility.mean()
+
+
+def direction_classes(target: Tensor, flat: float) -> Tensor:
+    """``[n]`` int64: 0 down, 1 flat, 2 up."""
+    return 1 + (target > flat).long() - (target < -flat).long()
+
+
+def signed_view(prediction: Tensor, output_type: OutputType) -> Tensor:
+    """One signed number per bar, ``[n]``, from a head's output ``[n, output_type.width]``.
+
+    The scaled return of the regression head, the probability of up minus that of down of the direction head, or the
+    position of the portfolio head.
+    """
+    if output_type is OutputType.DIRECTION:
+        probabilities = torch.softmax(prediction, dim=1)
+        return probabilities[:, 2] - probabilities[:, 0]
+    return prediction[:, 0]

@@ -1,0 +1,141 @@
+"""The memory read: one bar asks its neighbours what came next. Row by row, no attention over time."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from strategies.memory_transformer.config import MAXIMUM_SCALE, ModelConfig
+
+OUTCOME_LIMIT: Final = 5.0
+"""Outcomes beyond this many standard deviations count as this many: one crash must not drown 31 neighbours."""
+_AGE_UNIT: Final = 8.0  # log(1 + 3000 bars): ages then range from about 0.5 to 1.5
+_RETRIEVAL_FEATURES: Final = 5
+_HIDDEN = float("-inf")
+_TINY = 1e-8  # keeps gradients of logarithms and roots finite at zero
+
+
+class Retrieved(NamedTuple):
+    """Neighbours of a batch of bars. Rows where ``mask`` is false may hold anything finite."""
+
+    keys: Tensor
+    """``[batch, k, d_model]``."""
+    facts: Tensor
+    """``[batch, k, fact_count]``, from :func:`describe`."""
+    mask: Tensor
+    """``[batch, k]`` bool: true where there is a neighbour."""
+
+
+class MemoryReading(NamedTuple):
+    """What the memory gave."""
+
+    hidden: Tensor
+    """``[batch, d_model]`` state with the memory mixed in."""
+    weights: Tensor
+    """``[batch, k]`` share of every neighbour; what is missing to one went to the null entry."""
+    gate: Tensor
+    """``[batch]`` in [0, 1]."""
+
+
+def fact_count(horizons: int) -> int:
+    """Numbers that :func:`describe` gives for one neighbour."""
+    return 3 * horizons + 1
+
+
+def describe(
+    outcomes: npt.NDArray[np.float64], ages: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """What is known of neighbours besides their keys, as the model takes it.
+
+    Args:
+        outcomes: ``[..., k, horizons]`` log returns, nan where not yet known.
+        ages: ``[..., k]`` age in bars, at least 0.
+        scale: ``[horizons]`` standard deviation of outcomes over the training span.
+
+    Returns:
+        ``[..., k, fact_count]``: scaled outcomes, their sizes, whether each is known, log age. The sizes let a weighted
+        sum tell how much happened, whichever way it went.
+    """
+    known = ~np.isnan(outcomes)
+    scaled = np.clip(np.where(known, outcomes, 0.0) / scale, -OUTCOME_LIMIT, OUTCOME_LIMIT)
+    log_age = np.log1p(ages)[..., None] / _AGE_UNIT
+    return np.concatenate((scaled, np.abs(scaled), known, log_age), axis=-1, dtype=np.float32)
+
+
+class MemoryRead(nn.Module):
+    """Attention of one bar over its neighbours and a learned null entry, behind a gate.
+
+    The value of a neighbour is ``E_y(outcomes) + E_age(log age) + W_v key + T(query - key)`` (label embedding and
+    correction as in Gorishniy et al., "TabR", 2024). All but the inner layer of ``T`` is linear, so the weighted sum is
+    taken first and projected once.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d_model = config.d_model
+        self.metric = nn.Linear(d_model, d_model, bias=False)
+        nn.init.eye_(self.metric.weight)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / config.temperature)))
+        self.null_similarity = nn.Parameter(torch.zeros(1))
+        self.null_value = nn.Parameter(torch.zeros(d_model))
+        self.correction = nn.Linear(d_model, d_model)
+        self.value = nn.Linear(fact_count(len(config.horizons)) + 2 * d_model, d_model, bias=False)
+        self.output = nn.Linear(d_model, d_model, bias=False)
+        self.gate = nn.Linear(d_model + _RETRIEVAL_FEATURES, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, -config.gate_bias)
+
+    def forward(
+        self, hidden: Tensor, query: Tensor, retrieved: Retrieved, force_gate: float | None = None
+    ) -> MemoryReading:
+        """Mix what the neighbours say into the states.
+
+        Args:
+            hidden: ``[batch, d_model]`` states.
+            query: ``[batch, d_model]`` keys of these bars.
+            retrieved: their neighbours.
+            force_gate: use this gate instead of the learned one; 0 gives the states back as they are.
+        """
+        mask = retrieved.mask
+        similarity = self._similarity(query, retrieved.keys)
+        scale = self.log_scale.exp().clamp(max=MAXIMUM_SCALE)
+        null = (self.null_similarity * scale).expand(len(hidden), 1)
+        # Scaled before it is masked: the gradient of a scale that multiplies -inf is not a number.
+        scores = torch.cat((null, (similarity * scale).masked_fill(~mask, _HIDDEN)), dim=1)
+        weights = torch.softmax(scores, dim=1)
+        shares = weights[:, 1:]
+
+        differences = F.gelu(self.correction(query.unsqueeze(1) - retrieved.keys))
+        described = torch.cat((retrieved.facts, retrieved.keys, differences), dim=2)
+        summed = torch.bmm(shares.unsqueeze(1), described).squeeze(1)
+        context = self.value(summed) + weights[:, :1] * self.null_value
+        if force_gate is None:
+            gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
+        else:
+            gate = hidden.new_full((len(hidden), 1), force_gate)
+        return MemoryReading(hidden + gate * self.output(context), shares, gate.squeeze(1))
+
+    def _similarity(self, query: Tensor, keys: Tensor) -> Tensor:
+        """``[batch, k]`` cosines under the learned metric, the same for query and keys."""
+        rows = F.normalize(self.metric(torch.cat((query.unsqueeze(1), keys), dim=1)), dim=2)
+        return torch.bmm(rows[:, 1:], rows[:, 0].unsqueeze(2)).squeeze(2)
+
+    def _quality(self, similarity: Tensor, weights: Tensor, retrieved: Retrieved) -> Tensor:
+        """How good the retrieval is, ``[batch, 5]``: best score, spread, how many, age, entropy of the weights."""
+        mask = retrieved.mask.to(similarity.dtype)
+        count = mask.sum(dim=1, keepdim=True)
+        present = count.clamp(max=1.0)
+        share = mask / count.clamp(min=1.0)
+        best = similarity.masked_fill(~retrieved.mask, -1.0).amax(dim=1, keepdim=True) * present
+        mean = (similarity * share).sum(dim=1, keepdim=True)
+        variance = ((similarity - mean).square() * share).sum(dim=1, keepdim=True)
+        age = (retrieved.facts[:, :, -1] * share).sum(dim=1, keepdim=True)
+        entropy = -(weights * (weights + _TINY).log()).sum(dim=1, keepdim=True)
+        fullness = torch.log1p(count) / math.log1p(mask.shape[1])
+        return torch.cat((best, (variance + _TINY).sqrt(), fullness, age, entropy), dim=1)

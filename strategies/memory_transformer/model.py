@@ -1,0 +1,61 @@
+"""The memory transformer: encoder, memory read, feed-forward, head."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from strategies.memory_transformer.config import ModelConfig, OutputType
+from strategies.memory_transformer.encoder import Encoder, FeedForward
+from strategies.memory_transformer.memory_read import MemoryRead, Retrieved
+
+
+class Forecast(NamedTuple):
+    """What the model makes of a batch of bars."""
+
+    prediction: Tensor
+    """``[batch, config.output_type.width]``: a scaled return, three logits (down, flat, up), or a position."""
+    weights: Tensor
+    """``[batch, k]`` share of every neighbour in the memory's vote; what is missing to one went to the null entry."""
+    gate: Tensor
+    """``[batch]`` share of the memory in the mixture, in [0, 1]."""
+
+
+class MemoryTransformer(nn.Module):
+    """A causal transformer whose bars consult a memory of earlier bars.
+
+    All attention over time is in :attr:`encoder`, which knows no memory: the key of a bar is one function, whether it is
+    written or asked with. The memory enters afterwards, bar by bar.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.memory_read = MemoryRead(config)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = FeedForward(config)
+        self.head_norm = nn.LayerNorm(config.d_model)
+        self.head = nn.Linear(config.d_model, config.output_type.width)
+
+    def forward(
+        self, hidden: Tensor, query: Tensor, retrieved: Retrieved, *, force_gate: float | None = None
+    ) -> Forecast:
+        """Forecast from states, with the memory.
+
+        Args:
+            hidden: ``[batch, d_model]`` states of the bars.
+            query: ``[batch, d_model]`` keys of the bars.
+            retrieved: their neighbours; an empty memory is a mask that is false everywhere.
+            force_gate: use this gate instead of the learned one; 0 gives exactly the model without memory.
+        """
+        reading = self.memory_read(hidden, query, retrieved, force_gate)
+        return Forecast(self.without_memory(reading.hidden), reading.weights, reading.gate)
+
+    def without_memory(self, hidden: Tensor) -> Tensor:
+        """``[batch, output_type.width]`` prediction from states ``[batch, d_model]`` as they are."""
+        mixed = hidden + self.feed_forward(self.feed_forward_norm(hidden))
+        prediction: Tensor = self.head(self.head_norm(mixed))
+        return torch.tanh(prediction) if self.config.output_type is OutputType.PORTFOLIO else prediction

@@ -1,0 +1,164 @@
+"""Neighbours of all bars of a training span at once, under the rule of visibility that trading obeys.
+
+For every moment: the ``k`` most similar earlier moments whose primary outcome was known, and the embargo over, when it
+closed. The rule goes by time, whichever symbol a moment belongs to, so a moment finds neither itself, nor those that
+overlap with it, nor anything later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from strategies.memory_transformer.dataset import Flags, Floats, Integers, Moments
+from strategies.outcomes import NEVER
+
+_CHUNK: Final = 256  # queries per matrix product
+_BLOCK: Final = 64  # columns whose best score is taken first, so that the selection looks at few numbers
+_HIDDEN: Final = float("-inf")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NeighbourTable:
+    """Neighbours of some moments, best first."""
+
+    rows: Integers
+    """``[n, k]`` rows of the moments table; 0 where ``mask`` is false."""
+    mask: Flags
+    """``[n, k]``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisibilityRule:
+    """When a moment may be retrieved.
+
+    Args:
+        primary: index of the horizon whose outcome makes a moment visible.
+        embargo_ms: time that must pass after that.
+        capacity: moments that the memory holds; the oldest leaves when one more is appended.
+    """
+
+    primary: int
+    embargo_ms: int
+    capacity: int
+
+    def visible_from(self, moments: Moments) -> Integers:
+        """``[n]`` when every moment becomes visible, ``NEVER`` without a key or an outcome."""
+        settled = moments.settled[:, self.primary]
+        known = moments.has_key & (settled < NEVER)
+        return np.where(known, settled + np.where(known, self.embargo_ms, 0), NEVER)
+
+    def usable_outcomes(
+        self, moments: Moments, rows: Integers, close_time: Integers, outcomes: Floats | None = None
+    ) -> Floats:
+        """Outcomes of neighbours ``[n, k]`` of moments that close at ``[n]``, nan where not yet usable then.
+
+        ``outcomes`` stands in for those of the moments, with the times at which the moments' own became known.
+        """
+        settled = moments.settled[rows]
+        usable = (settled < NEVER) & (settled <= close_time[:, None, None] - self.embargo_ms)
+        return np.where(usable, (moments.outcomes if outcomes is None else outcomes)[rows], np.nan)
+
+
+def causal_neighbours(
+    keys: npt.NDArray[np.float32], moments: Moments, queries: Integers, rule: VisibilityRule, k: int
+) -> NeighbourTable:
+    """The ``k`` nearest visible moments of every query.
+
+    Args:
+        keys: ``[n, d]`` of all moments, of length one.
+        moments: all moments of the span.
+        queries: ``[m]`` rows that ask, increasing.
+        rule: what they may see.
+        k: neighbours wanted.
+    """
+    visible_from = rule.visible_from(moments)
+    candidates = np.flatnonzero(visible_from < NEVER)
+    rows = np.zeros((len(queries), k), dtype=np.int64)
+    mask = np.zeros((len(queries), k), dtype=np.bool_)
+    columns = _Columns.of(keys, moments, candidates, visible_from, rule.capacity)
+    for start in range(0, len(queries), _CHUNK):
+        chunk = queries[start : start + _CHUNK]
+        scores, first = columns.scores(keys[chunk], moments.close_time[chunk])
+        values, places = _largest(scores, k)
+        found = values.shape[1]
+        seen = values.numpy() > _HIDDEN
+        mask[start : start + len(chunk), :found] = seen
+        rows[start : start + len(chunk), :found] = np.where(seen, candidates[np.where(seen, places + first, 0)], 0)
+    return NeighbourTable(rows, mask)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """The moments that are ever visible, in the order in which they were appended."""
+
+    keys: Tensor
+    close_time: Integers
+    visible_from: Integers
+    latest_visible: Integers
+    """Running maximum of ``visible_from``: up to where everything is visible at some time."""
+    number: Integers
+    """How many moments were appended before each."""
+    appended_times: Integers
+    """Close times of all moments that are appended, visible or not."""
+    capacity: int
+
+    @classmethod
+    def of(
+        cls,
+        keys: npt.NDArray[np.float32],
+        moments: Moments,
+        candidates: Integers,
+        visible_from: Integers,
+        capacity: int,
+    ) -> _Columns:
+        visible = visible_from[candidates]
+        return cls(
+            torch.from_numpy(keys[candidates]),
+            moments.close_time[candidates],
+            visible,
+            np.maximum.accumulate(visible),
+            np.cumsum(moments.has_key)[candidates] - 1,
+            moments.close_time[moments.has_key],
+            capacity,
+        )
+
+    def scores(self, queries: npt.NDArray[np.float32], close_time: Integers) -> tuple[Tensor, int]:
+        """Scores ``[c, columns]`` of queries that close at ``[c]``, increasing, and the number of the first column."""
+        # A moment is appended after the queries of its own close, so what a query can lose was appended before it.
+        appended = np.searchsorted(self.appended_times, close_time, side="left")
+        oldest = np.searchsorted(self.number, appended - self.capacity, side="left")
+        first, last = int(oldest[0]), int(np.searchsorted(self.close_time, close_time[-1], side="left"))
+        last = max(first, last)
+        scores = torch.from_numpy(queries) @ self.keys[first:last].T
+        settled = max(first, int(np.searchsorted(self.latest_visible, close_time[0], side="right")))
+        if settled < last:
+            hidden = self.visible_from[settled:last] > close_time[:, None]
+            scores[:, settled - first :].masked_fill_(torch.from_numpy(hidden), _HIDDEN)
+        if oldest[-1] > first:
+            evicted = np.arange(first, min(last, int(oldest[-1]))) < oldest[:, None]
+            scores[:, : evicted.shape[1]].masked_fill_(torch.from_numpy(evicted), _HIDDEN)
+        return scores, first
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, npt.NDArray[np.int64]]:
+    """The ``k`` largest of every row, or all where there are fewer: values and columns, largest first."""
+    count = scores.shape[1]
+    blocks = count // _BLOCK
+    if blocks <= 2 * k:
+        values, places = torch.topk(scores, min(k, count), dim=1)
+        return values, places.numpy()
+    # The k largest lie in the k blocks with the largest peaks; blocks interleave, because neighbours in time are alike.
+    whole = blocks * _BLOCK
+    peaks = scores[:, :whole].view(-1, _BLOCK, blocks).amax(dim=1)
+    best = torch.topk(peaks, k, dim=1, sorted=False).indices
+    steps = torch.arange(_BLOCK) * blocks
+    rest = torch.arange(whole, count).expand(len(scores), -1)
+    columns = torch.cat(((best.unsqueeze(2) + steps).flatten(1), rest), dim=1)
+    values, places = torch.topk(scores.gather(1, columns), k, dim=1)
+    return values, columns.gather(1, places).numpy()

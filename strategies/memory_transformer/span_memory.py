@@ -1,0 +1,117 @@
+"""The memory of a whole training span under the current weights: states, keys, neighbours.
+
+One pass encodes every bar, one bulk search finds the neighbours of every bar that asks. Entries are encoded anew whenever
+this is built, so a span never holds two entries of one bar, nor keys of two encoders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from strategies.bars import interval_ms
+from strategies.memory_transformer.config import ModelConfig
+from strategies.memory_transformer.dataset import Dataset, Flags, Floats, Integers, Moments, SymbolBlocks
+from strategies.memory_transformer.encoder import Encoder
+from strategies.memory_transformer.memory_read import Retrieved, describe
+from strategies.memory_transformer.retrieval import NeighbourTable, VisibilityRule, causal_neighbours
+from strategies.memory_transformer.whitening import anisotropy
+
+_BLOCKS_AT_ONCE: Final = 16
+
+Rows = npt.NDArray[np.float32]
+
+
+def block_starts(blocks: SymbolBlocks, numbers: Integers) -> Integers:
+    """First real row of the series counted from the start of each of these blocks."""
+    starts: Integers = blocks.offset - numbers * blocks.rows.shape[1]
+    return starts
+
+
+def encode_blocks(encoder: Encoder, blocks: SymbolBlocks) -> tuple[Rows, Rows]:
+    """States and keys before whitening is fitted anew, ``[blocks, block, d_model]`` each.
+
+    Several blocks at once: faster than the streaming kernel, and the same up to rounding.
+    """
+    state = encoder.initial_state()
+    hidden, keys = [], []
+    with torch.inference_mode():
+        bias = encoder.attention_bias()
+        for start in range(0, len(blocks.features), _BLOCKS_AT_ONCE):
+            features = torch.from_numpy(blocks.features[start : start + _BLOCKS_AT_ONCE]).unsqueeze(0)
+            numbers = np.arange(start, start + features.shape[1])
+            blank = encoder.blank_mask(torch.from_numpy(block_starts(blocks, numbers)).unsqueeze(0))
+            encoding = encoder(features, state, bias=bias, blank=blank)
+            state = encoding.state
+            hidden.append(encoding.hidden[0].numpy())
+            keys.append(encoding.keys[0].numpy())
+    return np.concatenate(hidden), np.concatenate(keys)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanMemory:
+    """States and keys of all moments of a data set, and the neighbours of those that ask."""
+
+    hidden: Rows
+    """``[n, d_model]``."""
+    keys: Rows
+    """``[n, d_model]``."""
+    neighbours: NeighbourTable
+    positions: Integers
+    """``[n]`` place of every moment in ``neighbours``; -1 for those that do not ask."""
+    rule: VisibilityRule
+    moments: Moments
+    outcome_scale: Floats
+    interval_ms: int
+
+    @classmethod
+    def build(cls, encoder: Encoder, dataset: Dataset, config: ModelConfig) -> SpanMemory:
+        """Encode the span, fit the whitening to its training rows, and find all neighbours.
+
+        The encoder is put in evaluation mode, because dropout in a key would be noise.
+        """
+        encoder.eval()
+        moments = dataset.moments
+        hidden = np.zeros((len(moments), config.d_model), dtype=np.float32)
+        for blocks in dataset.blocks:
+            present = blocks.rows >= 0
+            hidden[blocks.rows[present]] = encode_blocks(encoder, blocks)[0][present]
+        encoder.whitening.fit(hidden[dataset.train])
+        with torch.inference_mode():
+            keys = encoder.whitening(torch.from_numpy(hidden)).numpy()
+        length = interval_ms(dataset.interval)
+        rule = VisibilityRule(config.primary, config.embargo * length, config.memory_size)
+        asking = np.union1d(dataset.train, dataset.validation)
+        positions = np.full(len(moments), -1, dtype=np.int64)
+        positions[asking] = np.arange(len(asking))
+        neighbours = causal_neighbours(keys, moments, asking, rule, config.n_neighbors)
+        return cls(hidden, keys, neighbours, positions, rule, moments, dataset.outcome_scale, length)
+
+    def retrieve(self, rows: Integers, *, hide: Flags | None = None, outcomes: Floats | None = None) -> Retrieved:
+        """What the memory read gets for these moments.
+
+        Args:
+            rows: ``[b]`` moments that ask.
+            hide: ``[b]`` true where the memory is to look empty.
+            outcomes: ``[n, horizons]`` instead of the moments' own, for controls.
+        """
+        places = self.positions[rows]
+        found, mask = self.neighbours.rows[places], self.neighbours.mask[places]
+        close_time = self.moments.close_time
+        ages = np.maximum(close_time[rows][:, None] - close_time[found], 0) / self.interval_ms
+        known = self.rule.usable_outcomes(self.moments, found, close_time[rows], outcomes)
+        if hide is not None:
+            mask = mask & ~hide[:, None]
+        facts = describe(known, ages, self.outcome_scale)
+        return Retrieved(torch.from_numpy(self.keys[found]), torch.from_numpy(facts), torch.from_numpy(mask))
+
+    def state_anisotropy(self) -> tuple[float, float]:
+        """Mean cosine of pairs of states, and of pairs of keys: what the whitening changes."""
+        present = self.moments.has_key
+        states = self.hidden[present]
+        lengths = np.linalg.norm(states, axis=1, keepdims=True)
+        return anisotropy(states / np.maximum(lengths, 1e-12)), anisotropy(self.keys[present])

@@ -1,0 +1,61 @@
+"""Whitening of keys: the states of bars crowd into a narrow cone, in which every cosine is close to one.
+
+Centred and divided by the square root of their covariance they spread out, and a cosine tells bars apart.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SHRINKAGE: Final = 0.1
+"""Share of the average variance in the covariance: keeps directions that hold only noise from being blown up."""
+
+
+class Whitening(nn.Module):
+    """Affine map fitted to the training span, then a scaling to length one. The identity until it is fitted."""
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("matrix", torch.eye(dimension))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``[..., dimension]`` states to keys of length one, same shape."""
+        return F.normalize((hidden - self.mean) @ self.matrix, dim=-1)
+
+    def fit(self, hidden: npt.NDArray[np.float32]) -> None:
+        """Take mean and whitening matrix from states ``[n, dimension]``.
+
+        The matrix is the symmetric inverse square root (ZCA: Kessy, Lewin and Strimmer, "Optimal whitening and
+        decorrelation", 2018), of all whitening matrices the one closest to the identity, so that a refit after a few
+        steps of training turns the key space as little as possible.
+        """
+        states = hidden.astype(np.float64)
+        mean = states.mean(axis=0)
+        centred = states - mean
+        covariance = centred.T @ centred / len(states)
+        average = max(float(np.trace(covariance)) / len(covariance), np.finfo(np.float32).tiny)
+        shrunk = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * average * np.eye(len(covariance))
+        variances, directions = np.linalg.eigh(shrunk)
+        matrix = (directions * variances**-0.5) @ directions.T
+        with torch.no_grad():
+            self.mean.copy_(torch.from_numpy(mean.astype(np.float32)))
+            self.matrix.copy_(torch.from_numpy(matrix.astype(np.float32)))
+
+
+def anisotropy(keys: npt.NDArray[np.float32]) -> float:
+    """Mean cosine of pairs of different keys of length one, ``[n, dimension]``: 0 spread out, 1 all alike."""
+    count = len(keys)
+    if count < 2:
+        return 0.0
+    total = keys.sum(axis=0, dtype=np.float64)
+    return float((total @ total - count) / (count * (count - 1)))

@@ -1,0 +1,309 @@
+"""Historical similarity: when the market had this shape before, what came next?
+
+The specification's strategy under the contract of this project. Its vote is counted in independent moments and shrunk
+towards one half, because ten look-alikes of one day are one observation and a few votes are mostly chance.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, exp, sqrt
+from typing import ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from memory_store import BankConfig, MemoryBank, Metric
+from strategies.bars import Bar, BarSeries, interval_ms
+from strategies.base import Explanation, Signal, Strategy
+from strategies.errors import SettingsError
+from strategies.features import FEATURE_NAMES, LOG_RETURN_FEATURE, FeatureState, feature_matrix
+from strategies.outcomes import trailing_volatility
+from strategies.proposals import ProposalPlan
+from strategies.readout import MemoryView, neighbours, read_out
+from strategies.recorder import Key, MemoryRecorder
+from strategies.regimes import RegimeState
+from strategies.shape import SHAPE_DIMENSION, SHAPE_VERSION, SHAPE_WARMUP, SHAPE_WINDOW, shape_key, shape_keys
+
+_STOP_PROBABILITY: Final = 0.05
+_TARGET_PROBABILITY: Final = 0.1
+_NEAREST: Final = 0.5  # of the volatility over the primary horizon: bounds of the stop and of the target
+_FARTHEST: Final = 3.0
+_LARGEST_DISTANCE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SimilaritySettings:
+    """Settings of the similarity strategy.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    memory_size: int = 50_000
+    """Moments remembered, of all symbols together."""
+    n_neighbors: int = 32
+    """Moments asked for per bar (the specification's ``n_similar`` is 10)."""
+    minimum_neighbors: int = 8
+    """Fewer than this many similar moments is no answer: the position is held and none is opened."""
+    confidence_threshold: float = 0.7
+    """Share of moments that must have gone one way, in (0.5, 1)."""
+    prior_strength: float = 1.0
+    """Moments of either outcome that are assumed on top of those found (Beta prior)."""
+    temperature: float = 0.07
+    """Of the softmax over cosines; smaller listens to fewer neighbours."""
+    horizons: tuple[int, ...] = (1, 4, 24)
+    """Bars after which outcomes are recorded, increasing."""
+    primary: int = 24
+    """The horizon that is traded; one of ``horizons``."""
+    embargo: int = 48
+    """Bars between an outcome and the first decision that may use it."""
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("memory_size", self.memory_size >= 1, "at least 1"),
+            ("n_neighbors", self.n_neighbors >= 1, "at least 1"),
+            ("minimum_neighbors", 1 <= self.minimum_neighbors <= self.n_neighbors, "between 1 and n_neighbors"),
+            ("confidence_threshold", 0.5 < self.confidence_threshold < 1.0, "above 0.5 and below 1"),
+            ("prior_strength", 0.0 <= self.prior_strength < float("inf"), "0 or more"),
+            ("temperature", 0.0 < self.temperature < float("inf"), "above 0"),
+            ("horizons", _increasing(self.horizons), "one or more bar counts in increasing order"),
+            ("primary", self.primary in self.horizons, "one of horizons"),
+            ("embargo", self.embargo >= 0, "0 or more"),
+        )
+        for name, sound, allowed in checks:
+            if not sound:
+                raise SettingsError(f"similarity: {name} is {getattr(self, name)}; it must be {allowed}")
+
+
+def _increasing(horizons: tuple[int, ...]) -> bool:
+    return bool(horizons) and horizons[0] >= 1 and list(horizons) == sorted(set(horizons))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moment:
+    """What one bar looked like."""
+
+    open_time: int
+    features: tuple[float, ...]
+    key: Key | None
+    regime: int
+
+
+class _SymbolState:
+    """Everything about one symbol that is a function of its bars alone."""
+
+    __slots__ = ("features", "moment", "regime", "returns", "seen")
+
+    def __init__(self) -> None:
+        self.features = FeatureState()
+        self.regime = RegimeState()
+        self.returns: deque[float] = deque(maxlen=SHAPE_WINDOW)
+        self.seen = 0
+        self.moment: _Moment | None = None
+
+    def observe(self, bar: Bar) -> _Moment:
+        """The moment of a bar; asking again about the same bar changes nothing."""
+        if self.moment is not None and self.moment.open_time == bar.open_time:
+            return self.moment
+        features = self.features.update(bar)
+        self.returns.append(features[LOG_RETURN_FEATURE])
+        self.seen += 1
+        key = shape_key(np.array(self.returns), np.array(features)) if self.seen >= SHAPE_WARMUP else None
+        self.moment = _Moment(bar.open_time, features, key, self.regime.update(features))
+        return self.moment
+
+    def catch_up(self, series: BarSeries) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Observe a whole history at once; keys of its last bars and regimes of all."""
+        matrix = feature_matrix(series)
+        regimes = self.regime.update_many(matrix)
+        self.features = FeatureState.after(series)
+        self.returns.extend(matrix[-SHAPE_WINDOW:, LOG_RETURN_FEATURE].tolist())
+        self.seen = len(series)
+        return shape_keys(matrix)[max(0, SHAPE_WARMUP - SHAPE_WINDOW) :], regimes
+
+    def foresee(self, series: BarSeries) -> npt.NDArray[np.float32]:
+        """Keys of bars to come, without observing them; zero rows for bars without a key."""
+        features = copy.deepcopy(self.features)
+        rows = np.array([features.update(bar) for bar in series.bars()])
+        keys = np.zeros((len(series), SHAPE_DIMENSION), dtype=np.float32)
+        if len(rows):
+            known = shape_keys(rows, np.array(self.returns))
+            keys[len(keys) - len(known) :] = known
+        keys[: max(0, SHAPE_WARMUP - 1 - self.seen)] = 0.0
+        return keys
+
+
+class SimilarityStrategy(Strategy):
+    """Long where enough similar moments were followed by a rise, short where by a fall, flat otherwise.
+
+    Regime labels of new entries depend on where the history shown to ``warm`` begins (see ``strategies.regimes``); they
+    are journalled with the entries and take no part in the decision.
+
+    Args:
+        symbols: of the run; the memory is shared by all.
+        interval: of the bars, Bybit's code.
+        settings: see there.
+        bank: the memory to use, of ``bank_config`` and ``SHAPE_VERSION``; an empty one by default.
+    """
+
+    name: ClassVar[str] = "similarity"
+    feature_names: ClassVar[tuple[str, ...]] = FEATURE_NAMES
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        interval: str,
+        settings: SimilaritySettings | None = None,
+        *,
+        bank: MemoryBank | None = None,
+    ) -> None:
+        self.settings = settings or SimilaritySettings()
+        self.symbols = tuple(symbols)
+        self.interval = interval
+        self._primary = self.settings.horizons.index(self.settings.primary)
+        self._cluster_ms = (SHAPE_WINDOW + self.settings.primary) * interval_ms(interval)
+        self._states = {symbol: _SymbolState() for symbol in self.symbols}
+        self._plan = ProposalPlan()
+        self.attach_bank(MemoryBank(self.bank_config, encoder_version=SHAPE_VERSION) if bank is None else bank)
+
+    @property
+    def bank_config(self) -> BankConfig:
+        """The shape and rules of this strategy's memory."""
+        settings = self.settings
+        return BankConfig(
+            capacity=settings.memory_size,
+            dimension=SHAPE_DIMENSION,
+            horizons=settings.horizons,
+            primary=self._primary,
+            embargo_ms=settings.embargo * interval_ms(self.interval),
+            metric=Metric.COSINE,
+        )
+
+    @property
+    def required_bars(self) -> int:
+        """Enough for ``minimum_neighbors`` moments of this symbol to be visible."""
+        settings = self.settings
+        return SHAPE_WARMUP + settings.primary + settings.embargo + settings.minimum_neighbors
+
+    @property
+    def history_bars(self) -> int:
+        """Enough to fill the memory."""
+        return max(self.required_bars, SHAPE_WARMUP + ceil(self.settings.memory_size / max(1, len(self.symbols))))
+
+    def attach_bank(self, bank: MemoryBank) -> None:
+        """See ``Strategy.attach_bank``.
+
+        Raises:
+            SettingsError: it was made by other settings or for other keys.
+        """
+        if bank.config != self.bank_config or bank.encoder_version != SHAPE_VERSION:
+            raise SettingsError("similarity: this memory was made with other settings or features; start an empty one")
+        self.bank: MemoryBank = bank
+        self._recorder = MemoryRecorder(bank, self.settings.horizons)
+
+    def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
+        """See ``Strategy.warm``."""
+        self._plan = ProposalPlan()
+        self._states = {symbol: _SymbolState() for symbol in self.symbols}
+        keys, regimes = {}, {}
+        for symbol, series in history.items():
+            keys[symbol], regimes[symbol] = self._states[symbol].catch_up(series)
+        if remember:
+            self._recorder.warm(history, keys, regimes)
+        else:
+            self._recorder.resume(history)
+
+    def preview(self, upcoming: Mapping[str, BarSeries]) -> None:
+        """Have neighbours proposed in bulk, a chunk of bars at a time, as the replay gets there."""
+        keys = {symbol: self._states[symbol].foresee(series) for symbol, series in upcoming.items()}
+        self._plan = ProposalPlan(upcoming, keys)
+
+    def settle(self, bars: Sequence[Bar]) -> None:
+        """See ``Strategy.settle``."""
+        self._recorder.settle(bars)
+
+    def on_bar(self, bar: Bar) -> Signal:
+        """Decide on one closed bar from the moments that looked most like it."""
+        self._recorder.assert_may_ask(bar)
+        moment = self._states[bar.symbol].observe(bar)
+        if moment.key is None:
+            return Signal(bar.symbol, bar.open_time, None, "too early to have a shape")
+        settings = self.settings
+        proposal, row = self._plan.proposal(self.bank, bar, settings.n_neighbors)
+        result = self.bank.search(moment.key, as_of=bar.close_time, k=settings.n_neighbors, proposal=proposal, row=row)
+        view = read_out(result, self._primary, temperature=settings.temperature, cluster_ms=self._cluster_ms)
+        explanation = Explanation(
+            features=moment.features,
+            model_id=SHAPE_VERSION,
+            memory_size=result.visible,
+            memory_mean=view.mean if view.count else None,
+            neighbours=neighbours(result, view, self._primary),
+        )
+        if view.count < settings.minimum_neighbors:
+            reason = f"only {view.count} similar moments known, {settings.minimum_neighbors} needed"
+            return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
+        return self._signal(bar, moment, view, explanation)
+
+    def remember(self, bars: Sequence[Bar]) -> None:
+        """See ``Strategy.remember``."""
+        for bar in bars:
+            moment = self._states[bar.symbol].observe(bar)
+            self._recorder.remember(bar, moment.key, moment.regime)
+
+    def _signal(self, bar: Bar, moment: _Moment, view: MemoryView, explanation: Explanation) -> Signal:
+        up = rise_probability(view, self.settings.prior_strength)
+        threshold = self.settings.confidence_threshold
+        side, confidence = 0, 0.0
+        if up > threshold:
+            side, confidence = 1, up
+        elif up < 1.0 - threshold:
+            side, confidence = -1, 1.0 - up
+        volatility = float(trailing_volatility(np.array(moment.features))) * sqrt(self.settings.primary)
+        stop, target = exit_distances(view, side, volatility) if side else (None, None)
+        return Signal(
+            bar.symbol,
+            bar.open_time,
+            side * confidence,
+            f"{up:.3f} of {view.effective:.1f} independent moments rose",
+            view.mean,
+            view.quantiles,
+            stop,
+            target,
+            explanation,
+        )
+
+
+def rise_probability(view: MemoryView, prior_strength: float) -> float:
+    """Probability of a rise: the share of positive moments under a Beta(a, a) prior, which pulls it to 1/2.
+
+    The posterior mean (a + n p) / (2 a + n), n the effective number of independent moments and p their positive share.
+    """
+    return (prior_strength + view.effective * view.positive_ratio) / (2.0 * prior_strength + view.effective)
+
+
+def exit_distances(view: MemoryView, side: int, volatility: float) -> tuple[float, float]:
+    """Distances of stop and target from the entry, as fractions of price.
+
+    The stop lies where 5 % of the moments ended worse, the target where 10 % ended better, both within 0.5 to 3 times
+    the volatility.
+
+    Args:
+        view: outcomes of the neighbours.
+        side: 1 for long, -1 for short.
+        volatility: of the log return over the primary horizon.
+    """
+    if side > 0:
+        adverse, favourable = -view.quantile(_STOP_PROBABILITY), view.quantile(1.0 - _TARGET_PROBABILITY)
+    else:
+        adverse, favourable = view.quantile(1.0 - _STOP_PROBABILITY), -view.quantile(_TARGET_PROBABILITY)
+    return _fraction(-side, adverse, volatility), _fraction(side, favourable, volatility)
+
+
+def _fraction(direction: int, move: float, volatility: float) -> float:
+    """A log move in a direction as a fraction of price, bounded by the volatility."""
+    bounded = min(max(move, _NEAREST * volatility), _FARTHEST * volatility)
+    return min(exp(bounded) - 1.0 if direction > 0 else 1.0 - exp(-bounded), _LARGEST_DISTANCE)

@@ -1,0 +1,294 @@
+"""The feed over real sockets: whatever the line does, every bar leaves once, in order, and late ones say so."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot.market.batches import BarBatch, SymbolAvailable, SymbolUnavailable
+from bot.market.feed import FeedLimits
+from strategies.bars import DAY_MS, HOUR_MS, Bar, BarSeries, Calendar, close_time_of
+from tests.bot.market.scenes import LIMITS, T0, close_of, hourly, scene
+
+
+def test_stepped_bars_arrive_one_by_one_exactly_as_stored():
+    series = hourly("BTCUSDT", 20)
+
+    async def play():
+        async with scene([series]) as at:
+            await at.venue.step(20)
+            return await at.batches(20)
+
+    batches = asyncio.run(play())
+    assert [batch.bars[0] for batch in batches] == list(series.bars())
+    assert all(batch.late == (False,) for batch in batches)
+
+
+def test_symbols_that_close_together_are_one_batch_in_the_order_of_the_run():
+    series = [hourly("ETHUSDT", 5, level=50), hourly("BTCUSDT", 5), hourly("SOLUSDT", 5, level=20)]
+
+    async def play():
+        async with scene(series, symbols=["BTCUSDT", "SOLUSDT", "ETHUSDT"]) as at:
+            await at.venue.step(5)
+            return await at.batches(5)
+
+    batches = asyncio.run(play())
+    assert [[bar.symbol for bar in batch.bars] for batch in batches] == [["BTCUSDT", "SOLUSDT", "ETHUSDT"]] * 5
+    assert [batch.bars[0].close_time for batch in batches] == [close_of(number) for number in range(5)]
+
+
+def test_bars_missed_before_the_connection_come_by_rest_and_all_but_the_newest_are_late():
+    series = hourly("BTCUSDT", 12)
+
+    async def play():
+        async with scene([series], seen=3, start=8) as at:
+            missed = await at.batches(4)
+            await at.venue.step()
+            return missed + await at.batches(1), at.feed.repaired_bars
+
+    batches, repaired = asyncio.run(play())
+    assert [batch.bars[0] for batch in batches] == list(series.bars())[4:9]
+    assert [batch.late[0] for batch in batches] == [True, True, True, False, False]
+    assert repaired == 4
+
+
+def test_a_feed_whose_caller_has_nothing_begins_with_the_first_bar_that_closes():
+    series = hourly("BTCUSDT", 12)
+
+    async def play():
+        async with scene([series], seen=None, start=8) as at:
+            await at.venue.step(2)
+            return await at.batches(2)
+
+    assert [batch.bars[0] for batch in asyncio.run(play())] == list(series.bars())[8:10]
+
+
+def test_a_cut_socket_heals_and_no_bar_is_missing_or_doubled():
+    series = hourly("BTCUSDT", 12)
+
+    async def play():
+        async with scene([series]) as at:
+            await at.venue.step(2)
+            first = await at.batches(2)
+            at.venue.drop_connections()
+            await at.venue.step(3)
+            await at.venue.subscribed()
+            missed = await at.batches(3)
+            await at.venue.step(2)
+            return first + missed + await at.batches(2), at.stream.connections
+
+    batches, connections = asyncio.run(play())
+    assert [batch.bars[0] for batch in batches] == list(series.bars())[:7]
+    assert [batch.late[0] for batch in batches] == [False, False, True, True, False, False, False]
+    assert connections == 2
+
+
+def test_a_bar_that_the_stream_lost_is_repaired_before_the_next_one_leaves():
+    series = hourly("BTCUSDT", 6)
+
+    async def play():
+        async with scene([series]) as at:
+            at.venue.mute("BTCUSDT", 2)
+            await at.venue.step(3)
+            return await at.batches(3)
+
+    batches = asyncio.run(play())
+    assert [batch.bars[0] for batch in batches] == list(series.bars())[:3]
+    assert [batch.late[0] for batch in batches] == [True, True, False]
+
+
+def test_a_straggler_is_asked_for_by_rest_and_leaves_in_its_own_batch():
+    async def play():
+        async with scene([hourly("BTCUSDT", 6), hourly("ETHUSDT", 6)]) as at:
+            at.venue.mute("ETHUSDT", 1)
+            await at.venue.step()
+            return await at.batches(1)
+
+    (batch,) = asyncio.run(play())
+    assert [bar.symbol for bar in batch.bars] == ["BTCUSDT", "ETHUSDT"]
+    assert batch.late == (False, False)
+
+
+def test_a_batch_leaves_without_a_symbol_that_rest_cannot_give_and_its_bars_follow_late():
+    async def play():
+        async with scene([hourly("BTCUSDT", 6), hourly("ETHUSDT", 6)]) as at:
+            at.venue.mute("ETHUSDT", 1)
+            at.venue.fail_requests(1, status=503)
+            await at.venue.step()
+            gone = [await at.next(), await at.next()]
+            await at.venue.step()
+            back = await at.batches(3)
+            await at.venue.step()
+            return gone, back, [await at.next(), await at.next()]
+
+    gone, back, after = asyncio.run(play())
+    assert isinstance(gone[0], SymbolUnavailable)
+    assert gone[0].symbol == "ETHUSDT"
+    assert isinstance(gone[1], BarBatch)
+    assert [bar.symbol for bar in gone[1].bars] == ["BTCUSDT"]
+    assert [(batch.bars[0].symbol, batch.bars[0].close_time, batch.late[0]) for batch in back] == [
+        ("BTCUSDT", close_of(1), False),
+        ("ETHUSDT", close_of(0), True),
+        ("ETHUSDT", close_of(1), True),
+    ]
+    assert after[0] == SymbolAvailable("ETHUSDT")
+    assert isinstance(after[1], BarBatch)
+    assert after[1].late == (False, False)
+
+
+def test_repair_goes_on_until_rest_answers_again():
+    series = hourly("BTCUSDT", 6)
+
+    async def play():
+        async with scene([series]) as at:
+            at.venue.mute("BTCUSDT", 1)
+            at.venue.fail_requests(3, code=10016)
+            await at.venue.step(2)
+            return [await at.next() for _ in range(4)]
+
+    events = asyncio.run(play())
+    assert isinstance(events[0], SymbolUnavailable)
+    assert events[2] == SymbolAvailable("BTCUSDT")
+    batches = [event for event in events if isinstance(event, BarBatch)]
+    assert [batch.bars[0] for batch in batches] == list(series.bars())[:2]
+
+
+def test_a_silent_stream_is_overtaken_by_rest_after_the_quiet_time():
+    series = hourly("BTCUSDT", 6)
+
+    async def play():
+        async with scene([series], limits=FeedLimits(quiet_s=0.02)) as at:
+            at.venue.mute("BTCUSDT", 1)
+            await at.venue.step()
+            return await at.batches(1)
+
+    assert asyncio.run(play())[0].bars[0] == next(series.bars())
+
+
+def test_a_bar_without_a_number_or_with_a_negative_price_is_refused_and_never_passed_on():
+    good = hourly("BTCUSDT", 6)
+    closes, lows = good.close.copy(), good.low.copy()
+    closes[1], lows[3] = np.nan, -1.0
+    series = replace(good, close=closes, low=lows)
+
+    async def play():
+        async with scene([series]) as at:
+            events = []
+            for _ in range(6):
+                await at.venue.step()
+            while not (events and isinstance(events[-1], BarBatch) and events[-1].bars[0].close_time == close_of(5)):
+                events.append(await at.next())
+            return events, at.feed.refused_bars
+
+    events, refused = asyncio.run(play())
+    bars = [bar for event in events if isinstance(event, BarBatch) for bar in event.bars]
+    assert bars == [bar for number, bar in enumerate(good.bars()) if number not in (1, 3)]
+    reasons = [event.reason for event in events if isinstance(event, SymbolUnavailable)]
+    assert any("no number" in reason for reason in reasons)
+    assert refused >= 2
+
+
+def test_garbage_on_the_line_changes_nothing():
+    series = hourly("BTCUSDT", 4)
+
+    async def play():
+        async with scene([series]) as at:
+            for text in (
+                "",
+                "{",
+                "null",
+                '{"topic":"kline.60.BTCUSDT","data":[{"start":"x"}]}',
+                "\u0000" * 50,
+                "[" * 5000,
+            ):
+                await at.venue.send_raw(text)
+                await at.venue.step() if text == "{" else None
+            await at.venue.step(3)
+            return await at.batches(4), at.stream.malformed_frames, at.stream.connections
+
+    batches, malformed, connections = asyncio.run(play())
+    assert [batch.bars[0] for batch in batches] == list(series.bars())
+    assert (malformed, connections) == (6, 1)
+
+
+def test_a_symbol_that_the_venue_does_not_stream_does_not_hold_up_the_others():
+    async def play():
+        async with scene([hourly("BTCUSDT", 4)], symbols=["NOPEUSDT", "BTCUSDT"]) as at:
+            refused = await at.next()
+            await at.venue.step(4)
+            return refused, await at.batches(4)
+
+    refused, batches = asyncio.run(play())
+    assert isinstance(refused, SymbolUnavailable)
+    assert refused.symbol == "NOPEUSDT"
+    assert "Invalid symbol" in refused.reason
+    assert [[bar.symbol for bar in batch.bars] for batch in batches] == [["BTCUSDT"]] * 4
+
+
+def test_a_market_with_sessions_has_weekends_and_no_holes():
+    opens = [T0 - T0 % DAY_MS + day * DAY_MS + 13 * HOUR_MS for day in (1, 2, 5, 6)]
+    series = []
+    for symbol in ("AAPL", "SPY"):
+        bars = [
+            Bar(symbol, opened, close_time_of(opened, "D", Calendar.SESSIONS), 10.0, 11.0, 9.0, 10.0, 5.0)
+            for opened in opens
+        ]
+        series.append(BarSeries.of(bars, "D", Calendar.SESSIONS))
+
+    async def play():
+        async with scene(
+            series, interval="D", calendar=Calendar.SESSIONS, last_seen={"AAPL": opens[0] - 1, "SPY": None}
+        ) as at:
+            await at.venue.step(4)
+            return await at.batches(4)
+
+    batches = asyncio.run(play())
+    assert [[bar.symbol for bar in batch.bars] for batch in batches] == [["AAPL", "SPY"]] * 4
+    assert [batch.bars[0].open_time for batch in batches] == opens
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.sampled_from(["step", "mute BTCUSDT", "mute ETHUSDT", "drop", "garbage", "fail"]), max_size=25))
+def test_whatever_happens_each_symbol_delivers_every_bar_once_and_in_order(happenings: list[str]):
+    symbols = ["BTCUSDT", "ETHUSDT"]
+    series = [hourly(symbol, 40) for symbol in symbols]
+
+    async def play():
+        delivered: dict[str, list[Bar]] = {symbol: [] for symbol in symbols}
+        async with scene(series, limits=replace(LIMITS, straggler_s=0.005, retry_s=0.002), attempts=2) as at:
+            steps = 0
+            for happening in happenings:
+                if happening.startswith("mute"):
+                    at.venue.mute(happening.split()[1], 1)
+                    await at.venue.step()
+                    steps += 1
+                elif happening == "step":
+                    await at.venue.step()
+                    steps += 1
+                elif happening == "drop":
+                    at.venue.drop_connections()
+                elif happening == "garbage":
+                    await at.venue.send_raw("{not json")
+                else:
+                    at.venue.fail_requests(1, status=502)
+                await asyncio.sleep(0)
+            while not all(len(bars) == steps for bars in delivered.values()):
+                event = None
+                if at.events.empty():
+                    await at.venue.subscribed()
+                    await at.feed.caught_up()
+                if at.events.empty():
+                    await at.venue.step()
+                    steps += 1
+                event = await at.next()
+                for bar in event.bars if isinstance(event, BarBatch) else ():
+                    delivered[bar.symbol].append(bar)
+        return delivered, steps
+
+    delivered, steps = asyncio.run(play())
+    for one in series:
+        assert delivered[one.symbol] == list(one.bars())[:steps]
