@@ -17,6 +17,7 @@ from bot.market.candles import CandleStore
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
+from strategies.memory_transformer.catalogue import list_models
 from strategies.similarity import SimilaritySettings, SimilarityStrategy
 
 BASELINES: Final[dict[str, type[Strategy]]] = {"sma_cross": SmaCross, "buy_and_hold": BuyAndHold}
@@ -95,8 +96,6 @@ def find_model(models: Path, model_id: str, interval: str) -> Path | None:
     Raises:
         UsageError: a model that was asked for by name does not exist.
     """
-    from strategies.memory_transformer.bundle import list_bundles
-
     if model_id != LATEST:
         path = models / model_id
         if not path.is_dir():
@@ -104,7 +103,7 @@ def find_model(models: Path, model_id: str, interval: str) -> Path | None:
             hint = f"there are {', '.join(known)}" if known else "there are none yet: run recall train"
             raise UsageError(f"model {model_id!r} is not in {models}; {hint}")
         return path
-    fitting = [found for found in list_bundles(models) if found.interval == interval]
+    fitting = [found for found in list_models(models) if found.interval == interval]
     return fitting[-1].path if fitting else None
 
 

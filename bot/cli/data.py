@@ -52,6 +52,7 @@ _YEARS_OF_STOCKS = "1990-01-01"
     "--calendar", type=click.Choice(["auto", "continuous", "sessions"]), default="auto", show_default=True,
     help="For files: does the market never close, or has it sessions?",
 )  # fmt: skip
+@click.option("--prepend", is_flag=True, help="Also fetch what lies before the first stored bar, from --start on.")
 @click.option("--repair", "repairs", is_flag=True, help="Widen bars whose open or close is outside high and low.")
 @standard_options
 def fetch(
@@ -63,6 +64,7 @@ def fetch(
     start: str | None,
     end: str | None,
     calendar: str,
+    prepend: bool,
     repairs: bool,
 ) -> None:
     """Download candles, or import them from a Parquet or CSV file at PATH, into the candle store.
@@ -80,7 +82,7 @@ def fetch(
     elif path is not None:
         raise UsageError(f"PATH {path} goes with --source file; leave it out or add --source file")
     else:
-        results = [_download(config, store, source, name, code, first, last) for name in names]
+        results = [_download(config, store, source, name, code, first, last, prepend) for name in names]
     if context.as_json:
         context.answer(results)
         return
@@ -157,7 +159,14 @@ def check(context: Context, symbols: str | None, interval: str | None) -> None:
 
 
 def _download(
-    config: Config, store: CandleStore, source: str, symbol: str, code: str, first: int | None, last: int | None
+    config: Config,
+    store: CandleStore,
+    source: str,
+    symbol: str,
+    code: str,
+    first: int | None,
+    last: int | None,
+    prepend: bool,
 ) -> dict[str, Any]:
     if source == "auto":
         source = "bybit" if symbol.endswith(("USDT", "USDC", "USD", "PERP")) else "yfinance"
@@ -174,9 +183,7 @@ def _download(
     end = last if last is not None else time.time_ns() // 1_000_000
     try:
         with progress_bar(f"{symbol} {code}", None) as update:
-            result = fetch_history(
-                store, history, symbol, code, begin, end, progress=lambda done, total: update(done, total)
-            )
+            result = fetch_history(store, history, symbol, code, begin, end, prepend=prepend, progress=update)
     finally:
         if rest is not None:
             rest.close()

@@ -241,9 +241,12 @@ class BybitRest:
         except FailedRequestError as error:
             raise self._failure(request, error) from None
         except requests.exceptions.RequestException as error:
-            raise _Transient(f"{type(error).__name__}") from None
+            raise _Transient(type(error).__name__) from None
+        except (AttributeError, LookupError, TypeError, ValueError):
+            # pybit looks for its fields before it knows that the reply is an object.
+            raise _Transient("the reply is no JSON object of this protocol") from None
         if not isinstance(reply, dict):
-            raise _Transient("the reply is no JSON object")
+            raise _Transient("the reply is no JSON object of this protocol")
         return reply
 
     def _refusal(self, request: _Request, error: InvalidRequestError) -> Exception:

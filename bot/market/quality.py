@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from strategies.bars import Bar, Calendar, close_time_of, format_time
 
-CLOCK_TOLERANCE_MS = 1_000
+CLOCK_TOLERANCE_MS: Final = 500
 """How far a bar's close may lie after the time at which the venue says it sent it."""
 
 

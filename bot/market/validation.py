@@ -195,14 +195,14 @@ def require_sound(series: BarSeries) -> None:
     """Refuse a series that breaks what ``BarSeries`` promises or holds a bar that cannot be.
 
     Raises:
-        DataError: rows out of order or repeated, or any finding that is an error.
+        DataError: rows out of order, repeated or inside each other, or any finding that is an error.
     """
     report = validate(series, series.calendar)
     if not report.is_sound:
         raise DataError(report.refusal())
-    if report.count(Problem.UNORDERED) or report.count(Problem.DUPLICATE):
+    if any(report.count(problem) for problem in (Problem.UNORDERED, Problem.DUPLICATE, Problem.CLOSING_PRINT)):
         raise DataError(
-            f"{series.symbol} {series.interval}: bars are not in strictly increasing order; sort them first"
+            f"{series.symbol} {series.interval}: bars are unordered, repeated or inside each other; repair them first"
         )
 
 

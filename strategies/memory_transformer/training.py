@@ -292,9 +292,7 @@ class _Run:
             return EpochReport(epoch, train_loss, None, None, None, None)
         metrics = measure(self.model, self._memory, rows, cost=training.cost)
         self._progress(
-            TrainingProgress(
-                epoch, training.epochs, steps, steps, train_loss, metrics.loss, metrics.direction_accuracy
-            )
+            TrainingProgress(epoch, training.epochs, steps, steps, train_loss, metrics.loss, metrics.direction_accuracy)
         )
         return EpochReport(
             epoch,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 SHRINKAGE: Final = 0.1
 """Share of the average variance in the covariance: keeps directions that hold only noise from being blown up."""
+_SMALLEST_VARIANCE: Final = 1e-12  # of states that are all alike
 
 
 class Whitening(nn.Module):
@@ -43,7 +44,7 @@ class Whitening(nn.Module):
         mean = states.mean(axis=0)
         centred = states - mean
         covariance = centred.T @ centred / len(states)
-        average = max(float(np.trace(covariance)) / len(covariance), np.finfo(np.float32).tiny)
+        average = max(float(np.trace(covariance)) / len(covariance), _SMALLEST_VARIANCE)
         shrunk = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * average * np.eye(len(covariance))
         variances, directions = np.linalg.eigh(shrunk)
         matrix = (directions * variances**-0.5) @ directions.T

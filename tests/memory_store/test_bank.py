@@ -423,14 +423,37 @@ def test_a_proposal_keeps_its_queries_when_the_caller_reuses_the_array():
     assert result.ids.tolist() == bank.search(key_of(3), as_of=LATE, k=5).ids.tolist()
 
 
-def test_a_proposal_saves_the_scan():
-    """A proposal that holds is really used: only the entries outside its stable set are scored."""
+def test_a_proposal_covers_what_later_appends_do_not_evict():
     bank = filled(make_bank(capacity=1000), 1000)
     proposal = bank.propose(np.stack([key_of(5), key_of(6)]), as_of=LATE, k=8, skip_oldest=20)
     assert (proposal.stable_count, proposal.first_stable) == (980, 20)
     assert proposal.outside.tolist() == list(range(20))
     assert proposal.complete.all()
     assert proposal.ids[1].tolist() == [i for i in bank.search(key_of(6), as_of=LATE, k=28).ids.tolist() if i >= 20][:8]
+
+
+def test_a_proposal_saves_the_scan():
+    """Counted in memory: with a proposal that holds, nothing as large as the bank is made."""
+    bank = filled(make_bank(capacity=20_000, record_changes=False), 20_000)
+    proposal = bank.propose(key_of(5)[None], as_of=LATE, k=8, skip_oldest=50)
+    peaks = []
+    for number in range(50):
+        bank.append(key_of(number), symbol="BTCUSDT", bar_time=30_000 + number)
+    for offered in (None, proposal):
+        tracemalloc.start()
+        bank.search(key_of(5), as_of=LATE, k=8, proposal=offered)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] > 4 * 20_000
+    assert peaks[1] < 20_000
+
+
+def test_a_proposal_of_fewer_neighbours_than_wanted_is_left_aside():
+    bank = filled(make_bank(), 40)
+    proposal = bank.propose(key_of(1)[None], as_of=LATE, k=5)
+    result = bank.search(key_of(1), as_of=LATE, k=6, proposal=proposal)
+    assert result.ids.tolist() == bank.search(key_of(1), as_of=LATE, k=6).ids.tolist()
+    assert result.count == 6
 
 
 # -- changes and digest -----------------------------------------------------------------------------------------------------

@@ -108,9 +108,9 @@ class Twins:
                 self.bank.settle(entry_id, horizon, outcome, time)
                 self.oracle.settle(entry_id, horizon, outcome, time)
 
-    def propose(self, count: int, k: int, skip_oldest: int, ago: int) -> None:
+    def propose(self, count: int, k: int, skip_oldest: int, offset: int) -> None:
         queries = self.vectors(count)
-        proposal = self.bank.propose(queries, as_of=self.now - ago, k=k, skip_oldest=skip_oldest)
+        proposal = self.bank.propose(queries, as_of=self.now + offset, k=k, skip_oldest=skip_oldest)
         self.proposals.append((proposal, queries))
 
     def search(self, k: int, offset: int, symbols: list[str] | None) -> None:
@@ -146,7 +146,7 @@ configs = st.builds(
     embargo_ms=st.sampled_from([0, 1, 3 * BAR_MS]),
     metric=st.sampled_from(list(Metric)),
 )
-offsets = st.one_of(st.integers(-10 * BAR_MS, 10 * BAR_MS), st.just(10**9))
+offsets = st.one_of(st.integers(-10 * BAR_MS, 10 * BAR_MS), st.sampled_from([6 * BAR_MS, 10**9]))
 steps = st.one_of(
     st.tuples(st.just("append"), st.integers(1, 3), st.integers(1, 40)),
     st.tuples(st.just("settle"), st.integers(0, 3), st.integers(0, 2 * BAR_MS)),
@@ -155,7 +155,7 @@ steps = st.one_of(
         st.integers(1, 9),
         st.integers(1, 40),
         st.sampled_from([0, 1, 5, 300]),
-        st.integers(-BAR_MS, 5 * BAR_MS),
+        offsets,
     ),
     st.tuples(
         st.just("search"),
@@ -229,8 +229,11 @@ def test_crowded_and_clustered_keys_are_searched_exactly_at_size():
     stored = np.stack([entry.key for entry in bank.entries()]).astype(np.float64)
     assert not proposal.complete[0], "this many equals are left to a search of its own"
     assert proposal.complete.any()
+    restored = MemoryBank(config, encoder_version="v1")
+    restored.restore(bank.entries(), next_id=bank.next_id)
     for row, query in enumerate(queries):
         full = bank.search(query, as_of=13_000, k=32)
+        assert_identical(full, restored.search(query, as_of=13_000, k=32))
         assert_identical(full, bank.search(query, as_of=13_000, k=32, proposal=proposal, row=row))
         exact = stored @ proposal.queries[row].astype(np.float64)
         kth = np.sort(exact)[-32]

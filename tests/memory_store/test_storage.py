@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory_store import BankConfig, MemoryBank, MemoryBankError, Metric
+from memory_store import BankChanges, BankConfig, MemoryBank, MemoryBankError, Metric
 from memory_store.storage import (
     create_bank,
     find_bank,
@@ -107,6 +107,16 @@ def test_an_entry_that_came_and_went_between_two_writes_is_on_record(engine):
         evicted = sa.select(sa.func.count()).where(memory_entries.c.evicted_time == 5000)
         assert connection.execute(evicted).scalar() == 30
         assert [entry.entry_id for entry in read_entries(connection, bank_id)] == list(range(30, 50))
+
+
+def test_only_the_evicted_entries_are_marked_whatever_their_order(engine):
+    bank_id, bank = stored_bank(engine)
+    grow(bank, 0, 15)
+    save(engine, bank_id, bank, 5000)
+    with engine.begin() as connection:
+        write_changes(connection, bank_id, BankChanges(evicted=(9, 2, 3, 14)), 6000)
+        left = [entry.entry_id for entry in read_entries(connection, bank_id)]
+    assert left == [0, 1, 4, 5, 6, 7, 8, 10, 11, 12, 13]
 
 
 def test_what_the_callers_transaction_rolls_back_was_never_written(engine):

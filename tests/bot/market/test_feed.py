@@ -277,7 +277,6 @@ def test_whatever_happens_each_symbol_delivers_every_bar_once_and_in_order(happe
                     at.venue.fail_requests(1, status=502)
                 await asyncio.sleep(0)
             while not all(len(bars) == steps for bars in delivered.values()):
-                event = None
                 if at.events.empty():
                     await at.venue.subscribed()
                     await at.feed.caught_up()

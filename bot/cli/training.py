@@ -1,0 +1,198 @@
+"""``recall train`` and ``recall models``: make models and look at them."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.table import Table
+
+from bot.assembly import Home, find_model, home_of
+from bot.cli.common import (
+    Context,
+    chosen_market,
+    chosen_span,
+    console,
+    market_options,
+    output,
+    progress_bar,
+    span_options,
+    standard_options,
+    stored_calendars,
+    with_choices,
+)
+from bot.config import Config
+from bot.errors import UsageError
+from strategies.bars import BarSeries, format_time
+from strategies.memory_transformer.catalogue import list_models
+
+# A model good enough to begin with, in well under a minute.
+_FIRST_MODEL_BARS: Final = 6_000
+_FIRST_MODEL_EPOCHS: Final = 2
+
+
+@click.command(
+    epilog="Example: recall train --symbols BTCUSDT --interval 60 --start 2020-03-25 --end 2024-01-01 --epochs 5"
+)
+@market_options
+@span_options
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the span [default: config].")
+@click.option("--memory-size", type=int, help="Capacity of the memory [default: config].")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch [default: all cores].")
+@standard_options
+def train(
+    context: Context,
+    symbols: str | None,
+    interval: str | None,
+    start: str | None,
+    end: str | None,
+    epochs: int | None,
+    memory_size: int | None,
+    threads: int | None,
+) -> None:
+    """Train a memory transformer on stored candles of the span and print its id.
+
+    Only outcomes that are known before --end are learned from, so that a backtest may start at --end.
+    """
+    config = with_choices(context, memory_size=memory_size)
+    if epochs is not None:
+        config = config.changed({"training": {"epochs": epochs}}, "the command line")
+    names, code = chosen_market(config, symbols, interval)
+    first, last = chosen_span(start, end)
+    home = home_of(config)
+    stored_calendars(home.candles, names, code)
+    series = {name: home.candles.load(name, code, start=first, end=last) for name in names}
+    for name, bars in series.items():
+        if not len(bars):
+            raise UsageError(f"{name} has no stored candles of interval {code} in that span; see recall data list")
+    model_id, report, seconds = _train(config, home, series, threads or os.cpu_count() or 1)
+    if context.as_json:
+        context.answer({"model_id": model_id, "path": str(home.models / model_id), "seconds": seconds, **report})
+        return
+    _show_report(report, seconds)
+    click.echo(model_id)
+
+
+@click.group()
+def models() -> None:
+    """Look at trained models."""
+
+
+@models.command("list", epilog="Example: recall models list --json")
+@standard_options
+def list_all(context: Context) -> None:
+    """List models, newest first."""
+    found = list(reversed(list_models(home_of(context.config).models)))
+    if context.as_json:
+        context.answer([_listing(each.model_id, each.path, each.description) for each in found])
+        return
+    if not found:
+        output.print("There are no models yet: run recall train.")
+        return
+    table = Table("model", "symbols", "interval", "trained on", box=None, header_style="bold")
+    for each in found:
+        span = f"{format_time(each.training_span[0])} to {format_time(each.training_span[1])}"
+        table.add_row(each.model_id, ",".join(each.symbols), each.interval, span)
+    output.print(table)
+
+
+@models.command("show", epilog="Example: recall models show latest")
+@click.argument("model_id", default="latest")
+@standard_options
+def show(context: Context, model_id: str) -> None:
+    """Show everything that a bundle says about itself, as JSON."""
+    config = context.config
+    path = find_model(home_of(config).models, model_id, config.market.interval)
+    if path is None:
+        raise UsageError(f"there is no model for interval {config.market.interval}; run recall train")
+    context.answer(next(each.description for each in list_models(path.parent) if each.path == path))
+
+
+def train_first_model(config: Config, home: Home, symbols: tuple[str, ...], interval: str, now: int) -> None:
+    """Train a small model on the newest stored bars, if there is none for this interval yet."""
+    if find_model(home.models, config.model.id, interval) is not None:
+        return
+    console.print("There is no model yet: training a small first one (recall train makes better ones).")
+    share = _FIRST_MODEL_BARS // len(symbols)
+    series = {}
+    for symbol in symbols:
+        stored = home.candles.load(symbol, interval, end=now)
+        series[symbol] = stored.slice(max(0, len(stored) - share), len(stored))
+    small = config.changed({"training": {"epochs": _FIRST_MODEL_EPOCHS}}, "the first model")
+    model_id, _, seconds = _train(small, home, series, os.cpu_count() or 1)
+    console.print(f"model [bold]{model_id}[/] after {seconds:.0f} s")
+
+
+def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: int) -> tuple[str, dict[str, Any], float]:
+    # Imported here because torch takes seconds to load.
+    from strategies.features import FEATURE_NAMES
+    from strategies.memory_transformer.bundle import save_bundle
+    from strategies.memory_transformer.config import ModelConfig, OutputType, model_warnings
+    from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
+
+    settings = config.training
+    architecture = config.model.model_dump(exclude={"id", "output_type"})
+    model = ModelConfig(
+        n_features=len(FEATURE_NAMES),
+        **architecture,
+        output_type=OutputType(config.model.output_type),
+        n_neighbors=config.memory.n_neighbors,
+        memory_size=config.memory.memory_size,
+        horizons=config.memory.horizons,
+        primary=config.primary_index,
+        embargo=config.memory.embargo,
+    )
+    for warning in model_warnings(model):
+        console.print(f"[yellow]warning:[/] {warning}")
+    training = replace(
+        TrainingConfig(),
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        validation_fraction=settings.validation_fraction,
+        memory_dropout=settings.memory_dropout,
+        patience=settings.patience,
+        seed=settings.seed,
+        cost=float(config.costs.taker_fee),
+        threads=threads,
+    )
+    started = time.perf_counter()
+    with progress_bar("training", None, unit="steps") as update:
+
+        def tell(at: TrainingProgress) -> None:
+            note = f"epoch {at.epoch}/{at.epochs} loss {at.loss:.4f}"
+            if at.validation_loss is not None:
+                note += f" validation {at.validation_loss:.4f}"
+            if at.direction_accuracy is not None:
+                note += f" direction {at.direction_accuracy:.1%}"
+            update((at.epoch - 1) * at.steps + at.step, at.epochs * at.steps, note)
+
+        trained = train(series, model, training, progress=tell)
+    model_id = save_bundle(home.models, trained)
+    return model_id, trained.report.as_dict(), time.perf_counter() - started
+
+
+def _show_report(report: dict[str, Any], seconds: float) -> None:
+    columns = ("epoch", "training loss", "validation loss", "direction", "IC", "memory's share")
+    table = Table(*columns, box=None, header_style="bold")
+    for epoch in report["epochs"]:
+        figures = (epoch["train_loss"], epoch["validation_loss"])
+        accuracy, gate = epoch["direction_accuracy"], epoch["mean_gate"]
+        table.add_row(
+            str(epoch["epoch"]),
+            *["-" if value is None else f"{value:.4f}" for value in figures],
+            "-" if accuracy is None else f"{accuracy:.1%}",
+            "-" if epoch["information_coefficient"] is None else f"{epoch['information_coefficient']:+.3f}",
+            "-" if gate is None else f"{gate:.1%}",
+        )
+    console.print(table)
+    console.print(f"{report['train_bars']:,} training bars, best epoch {report['best_epoch']}, {seconds:.0f} s")
+
+
+def _listing(model_id: str, path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    names = ("symbols", "interval", "training_span", "validation_span")
+    return {"model_id": model_id, "path": str(path), **{name: description.get(name) for name in names}}

@@ -1,0 +1,62 @@
+"""From two forecasts to a position: the model's, and what the memory says by itself."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Final, NamedTuple
+
+from strategies.memory_transformer.settings import ExitRule, MemoryTransformerSettings
+from strategies.readout import MemoryView
+from strategies.similarity import exit_distances
+
+_LARGEST_DISTANCE: Final = 0.5
+
+
+class Decision(NamedTuple):
+    """A side and how sure."""
+
+    side: int
+    """1 long, -1 short, 0 neither."""
+    confidence: float
+    """In [0, 1]."""
+    agree: bool
+    """Whether model and memory lean the same way."""
+
+
+def combine(prediction: float, memory_mean: float) -> Decision:
+    """The specification's rule: the model gives the side, agreement makes it surer, conflict halves it.
+
+    Args:
+        prediction: the model's forecast in units of the volatility over the primary horizon.
+        memory_mean: weighted mean outcome of the neighbours in the same units.
+    """
+    side = (prediction > 0.0) - (prediction < 0.0)
+    agree = side != 0 and side == (memory_mean > 0.0) - (memory_mean < 0.0)
+    confidence = abs(prediction) + abs(memory_mean) if agree else 0.5 * abs(prediction)
+    return Decision(side, min(confidence, 1.0), agree)
+
+
+def distances(
+    view: MemoryView, side: int, volatility: float, settings: MemoryTransformerSettings
+) -> tuple[float | None, float | None]:
+    """Distances of stop and target from the entry, as fractions of price; ``None`` leaves them to the risk layer.
+
+    Args:
+        view: outcomes of the neighbours, one or more.
+        side: 1 for long, -1 for short.
+        volatility: of the log return over the primary horizon.
+        settings: which rule, and its multiples.
+    """
+    if settings.exits is ExitRule.RISK:
+        return None, None
+    if settings.exits is ExitRule.MEMORY:
+        return exit_distances(view, side, volatility)
+    return (
+        _fraction(-side, settings.stop_multiple * volatility),
+        _fraction(side, settings.target_multiple * volatility),
+    )
+
+
+def _fraction(direction: int, move: float) -> float:
+    """A log move up (1) or down (-1) as a fraction of price."""
+    return min(exp(min(move, 1.0)) - 1.0 if direction > 0 else 1.0 - exp(-move), _LARGEST_DISTANCE)

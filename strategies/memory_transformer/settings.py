@@ -1,0 +1,59 @@
+"""Settings of the strategy: how a forecast becomes a position. The model itself is in its bundle."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from strategies.errors import SettingsError
+
+
+class ExitRule(StrEnum):
+    """Where a signal puts its stop loss and its take profit."""
+
+    MEMORY = "memory"
+    """At quantiles of what followed the neighbours, within bounds set by the volatility."""
+    VOLATILITY = "volatility"
+    """At multiples of the volatility over the primary horizon."""
+    RISK = "risk"
+    """Nowhere: the risk layer uses its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryTransformerSettings:
+    """Settings of the memory transformer strategy.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    memory_size: int | None = None
+    """Moments remembered, of all symbols together; ``None`` takes the model's."""
+    n_neighbors: int | None = None
+    """Moments asked for per bar; ``None`` takes the model's."""
+    entry_threshold: float = 0.1
+    """Confidence below which the strategy abstains, in [0, 1]."""
+    minimum_neighbors: int = 8
+    """Fewer than this many neighbours is no answer: the position is held and none is opened."""
+    exits: ExitRule = ExitRule.MEMORY
+    stop_multiple: float = 1.0
+    """Stop distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
+    target_multiple: float = 1.5
+    """Target distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
+
+    def __post_init__(self) -> None:
+        if self.exits not in tuple(ExitRule):
+            raise SettingsError(f"memory_transformer: exits is {self.exits!r}; use {', '.join(ExitRule)}")
+        object.__setattr__(self, "exits", ExitRule(self.exits))
+        checks = (
+            ("memory_size", self.memory_size is None or self.memory_size >= 1, "at least 1"),
+            ("n_neighbors", self.n_neighbors is None or self.n_neighbors >= 1, "at least 1"),
+            ("entry_threshold", 0.0 <= self.entry_threshold <= 1.0, "between 0 and 1"),
+            ("minimum_neighbors", self.minimum_neighbors >= 1, "at least 1"),
+            ("stop_multiple", 0.0 < self.stop_multiple < math.inf, "above 0"),
+            ("target_multiple", 0.0 < self.target_multiple < math.inf, "above 0"),
+        )
+        for name, sound, allowed in checks:
+            if not sound:
+                raise SettingsError(f"memory_transformer: {name} is {getattr(self, name)}; it must be {allowed}")

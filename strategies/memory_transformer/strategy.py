@@ -1,0 +1,195 @@
+"""The memory transformer as a strategy: model and memory each say where the price goes, and the two are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
+from typing import ClassVar
+
+import numpy as np
+
+from memory_store import BankConfig, MemoryBank, Metric, SearchResult
+from strategies.bars import Bar, BarSeries, interval_ms
+from strategies.base import Explanation, Signal, Strategy
+from strategies.errors import SettingsError
+from strategies.features import FEATURE_NAMES
+from strategies.memory_transformer.bundle import Bundle
+from strategies.memory_transformer.config import OutputType
+from strategies.memory_transformer.decision import combine, distances
+from strategies.memory_transformer.forecaster import BarForecast, Forecaster
+from strategies.memory_transformer.settings import MemoryTransformerSettings
+from strategies.memory_transformer.streaming import BlockKernel
+from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
+from strategies.outcomes import trailing_volatility
+from strategies.readout import MemoryView, neighbours, read_out
+from strategies.recorder import MemoryRecorder
+
+
+class MemoryTransformerStrategy(Strategy):
+    """Trades where the model's forecast is strong enough, more where the memory agrees with it.
+
+    Args:
+        bundle: the trained model.
+        symbols: of the run; the memory is shared by all.
+        settings: see there.
+        bank: the memory to use, of ``bank_config`` and the bundle's id; an empty one by default.
+    """
+
+    name: ClassVar[str] = "memory_transformer"
+    feature_names: ClassVar[tuple[str, ...]] = FEATURE_NAMES
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        symbols: Sequence[str],
+        settings: MemoryTransformerSettings | None = None,
+        *,
+        bank: MemoryBank | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.symbols = tuple(symbols)
+        self.settings = settings or MemoryTransformerSettings()
+        config = bundle.config
+        self._neighbors = self.settings.n_neighbors or config.n_neighbors
+        if self.settings.minimum_neighbors > self._neighbors:
+            raise SettingsError(
+                f"memory_transformer: minimum_neighbors is {self.settings.minimum_neighbors}; "
+                f"it must be at most n_neighbors, {self._neighbors}"
+            )
+        self._kernel = BlockKernel(bundle.model.encoder)
+        self._forecaster = Forecaster(bundle)
+        self._temperature = self._forecaster.temperature
+        # Outcomes of moments closer than this overlap, or nearly so: together they are one piece of evidence.
+        self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
+        self._skip_oldest = config.block * len(self.symbols)
+        self._states = self._fresh_states()
+        self.attach_bank(MemoryBank(self.bank_config, encoder_version=bundle.model_id) if bank is None else bank)
+
+    @property
+    def bank_config(self) -> BankConfig:
+        """The shape and rules of this strategy's memory."""
+        config = self.bundle.config
+        return BankConfig(
+            capacity=self.settings.memory_size or config.memory_size,
+            dimension=config.d_model,
+            horizons=config.horizons,
+            primary=config.primary,
+            embargo_ms=config.embargo * interval_ms(self.bundle.interval),
+            metric=Metric.COSINE,
+        )
+
+    @property
+    def required_bars(self) -> int:
+        """Enough for ``minimum_neighbors`` moments of this symbol to be visible."""
+        config = self.bundle.config
+        return config.warmup + config.primary_horizon + config.embargo + self.settings.minimum_neighbors
+
+    @property
+    def history_bars(self) -> int:
+        """Enough to fill the memory."""
+        share = ceil(self.bank_config.capacity / max(1, len(self.symbols)))
+        return max(self.required_bars, self.bundle.config.warmup + share)
+
+    def attach_bank(self, bank: MemoryBank) -> None:
+        """See ``Strategy.attach_bank``.
+
+        Raises:
+            SettingsError: it was made by another model or with other settings.
+        """
+        if bank.encoder_version != self.bundle.model_id:
+            raise SettingsError(
+                f"memory_transformer: this memory holds keys of model {bank.encoder_version}, not of "
+                f"{self.bundle.model_id}; start an empty one and warm it from stored candles"
+            )
+        if bank.config != self.bank_config:
+            raise SettingsError("memory_transformer: this memory was made with other settings; start an empty one")
+        self.bank: MemoryBank = bank
+        self._recorder = MemoryRecorder(bank, self.bundle.config.horizons)
+
+    def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
+        """See ``Strategy.warm``."""
+        self._states = self._fresh_states()
+        wanted = self.bank.config.capacity if remember else 0
+        keys, regimes = {}, {}
+        for symbol, series in history.items():
+            keys[symbol], regimes[symbol] = self._states[symbol].catch_up(series, wanted)
+        if remember:
+            self._recorder.warm(history, keys, regimes)
+        else:
+            self._recorder.resume(history)
+
+    def preview(self, upcoming: Mapping[str, BarSeries]) -> None:
+        """Have whole blocks encoded, and neighbours proposed for all their bars at once, as the replay gets there."""
+        for symbol, series in upcoming.items():
+            self._states[symbol].foresee(series)
+
+    def settle(self, bars: Sequence[Bar]) -> None:
+        """See ``Strategy.settle``."""
+        self._recorder.settle(bars)
+
+    def on_bar(self, bar: Bar) -> Signal:
+        """Decide on one closed bar."""
+        self._recorder.assert_may_ask(bar)
+        state = self._states[bar.symbol]
+        observed = state.observe(bar)
+        if observed.encoded is None:
+            return Signal(bar.symbol, bar.open_time, None, "too early to have a key")
+        config, settings = self.bundle.config, self.settings
+        proposal, row = state.proposal(self.bank, bar, self._neighbors, self._skip_oldest)
+        result = self.bank.search(
+            observed.encoded.key, as_of=bar.close_time, k=self._neighbors, proposal=proposal, row=row
+        )
+        forecast = self._forecaster.forecast(observed.encoded, result, bar.open_time)
+        view = read_out(result, config.primary, temperature=self._temperature, cluster_ms=self._cluster_ms)
+        explanation = self._explain(observed, result, forecast, view)
+        if view.count < settings.minimum_neighbors:
+            reason = f"only {view.count} neighbours known, {settings.minimum_neighbors} needed"
+            return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
+        return self._signal(bar, observed, forecast, view, explanation)
+
+    def remember(self, bars: Sequence[Bar]) -> None:
+        """See ``Strategy.remember``."""
+        for bar in bars:
+            observed = self._states[bar.symbol].observe(bar)
+            key = None if observed.encoded is None else observed.encoded.key
+            self._recorder.remember(bar, key, observed.regime)
+
+    def _fresh_states(self) -> dict[str, SymbolState]:
+        return {symbol: SymbolState(self._kernel, self.bundle.scaler) for symbol in self.symbols}
+
+    def _explain(
+        self, observed: ObservedBar, result: SearchResult, forecast: BarForecast, view: MemoryView
+    ) -> Explanation:
+        return Explanation(
+            features=observed.features,
+            model_id=self.bundle.model_id,
+            memory_size=result.visible,
+            prediction=forecast.prediction,
+            memory_mean=view.mean if view.count else None,
+            gate=forecast.gate,
+            neighbours=neighbours(result, view, self.bundle.config.primary),
+        )
+
+    def _signal(
+        self, bar: Bar, observed: ObservedBar, forecast: BarForecast, view: MemoryView, explanation: Explanation
+    ) -> Signal:
+        config, settings = self.bundle.config, self.settings
+        volatility = float(trailing_volatility(np.array(observed.features))) * sqrt(config.primary_horizon)
+        memory_mean = view.mean / volatility
+        decision = combine(forecast.prediction, memory_mean)
+        enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
+        stop, target = distances(view, decision.side, volatility, settings) if enters else (None, None)
+        # Only the regression head forecasts a return; for the others the memory's mean is the expectation.
+        predicts_return = config.output_type is OutputType.REGRESSION
+        return Signal(
+            bar.symbol,
+            bar.open_time,
+            decision.side * decision.confidence if enters else 0.0,
+            f"model {forecast.prediction:+.3f}, memory {memory_mean:+.3f}, "
+            f"{'agree' if decision.agree else 'disagree'}{'' if enters else ': below the entry threshold'}",
+            forecast.prediction * volatility if predicts_return else view.mean,
+            view.quantiles,
+            stop,
+            target,
+            explanation,
+        )

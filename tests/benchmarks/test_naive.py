@@ -1,0 +1,52 @@
+"""The naive loop is a fair opponent: it does what the plain design does, and does it right."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from benchmarks.naive import DIMENSION, FEATURES, WINDOW, RebuiltMemory, WindowModel, feature_frame, signal_loop
+
+
+def rows(count: int, seed: int = 3) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    return np.random.default_rng(seed).standard_normal((count, DIMENSION), dtype=np.float32)
+
+
+def test_the_memory_finds_the_nearest_by_cosine_and_forgets_the_oldest() -> None:
+    memory, keys = RebuiltMemory(50), rows(80)
+    for key in keys:
+        memory.add(key[None], key[None], np.zeros(1, dtype=np.float32))
+    kept = keys[-50:]
+    unit = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+    query = rows(1, seed=4)
+    scores, slots, values = memory.search(query, k=5)
+    expected = np.sort(unit @ (query[0] / np.linalg.norm(query)))[::-1][:5]
+    assert len(memory) == 50
+    assert np.allclose(scores[0], expected, atol=1e-6)
+    assert np.array_equal(values[0], memory.values[slots[0]])
+    assert {tuple(value) for value in values[0]} <= {tuple(key) for key in kept}
+
+
+def test_the_loop_decides_on_every_bar_and_remembers_each() -> None:
+    random = np.random.default_rng(5)
+    frame = feature_frame(100.0 * np.exp(np.cumsum(random.normal(0.0, 0.01, 300))), random.exponential(1.0, 300))
+    assert set(FEATURES) <= set(frame.columns)
+    torch.manual_seed(1)
+    memory = RebuiltMemory(1000)
+    memory.add(rows(40), rows(40), np.full(40, 0.01, dtype=np.float32))
+    decided = signal_loop(WindowModel().eval(), memory, frame, WINDOW, 20)
+    assert len(decided) == 20
+    assert len(memory) == 60
+    assert all(-1.0 <= position <= 1.0 for position, _ in decided)
+    assert decided[0][1] == np.float32(0.01)
+
+
+def test_the_model_sees_the_whole_window() -> None:
+    """A change of the first bar reaches the last state: the work of 96 bars is really done per bar."""
+    torch.manual_seed(1)
+    model = WindowModel().eval()
+    window = torch.randn(1, WINDOW, len(FEATURES))
+    changed = window.clone()
+    changed[0, 0] += 1.0
+    with torch.no_grad():
+        assert not torch.equal(model(window)[1], model(changed)[1])
