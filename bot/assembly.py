@@ -148,7 +148,8 @@ def _memory_transformer(
     config: Config, symbols: tuple[str, ...], interval: str, models: Path, model_id: str
 ) -> tuple[Strategy, str]:
     # Imported here because torch takes seconds to load and the other strategies do without.
-    from strategies.memory_transformer.strategy import MemoryTransformerSettings, MemoryTransformerStrategy
+    from strategies.memory_transformer.settings import MemoryTransformerSettings
+    from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 
     from strategies.memory_transformer.bundle import load_bundle
 
@@ -158,18 +159,12 @@ def _memory_transformer(
             f"there is no model for interval {interval} in {models}; train one with "
             f"recall train --symbols {','.join(symbols)} --interval {interval}"
         )
-    bundle = load_bundle(path)
-    if bundle.interval != interval:
-        raise UsageError(
-            f"model {path.name} was trained on interval {bundle.interval}, this run uses {interval}; "
-            "name another --model or --interval"
-        )
+    bundle = load_bundle(path, interval=interval)
     settings = MemoryTransformerSettings(
         memory_size=config.memory.memory_size,
         n_neighbors=config.memory.n_neighbors,
         minimum_neighbors=config.memory.minimum_neighbors,
         entry_threshold=config.signal.entry_threshold,
-        read_temperature=config.signal.read_temperature,
     )
     return MemoryTransformerStrategy(bundle, symbols, settings), path.name
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from bot.threads import use_one_thread
+
+use_one_thread()
 
 
 @pytest.fixture(scope="session")

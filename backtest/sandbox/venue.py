@@ -202,7 +202,7 @@ class SandboxVenue:
             "paused": not self._running.is_set(),
             "time": self.tape.now(),
             "next_close": self.tape.next_close(),
-            "released": self.tape.released,
+            "released": dict(self.tape.released),
             "finished": self.finished,
             "connections": self._stream.connections,
             "subscriptions": self._stream.subscriptions(),

@@ -67,7 +67,7 @@ def save_bundle(root: Path, trained: TrainedModel) -> str:
     """Write a bundle under ``root`` and return its id, which is the name of its directory.
 
     The directory appears complete or not at all, also when the machine fails meanwhile. Saving the same model again
-    changes nothing.
+    changes nothing, unless its bundle was damaged: then it is replaced.
 
     Raises:
         OSError: the disk refuses.
@@ -78,8 +78,9 @@ def save_bundle(root: Path, trained: TrainedModel) -> str:
     description = json.dumps({"model_id": model_id, **content}, indent=2, allow_nan=False) + "\n"
     root.mkdir(parents=True, exist_ok=True)
     target = root / model_id
-    if not target.exists():
-        _write_directory(target, {WEIGHTS_FILE: weights, DESCRIPTION_FILE: description.encode()})
+    files = {WEIGHTS_FILE: weights, DESCRIPTION_FILE: description.encode()}
+    if not _holds(target, files):
+        _write_directory(target, files)
     return model_id
 
 
@@ -195,6 +196,14 @@ def _read(path: Path, name: str) -> bytes:
         raise BundleError(f"model {path}: {name} is not there ({reason}); train one with recall train") from None
 
 
+def _holds(target: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether a directory has exactly this content in these files."""
+    try:
+        return all((target / name).read_bytes() == content for name, content in files.items())
+    except OSError:
+        return False
+
+
 def _write_directory(target: Path, files: Mapping[str, bytes]) -> None:
     """Make a directory with these files appear at once."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -206,19 +215,13 @@ def _write_directory(target: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(file.fileno())
         _sync_directory(temporary)
         temporary.chmod(0o755)
-        _rename(temporary, target)
+        if target.exists():
+            # What is there cannot be loaded, so nothing is lost in the moment between these two steps.
+            shutil.rmtree(target)
+        temporary.rename(target)
         _sync_directory(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename(temporary: Path, target: Path) -> None:
-    try:
-        temporary.rename(target)
-    except OSError:
-        # Another process saved the same model first; a name is its content, so its copy is as good.
-        if not target.is_dir():
-            raise
 
 
 def _sync_directory(path: Path) -> None:

@@ -134,11 +134,10 @@ def test_a_venue_that_is_not_there_yet_is_tried_until_it_is():
 
 def test_an_unknown_symbol_is_refused_by_name_and_the_others_stream():
     async def play():
-        async with venue_of() as venue:
-            async with KlineStream(venue.public_url, ["BTCUSDT", "NOPEUSDT"], "60") as stream:
-                answers = await take(stream, 2)
-                await venue.step()
-                return answers, await take(stream, 1)
+        async with venue_of() as venue, KlineStream(venue.public_url, ["BTCUSDT", "NOPEUSDT"], "60") as stream:
+            answers = await take(stream, 2)
+            await venue.step()
+            return answers, await take(stream, 1)
 
     answers, events = asyncio.run(play())
     assert answers == [SubscriptionRefused("NOPEUSDT", "Invalid symbol :[kline.60.NOPEUSDT]"), StreamConnected(1)]
@@ -179,9 +178,11 @@ def test_any_of_the_five_shapes_of_pong_keeps_the_connection():
         await socket.wait_closed()
 
     async def play():
-        async with server(handle) as url:
-            async with KlineStream(url, ["BTCUSDT"], "60", ping_interval_s=0.001, silence_timeout_s=5) as stream:
-                return await take(stream, 2)
+        async with (
+            server(handle) as url,
+            KlineStream(url, ["BTCUSDT"], "60", ping_interval_s=0.001, silence_timeout_s=5) as stream,
+        ):
+            return await take(stream, 2)
 
     events = asyncio.run(play())
     assert events[0] == StreamConnected(1)
@@ -209,9 +210,11 @@ def test_a_subscription_that_nobody_answers_ends_the_connection():
         await socket.wait_closed()
 
     async def play():
-        async with server(handle) as url:
-            async with KlineStream(url, ["BTCUSDT"], "60", silence_timeout_s=0.05, backoff=QUICK) as stream:
-                return await take(stream, 1)
+        async with (
+            server(handle) as url,
+            KlineStream(url, ["BTCUSDT"], "60", silence_timeout_s=0.05, backoff=QUICK) as stream,
+        ):
+            return await take(stream, 1)
 
     assert asyncio.run(play()) == [StreamDisconnected("the venue did not answer a subscription in 0.05 s")]
 
@@ -224,9 +227,11 @@ def test_a_handshake_that_is_forbidden_is_reported_as_such():
         def forbid(connection, request):
             return connection.respond(HTTPStatus.FORBIDDEN, "no")
 
-        async with server(handle, process_request=forbid) as url:
-            async with KlineStream(url, ["BTCUSDT"], "60", backoff=QUICK) as stream:
-                return await take(stream, 1)
+        async with (
+            server(handle, process_request=forbid) as url,
+            KlineStream(url, ["BTCUSDT"], "60", backoff=QUICK) as stream,
+        ):
+            return await take(stream, 1)
 
     assert asyncio.run(play()) == [StreamDisconnected("the handshake was refused with HTTP status 403")]
 

@@ -62,7 +62,7 @@ def test_an_empty_append_leaves_no_trace(store: CandleStore) -> None:
     assert not store.root.exists()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 10)), min_size=1, max_size=60))
 def test_appending_in_any_chopping_with_any_overlap_is_one_append(pieces: list[tuple[int, int]]) -> None:
     whole = without(walk(1000), 7, 100, 101, 102, 350)

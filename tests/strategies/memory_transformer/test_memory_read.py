@@ -1,0 +1,134 @@
+"""The memory read: shut, empty, full, and what it makes of a perfect match."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from strategies.memory_transformer.config import OutputType
+from strategies.memory_transformer.losses import head_loss
+from strategies.memory_transformer.memory_read import OUTCOME_LIMIT, MemoryRead, Retrieved, describe, fact_count
+from strategies.memory_transformer.model import MemoryTransformer
+from tests.strategies.memory_transformer.tiny import TINY, tiny_model
+
+K, D, FACTS = TINY.n_neighbors, TINY.d_model, fact_count(len(TINY.horizons))
+
+
+def batch(size: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Retrieved]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(size, D, generator=generator)
+    query = F.normalize(torch.randn(size, D, generator=generator), dim=1)
+    keys = F.normalize(torch.randn(size, K, D, generator=generator), dim=2)
+    facts = torch.randn(size, K, FACTS, generator=generator)
+    return hidden, query, Retrieved(keys, facts, torch.ones(size, K, dtype=torch.bool))
+
+
+def test_the_gate_shut_gives_exactly_the_model_without_memory():
+    model = tiny_model()
+    hidden, query, retrieved = batch()
+    shut = model(hidden, query, retrieved, force_gate=0.0)
+    assert torch.equal(shut.prediction, model.without_memory(hidden))
+    assert torch.equal(shut.gate, torch.zeros(5))
+    assert not torch.equal(model(hidden, query, retrieved).prediction, shut.prediction)
+
+
+def test_an_empty_memory_is_the_null_entry_whatever_lies_in_the_masked_rows():
+    model = tiny_model()
+    hidden, query, retrieved = batch()
+    empty = torch.zeros_like(retrieved.mask)
+    one = model(hidden, query, retrieved._replace(mask=empty))
+    other = model(hidden, query, Retrieved(torch.zeros(5, K, D), torch.full((5, K, FACTS), 3.0), empty))
+    assert torch.equal(one.prediction, other.prediction)
+    assert torch.equal(one.gate, other.gate)
+    assert torch.equal(one.weights, torch.zeros(5, K))
+    read = model.memory_read
+    reading = read(hidden, query, retrieved._replace(mask=empty))
+    mixed = hidden + reading.gate.unsqueeze(1) * read.output(read.null_value)
+    torch.testing.assert_close(reading.hidden, mixed)
+
+
+def test_masked_rows_change_nothing():
+    model = tiny_model()
+    hidden, query, retrieved = batch()
+    mask = torch.arange(K).expand(5, K) < 3
+    padded = model(hidden, query, retrieved._replace(mask=mask))
+    other = Retrieved(retrieved.keys.clone(), retrieved.facts.clone(), mask)
+    other.keys[:, 3:] = 0.5
+    other.facts[:, 3:] = -9.0
+    assert torch.equal(padded.prediction, model(hidden, query, other).prediction)
+    assert torch.equal(padded.weights[:, 3:], torch.zeros(5, K - 3))
+
+
+def test_the_order_of_neighbours_does_not_matter():
+    model = tiny_model()
+    hidden, query, retrieved = batch()
+    order = torch.randperm(K, generator=torch.Generator().manual_seed(1))
+    shuffled = Retrieved(retrieved.keys[:, order], retrieved.facts[:, order], retrieved.mask)
+    one, other = model(hidden, query, retrieved), model(hidden, query, shuffled)
+    torch.testing.assert_close(one.prediction, other.prediction)
+    torch.testing.assert_close(one.weights[:, order], other.weights)
+
+
+def test_weights_and_the_null_entry_sum_to_one():
+    weights = tiny_model()(*batch()).weights
+    assert ((weights >= 0.0) & (weights <= 1.0)).all()
+    assert (weights.sum(dim=1) <= 1.0 + 1e-6).all()
+
+
+def test_an_exact_match_among_strangers_gets_more_than_half_of_the_vote():
+    """A softmax of cosines at temperature 1 would give it about 1 / 32."""
+    read = MemoryRead(replace(TINY, n_neighbors=32, d_model=64))
+    generator = torch.Generator().manual_seed(0)
+    keys = F.normalize(torch.randn(1, 32, 64, generator=generator), dim=2)
+    retrieved = Retrieved(keys, torch.zeros(1, 32, FACTS), torch.ones(1, 32, dtype=torch.bool))
+    reading = read(torch.zeros(1, 64), keys[:, 5], retrieved)
+    assert reading.weights[0, 5] > 0.5
+
+
+@pytest.mark.parametrize("gate_bias", [2.0, 0.0, -1.0])
+def test_the_gate_starts_where_the_configuration_puts_it(gate_bias):
+    model = MemoryTransformer(replace(TINY, gate_bias=gate_bias)).eval()
+    gate = model(*batch()).gate
+    torch.testing.assert_close(gate, torch.sigmoid(torch.full((5,), -gate_bias)))
+
+
+@pytest.mark.parametrize("output_type", list(OutputType))
+def test_one_step_with_memory_moves_every_parameter(output_type):
+    """Retrieval is trained: metric, scale, null entry and encoder all get a gradient."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MemoryTransformer(replace(TINY, output_type=output_type))
+        # At the very start the gate's inputs have weight zero; they and what feeds them move from the first step on.
+        with torch.no_grad():
+            model.memory_read.gate.weight.normal_(0.0, 0.1)
+        features = torch.randn(1, 2, TINY.block, TINY.n_features)
+        encoding = model.encoder(features, model.encoder.initial_state())
+        hidden, query = encoding.hidden[0, 1, :40], encoding.keys[0, 1, :40]
+        forecast = model(hidden, query, batch(40)[2])
+        target, volatility = torch.randn(40), torch.full((40,), 0.02)
+        head_loss(forecast.prediction, target, volatility, output_type, flat=0.25, cost=0.0005).backward()
+    still = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert still == []
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_gradients_stay_finite_where_the_memory_is_empty():
+    model = tiny_model()
+    hidden, query, retrieved = batch()
+    mask = torch.arange(5).unsqueeze(1).expand(5, K) > 2
+    model(hidden, query, retrieved._replace(mask=mask)).prediction.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_an_outcome_that_is_not_known_is_zero_and_says_so():
+    outcomes = np.array([[0.02, np.nan, -9.0]])
+    facts = describe(outcomes, np.array([10.0]), np.array([0.01, 0.02, 0.03]))
+    np.testing.assert_allclose(facts[0, :3], [2.0, 0.0, -OUTCOME_LIMIT])
+    np.testing.assert_allclose(facts[0, 3:6], [2.0, 0.0, OUTCOME_LIMIT])
+    np.testing.assert_allclose(facts[0, 6:9], [1.0, 0.0, 1.0])
+    assert facts.shape == (1, fact_count(3))
+    assert facts.dtype == np.float32
