@@ -6,6 +6,7 @@ differences is the only pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -205,8 +206,13 @@ def _field_differences(where: str, path: str, old: Any, new: Any) -> Iterator[Di
     elif isinstance(old, list | tuple) and isinstance(new, list | tuple):
         for index, (left, right) in enumerate(zip_longest(old, new)):
             yield from _field_differences(where, f"{path}[{index}]", left, right)
-    elif old != new:
+    elif _written(old) != _written(new):
         yield Difference(where, path, old, new)
+
+
+def _written(value: Any) -> Any:
+    """A leaf as the journal writes it: JSON has no word for what is not a finite number and says null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _compare_memory(report: AuditReport, stored: MemoryBank, replayed: MemoryBank) -> None:

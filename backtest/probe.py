@@ -6,7 +6,8 @@ and every feature, memory entry, signal and order up to there must be the same t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from bot.session import earliest_start, open_session
 from strategies.bars import BarSeries, Calendar, FloatArray, format_time
 
 EngineFactory = Callable[[], SimulatedEngine]
+_Remembered = tuple[bytes, tuple[float | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,13 @@ class ProbeReport:
 
 @dataclass(frozen=True, slots=True)
 class _Trace:
-    """Everything a run showed up to some moment."""
+    """Everything a run showed up to the last of some moments."""
 
     decisions: list[Decision]
-    memory: dict[tuple[str, int], tuple[bytes, tuple[float | None, ...]]]
+    memory: dict[tuple[str, int], _Remembered]
+    """Key and outcomes by symbol and bar, as they were in the end."""
+    memory_digests: dict[int, str]
+    """Digest of the whole memory at every moment."""
 
 
 def probe(
@@ -95,12 +100,12 @@ def probe(
         raise UsageError(f"a probe needs at least 4 bars after the start, there are {len(closes)}; start earlier")
     random = np.random.default_rng(seed)
     chosen = np.sort(random.choice(np.arange(1, len(closes) - 1), size=min(cuts, len(closes) - 2), replace=False))
-    truth = _trace(make_engine(), series, int(closes[chosen[-1]]))
+    moments = [int(closes[position]) for position in chosen]
+    truth = _trace(make_engine(), series, moments)
     reports = []
-    for done, position in enumerate(chosen, start=1):
-        cut = int(closes[position])
+    for done, (position, cut) in enumerate(zip(chosen, moments, strict=True), start=1):
         other = {symbol: _other_future(one, cut, random) for symbol, one in series.items()}
-        reports.append(_compare(truth, _trace(make_engine(), other, cut), cut, len(closes) - int(position) - 1))
+        reports.append(_compare(truth, _trace(make_engine(), other, [cut]), cut, len(closes) - int(position) - 1))
         if progress is not None:
             progress(done)
     return ProbeReport(tuple(reports))
@@ -133,20 +138,25 @@ def probe_strategy(
     return probe(make_engine, series, cuts=cuts, seed=seed, progress=progress)
 
 
-def _trace(engine: SimulatedEngine, series: Mapping[str, BarSeries], until: int) -> _Trace:
-    """Decisions and memory of a run up to a close time; the strategy is offered all bars, also the later ones."""
-    engine.core.strategy.preview(series)
-    decisions: list[Decision] = []
+def _trace(engine: SimulatedEngine, series: Mapping[str, BarSeries], moments: Sequence[int]) -> _Trace:
+    """What a run shows up to the last of some close times; the strategy is offered all bars, also the later ones."""
+    strategy = engine.core.strategy
+    strategy.preview(series)
+    trace = _Trace([], {}, {})
+    waiting = deque(moments)
     for batch in batches(series):
-        if batch.bars[0].close_time > until:
+        close_time = batch.bars[0].close_time
+        if close_time > moments[-1]:
             break
-        decisions += engine.step(batch).decisions
-    bank = engine.core.strategy.bank
-    memory = {}
-    if bank is not None:
-        for entry in bank.entries():
-            memory[entry.symbol, entry.bar_time] = (entry.key.tobytes(), entry.outcomes)
-    return _Trace(decisions, memory)
+        trace.decisions.extend(engine.step(batch).decisions)
+        if close_time == waiting[0]:
+            waiting.popleft()
+            if strategy.bank is not None:
+                trace.memory_digests[close_time] = strategy.bank.digest()
+    if strategy.bank is not None:
+        for entry in strategy.bank.entries():
+            trace.memory[entry.symbol, entry.bar_time] = (entry.key.tobytes(), entry.outcomes)
+    return trace
 
 
 def _compare(truth: _Trace, other: _Trace, cut: int, bars_after: int) -> CutReport:
@@ -156,15 +166,22 @@ def _compare(truth: _Trace, other: _Trace, cut: int, bars_after: int) -> CutRepo
         if known != seen:
             where = f"{known.signal.symbol} {format_time(known.signal.bar_open_time)}"
             changes += [f"{where}: {each.field}" for each in field_differences(where, known, seen)]
-    for place, (key, outcomes) in other.memory.items():
-        if place not in truth.memory:
-            continue
-        truth_key, truth_outcomes = truth.memory[place]
-        # The first run went on, so it may know more outcomes; those that the cut run knows must be the same.
-        known_outcomes = all(mine is None or mine == true for mine, true in zip(outcomes, truth_outcomes, strict=True))
-        if key != truth_key or not known_outcomes:
-            changes.append(f"memory of {place[0]} {format_time(place[1])}")
+    if truth.memory_digests.get(cut) != other.memory_digests.get(cut):
+        changes += [f"memory of {symbol} {format_time(bar_time)}" for symbol, bar_time in _changed(truth, other)] or [
+            f"memory at {format_time(cut)}"
+        ]
     return CutReport(format_time(cut), len(before), bars_after, len(changes), changes[0] if changes else "")
+
+
+def _changed(truth: _Trace, other: _Trace) -> Iterator[tuple[str, int]]:
+    """Which entries of a run up to a cut the truth has otherwise, as far as it still has them."""
+    for place, (key, outcomes) in other.memory.items():
+        if place in truth.memory:
+            true_key, true_outcomes = truth.memory[place]
+            # The truth went on, so it may know more outcomes; those that the cut run knows must be the same.
+            same = all(mine is None or mine == true for mine, true in zip(outcomes, true_outcomes, strict=True))
+            if key != true_key or not same:
+                yield place
 
 
 def _other_future(series: BarSeries, cut: int, random: np.random.Generator) -> BarSeries:

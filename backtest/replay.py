@@ -24,7 +24,7 @@ class ReplayResult:
 
     bars: int
     seconds: float
-    """Wall time of the loop."""
+    """Wall time of the whole replay, the strategy's preview included."""
     close_times: IntArray
     """Close time of every batch, ``[n]`` milliseconds."""
     equity: FloatArray
@@ -78,11 +78,14 @@ def replay(
 
     Args:
         engine: with a strategy that is warmed up to just before the first bar.
-        series: what to replay, by symbol.
+        series: what to replay, by symbol; every symbol must be one of the engine's.
         trades: the list that the engine's ``on_trade`` appends to.
         keep_all_decisions: also keep decisions without orders.
         progress: called now and then with the number of bars done.
     """
+    ranks = {symbol: rank for rank, symbol in enumerate(engine.instruments)}
+    series = dict(sorted(series.items(), key=lambda item: ranks[item[0]]))
+    started = time.perf_counter()
     engine.core.strategy.preview(series)
     close_times: list[int] = []
     equity: list[float] = []
@@ -91,7 +94,6 @@ def replay(
     step = engine.step
     done = 0
     reported = 0
-    started = time.perf_counter()
     for batch in batches(series):
         result = step(batch)
         decisions = result.decisions

@@ -117,6 +117,7 @@ def run(selected: Sequence[Benchmark], console: Console, path: Path = LATEST) ->
     """Measure, print a table, merge what was measured into ``path``; returns how many benchmarks gave no number."""
     code, failures = commit(), 0
     table = Table("name", "value", "unit", "note", title=machine(), title_justify="left")
+    table.columns[0].no_wrap = True
     table.columns[1].justify = "right"
     for one in selected:
         console.print(f"measuring {', '.join(one.names)} ...", style="dim")

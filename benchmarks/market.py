@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from backtest.sandbox.market import SyntheticMarket
 from bot.assembly import home_of
-from bot.config import Config, builtin_instrument
+from bot.config import Config
+from bot.execution.builtin import builtin_instrument
 from bot.session import Session, open_session
 from strategies.bars import BarSeries, Calendar, interval_ms
 

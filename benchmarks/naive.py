@@ -18,6 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.harness import BenchmarkError
+
 FEATURES: Final = ("returns", "volatility", "volume_change")
 WINDOW: Final = 96
 DIMENSION: Final = 64
@@ -25,6 +27,8 @@ HEADS: Final = 4
 LAYERS: Final = 2
 FEED_FORWARD: Final = 256
 NEIGHBOURS: Final = 32
+SLOWEST_MS: Final = 9.0
+"""A loop slower than this per bar at 100,000 entries is a straw man: the machine is too busy, or it was done badly."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -154,6 +158,19 @@ def signal_loop(
             decided.append((float(np.sign(predicted)) * confidence, remembered))
             memory.add(state, state, np.array([returns[i]], dtype=np.float32))
     return decided
+
+
+def refuse_straw_man(milliseconds: float) -> None:
+    """Let nothing be compared with a naive loop that is slower than it has to be.
+
+    Raises:
+        BenchmarkError: it took more than ``SLOWEST_MS`` per bar.
+    """
+    if milliseconds > SLOWEST_MS:
+        raise BenchmarkError(
+            f"the naive loop took {milliseconds:.1f} ms per bar, more than {SLOWEST_MS:.0f}: nothing may be compared with "
+            "it; run again on a quiet machine"
+        )
 
 
 def _unit(rows: Floats) -> Floats:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bot.config import Config, builtin_instrument
+from bot.config import Config
 from bot.engine import AccountSettings
 from bot.errors import UsageError
+from bot.execution.builtin import builtin_instrument
 from bot.execution.instruments import Instrument
 from bot.market.candles import CandleStore
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
-from strategies.memory_transformer.catalogue import list_models
 from strategies.similarity import SimilaritySettings, SimilarityStrategy
 
 BASELINES: Final[dict[str, type[Strategy]]] = {"sma_cross": SmaCross, "buy_and_hold": BuyAndHold}
@@ -96,15 +96,18 @@ def find_model(models: Path, model_id: str, interval: str) -> Path | None:
     Raises:
         UsageError: a model that was asked for by name does not exist.
     """
-    if model_id != LATEST:
-        path = models / model_id
-        if not path.is_dir():
-            known = sorted(each.name for each in models.iterdir()) if models.is_dir() else []
-            hint = f"there are {', '.join(known)}" if known else "there are none yet: run recall train"
-            raise UsageError(f"model {model_id!r} is not in {models}; {hint}")
-        return path
-    fitting = [found for found in list_models(models) if found.interval == interval]
-    return fitting[-1].path if fitting else None
+    # Imported here so that strategies without a model never load torch.
+    from strategies.memory_transformer.catalogue import list_models
+
+    found = list_models(models)
+    if model_id == LATEST:
+        fitting = [each.path for each in found if each.interval == interval]
+        return fitting[-1] if fitting else None
+    path = models / model_id
+    if not path.is_dir():
+        hint = f"there are {', '.join(each.model_id for each in found)}" if found else "there are none yet: run recall train"
+        raise UsageError(f"model {model_id!r} is not in {models}; {hint}")
+    return path
 
 
 def build_strategy(
@@ -148,10 +151,9 @@ def _memory_transformer(
     config: Config, symbols: tuple[str, ...], interval: str, models: Path, model_id: str
 ) -> tuple[Strategy, str]:
     # Imported here because torch takes seconds to load and the other strategies do without.
+    from strategies.memory_transformer.bundle import load_bundle
     from strategies.memory_transformer.settings import MemoryTransformerSettings
     from strategies.memory_transformer.strategy import MemoryTransformerStrategy
-
-    from strategies.memory_transformer.bundle import load_bundle
 
     path = find_model(models, model_id, interval)
     if path is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -24,7 +25,10 @@ from bot.orders import (
 from bot.portfolio import ClosedTrade, Portfolio, PortfolioState
 from bot.risk import RiskLayer, RiskState
 from strategies.bars import Bar
-from strategies.base import Signal, Strategy
+from strategies.base import Strategy
+
+_BLOCK: Final = 16
+"""Decisions that are hashed together: hashing each would take a tenth of a replay, and a state carries the rest as text."""
 
 
 class CoreState(msgspec.Struct, frozen=True):
@@ -33,8 +37,10 @@ class CoreState(msgspec.Struct, frozen=True):
     portfolio: PortfolioState
     risk: RiskState
     decisions: int
-    decisions_sha256: str
-    """Running hash of the decisions, in hexadecimal: each step hashes the one before and the new decision."""
+    decisions_link: str
+    """Hash over all whole blocks of decisions, in hexadecimal: each block is hashed with the link before it."""
+    decisions_tail: tuple[str, ...]
+    """Texts of the decisions since the last whole block."""
     trades_sha256: str
     last_open_times: dict[str, int]
 
@@ -65,9 +71,9 @@ class DecisionCore:
         self._is_working = is_working
         self._on_trade = on_trade
         self._decisions = 0
-        self._decisions_hash = hashlib.sha256(b"decisions").hexdigest()
+        self._decisions_link = hashlib.sha256(b"decisions").hexdigest()
+        self._decisions_tail: list[str] = []
         self._trades_hash = hashlib.sha256(b"trades").hexdigest()
-        self._pending_digests: list[str] = []
         self._last_open_times: dict[str, int] = {}
 
     def apply(self, event: Event) -> tuple[Decision, ...]:
@@ -77,7 +83,7 @@ class DecisionCore:
             ValueError: a bar is not later than the one before it of the same symbol.
         """
         if isinstance(event, BarBatch):
-            return self._on_batch(event)
+            return self.decide(event)
         if isinstance(event, Execution):
             self._on_execution(event)
         elif isinstance(event, OperatorCommand):
@@ -96,15 +102,11 @@ class DecisionCore:
 
     @property
     def decisions_sha256(self) -> str:
-        """Hash over all decisions so far: side, lots, order fields, verdicts and neighbour ids."""
-        if self._pending_digests:
-            # Chained in chunks that do not depend on when somebody looks: every decision is one link.
-            link = self._decisions_hash
-            for text in self._pending_digests:
-                link = hashlib.sha256((link + text).encode()).hexdigest()
-            self._decisions_hash = link
-            self._pending_digests.clear()
-        return self._decisions_hash
+        """Hash over all decisions so far: side, quantity, order fields, verdicts and neighbour ids.
+
+        It does not depend on when it is asked for.
+        """
+        return _linked(self._decisions_link, self._decisions_tail)
 
     @property
     def trades_sha256(self) -> str:
@@ -117,7 +119,8 @@ class DecisionCore:
             portfolio=self.portfolio.state(),
             risk=self.risk.state,
             decisions=self._decisions,
-            decisions_sha256=self.decisions_sha256,
+            decisions_link=self._decisions_link,
+            decisions_tail=tuple(self._decisions_tail),
             trades_sha256=self._trades_hash,
             last_open_times=dict(self._last_open_times),
         )
@@ -127,50 +130,60 @@ class DecisionCore:
         self.portfolio.restore(state.portfolio)
         self.risk.restore(state.risk)
         self._decisions = state.decisions
-        self._decisions_hash = state.decisions_sha256
+        self._decisions_link = state.decisions_link
+        self._decisions_tail = list(state.decisions_tail)
         self._trades_hash = state.trades_sha256
-        self._pending_digests.clear()
         self._last_open_times = dict(state.last_open_times)
 
-    def _on_batch(self, batch: BarBatch) -> tuple[Decision, ...]:
+    def decide(self, batch: BarBatch) -> tuple[Decision, ...]:
+        """Apply a batch of bars and decide on each of them, in their order.
+
+        Raises:
+            ValueError: a bar is not later than the one before it of the same symbol.
+        """
         bars = batch.bars
         portfolio = self.portfolio
-        last = self._last_open_times
+        self._move_forward(bars)
+        marks = portfolio.marks
         for bar in bars:
-            if bar.open_time <= last.get(bar.symbol, -1):
-                raise ValueError(
-                    f"{bar.symbol}: bar {bar.open_time} came after {last[bar.symbol]}; bars must move forward in time"
-                )
-            last[bar.symbol] = bar.open_time
-            portfolio.mark(bar.symbol, bar.close)
+            marks[bar.symbol] = bar.close
         equity = portfolio.equity
         close_time = bars[0].close_time
-        self.risk.observe_equity(close_time, equity)
+        risk = self.risk
+        risk.observe_equity(close_time, equity)
+        if risk.ordered_lots:
+            risk.forget_filled(self._is_working)
         strategy = self.strategy
         # The law of the house (causality): settle what has matured, query and decide, and only then append.
         strategy.settle(bars)
         signals = [strategy.on_bar(bar) for bar in bars]
         strategy.remember(bars)
-        return tuple(
-            [
-                self._decide(bar, signal, equity, close_time, late)
-                for bar, signal, late in zip(bars, signals, batch.late, strict=True)
-            ]
-        )
+        decisions = []
+        number = self._decisions
+        tail = self._decisions_tail
+        for bar, signal, late in zip(bars, signals, batch.late, strict=True):
+            symbol = bar.symbol
+            orders, verdicts = risk.review(signal, bar, portfolio, equity, late=late, working=self._is_working(symbol))
+            position = portfolio.positions[symbol].quantity
+            decision = Decision(number, signal, verdicts, orders, position, equity, close_time)
+            number += 1
+            decisions.append(decision)
+            tail.append(digest_text(decision))
+            if len(tail) == _BLOCK:
+                self._decisions_link = _linked(self._decisions_link, tail)
+                tail.clear()
+        self._decisions = number
+        return tuple(decisions)
 
-    def _decide(self, bar: Bar, signal: Signal, equity: float, close_time: int, late: bool) -> Decision:
-        symbol = bar.symbol
-        position = self.portfolio.positions[symbol].quantity
-        orders, verdicts = self.risk.review(
-            signal, bar, self.portfolio, equity, late=late, working=self._is_working(symbol)
-        )
-        decision = Decision(self._decisions, signal, verdicts, orders, position, equity, close_time)
-        self._decisions += 1
-        pending = self._pending_digests
-        pending.append(digest_text(decision))
-        if len(pending) >= 4096:
-            _ = self.decisions_sha256
-        return decision
+    def _move_forward(self, bars: tuple[Bar, ...]) -> None:
+        last = self._last_open_times
+        for bar in bars:
+            before = last.get(bar.symbol)
+            if before is not None and bar.open_time <= before:
+                raise ValueError(
+                    f"{bar.symbol}: bar {bar.open_time} came after {before}; bars must move forward in time"
+                )
+            last[bar.symbol] = bar.open_time
 
     def _on_execution(self, execution: Execution) -> None:
         closed = self.portfolio.apply_execution(execution)
@@ -181,6 +194,10 @@ class DecisionCore:
         self._trades_hash = hashlib.sha256((self._trades_hash + text).encode()).hexdigest()
         if closed is not None and self._on_trade is not None:
             self._on_trade(closed)
+
+
+def _linked(link: str, texts: list[str]) -> str:
+    return hashlib.sha256("\n".join([link, *texts]).encode()).hexdigest()
 
 
 def digest_text(decision: Decision) -> str:

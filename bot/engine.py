@@ -29,8 +29,7 @@ class AccountSettings:
     limits: RiskLimits
 
 
-@dataclass(slots=True)
-class Step:
+class Step(msgspec.Struct):
     """What one batch brought: the fills of orders decided earlier, then the decisions."""
 
     batch: BarBatch
@@ -79,7 +78,7 @@ class SimulatedEngine:
         core = self.core
         for execution in executions:
             core.apply(execution)
-        decisions = core.apply(batch)
+        decisions = core.decide(batch)
         for decision in decisions:
             for order in decision.orders:
                 self.fills.submit(order)

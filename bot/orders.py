@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from bot.market.batches import BarBatch
+from bot.market.batches import BarBatch as BarBatch
 from strategies.base import Signal
 
 ZERO: Final = Decimal(0)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import structlog
@@ -167,7 +168,8 @@ async def run_paper(
                 if advance is not None and not await advance(decided):
                     progress.finished = True
                     break
-            await asyncio.wait({waiting, stopping}, timeout=COMMAND_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            pending: set[asyncio.Future[Any]] = {waiting, stopping}
+            await asyncio.wait(pending, timeout=COMMAND_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
                 break
             if not waiting.done():

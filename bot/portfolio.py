@@ -1,18 +1,22 @@
 """The account: cash, positions and closed trades.
 
 Bookkeeping is exact: every purchase takes its cost and fee from cash, every sale adds its proceeds less the fee, so that
-``equity = cash + sum(position x mark)`` holds without a division anywhere. Marks are floats, because they only ever serve
-decisions and reports, never the books.
+``equity = cash + sum(position x mark)`` and the profits of all round trips add up to it without a division anywhere. Only
+average prices are quotients. Marks are floats, because they only ever serve decisions and reports, never the books.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, Execution, Funding
+
+_FEE_UNIT: Final = Decimal("1e-12")
+"""What a fee is split to when one fill ends a round trip and begins the next, so that the parts add up exactly."""
 
 
 class Position(msgspec.Struct):
@@ -25,8 +29,8 @@ class Position(msgspec.Struct):
     """Signed cost of what is held: quantity times average entry price."""
     opened_at: int = 0
     peak_quantity: Decimal = ZERO
-    realised: Decimal = ZERO
-    """Profit already taken in this round trip, before fees."""
+    cash_flow: Decimal = ZERO
+    """Received for sales less paid for purchases in this round trip, before fees: exact, no average enters it."""
     fees: Decimal = ZERO
     funding: Decimal = ZERO
     """Funding paid in this round trip (negative when received)."""
@@ -37,6 +41,11 @@ class Position(msgspec.Struct):
     def entry_price(self) -> Decimal:
         """Average entry price of what is held; 0 when flat."""
         return self.cost / self.quantity if self.quantity else ZERO
+
+    @property
+    def realised(self) -> Decimal:
+        """Profit already taken in this round trip, before fees."""
+        return self.cash_flow + self.cost
 
 
 class ClosedTrade(msgspec.Struct, frozen=True):
@@ -126,11 +135,11 @@ class Portfolio:
         closing = min(execution.quantity, abs(position.quantity)) if position.quantity * change < 0 else ZERO
         if closing:
             opening = execution.quantity - closing
-            closing_fee = execution.fee * closing / execution.quantity if opening else execution.fee
-            closed = self._reduce(position, closing, execution.price, closing_fee, execution.time)
+            share = (execution.fee * closing / execution.quantity).quantize(_FEE_UNIT) if opening else execution.fee
+            closed = self._reduce(position, closing, execution.price, share, execution.time)
             if opening:
                 sign = 1 if change > 0 else -1
-                self._increase(position, sign * opening, execution.price, execution.fee - closing_fee, execution.time)
+                self._increase(position, sign * opening, execution.price, execution.fee - share, execution.time)
         else:
             self._increase(position, change, execution.price, execution.fee, execution.time)
         self._refresh(position)
@@ -183,6 +192,7 @@ class Portfolio:
             position.opened_at = time
         position.quantity += change
         position.cost += change * price
+        position.cash_flow -= change * price
         position.fees += fee
         position.peak_quantity = max(position.peak_quantity, abs(position.quantity))
 
@@ -191,9 +201,8 @@ class Portfolio:
     ) -> ClosedTrade | None:
         held = abs(position.quantity)
         sign = 1 if position.quantity > 0 else -1
-        released = position.cost if closing == held else position.cost * closing / held
-        position.realised += sign * closing * price - released
-        position.cost -= released
+        position.cost -= position.cost if closing == held else position.cost * closing / held
+        position.cash_flow += sign * closing * price
         position.quantity -= sign * closing
         position.fees += fee
         position.exit_notional += closing * price
@@ -206,11 +215,11 @@ class Portfolio:
             side="long" if sign > 0 else "short",
             quantity=position.peak_quantity,
             # What was paid for all that was sold, per unit: entries made on the way count with their size.
-            entry_price=exit_price - sign * position.realised / position.exit_quantity,
+            entry_price=exit_price - sign * position.cash_flow / position.exit_quantity,
             exit_price=exit_price,
             opened_at=position.opened_at,
             closed_at=time,
-            profit=position.realised - position.fees - position.funding,
+            profit=position.cash_flow - position.fees - position.funding,
             fees=position.fees,
             funding=position.funding,
         )

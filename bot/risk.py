@@ -1,13 +1,15 @@
 """The risk layer: a signal and the account in, orders out, each with the verdicts that shaped it.
 
-It alone turns a wish into an order. It is deterministic, keeps its own small state (halts, the day's first equity) and
-treats what it does not know as a reason to do less.
+It alone turns a wish into an order. It is deterministic, keeps its own small state (halts, the equity that the day began
+with, orders that are on their way) and treats what it does not know as a reason to do less.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -24,6 +26,10 @@ from strategies.base import Signal
 Verdicts = tuple[Verdict, ...]
 Orders = tuple[Order, ...]
 
+_NO_DAY: Final = -math.inf
+_NO_FLOOR: Final = -math.inf
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_NAME: Final = 18
 _NO_ORDERS: Final[Orders] = ()
 _ON_TARGET: Final[Verdicts] = (Verdict.ON_TARGET,)
 _WITHIN_BAND: Final[Verdicts] = (Verdict.WITHIN_BAND,)
@@ -39,7 +45,10 @@ class LossAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RiskLimits:
-    """Limits of the account, as fractions of equity unless said otherwise; 0 switches a limit or level off."""
+    """Limits of the account, as fractions of equity unless said otherwise.
+
+    0 switches off the band, the daily loss limit, the stop loss and the take profit; the other two are always on.
+    """
 
     max_position: float = 1.0
     max_leverage: float = 1.0
@@ -57,9 +66,14 @@ class RiskState(msgspec.Struct, frozen=True):
     halted_by_operator: bool = False
     flatten: bool = False
     halted_by_loss: bool = False
-    day: int = -1
+    day: int | None = None
+    """Number of the UTC day that is watched; ``None`` lets the next batch begin one."""
     day_open_equity: float = 0.0
+    last_equity: float | None = None
+    """Equity at the last batch: what the next day begins with."""
     unavailable: tuple[str, ...] = ()
+    ordered_lots: dict[str, int] = {}
+    """Where orders that have not filled yet will bring their symbols."""
 
 
 class RiskLayer:
@@ -76,13 +90,25 @@ class RiskLayer:
         self.instruments = dict(instruments)
         self._run_token = run_token
         self._lot_sizes = {symbol: float(instrument.lot_size) for symbol, instrument in instruments.items()}
-        self.state = RiskState()
+        self._is_alone = len(self.instruments) == 1
+        self._state = RiskState()
+        self._last_equity: float | None = None
+        self._day_end = _NO_DAY
+        self._loss_floor = _NO_FLOOR
         self._restricted = False
+        self.ordered_lots: dict[str, int] = {}
+        """Lots that each symbol's order on the way is to lead to."""
+
+    @property
+    def state(self) -> RiskState:
+        """What must survive a crash, as it is now."""
+        return msgspec.structs.replace(self._state, last_equity=self._last_equity, ordered_lots=dict(self.ordered_lots))
 
     def restore(self, state: RiskState) -> None:
         """Go on from ``state``."""
-        self.state = state
-        self._note_restrictions()
+        self._last_equity = state.last_equity
+        self.ordered_lots = dict(state.ordered_lots)
+        self._become(state)
 
     def command(self, command: OperatorCommand) -> None:
         """Obey a person."""
@@ -91,33 +117,35 @@ class RiskLayer:
             OperatorAction.RESUME: {"halted_by_operator": False, "flatten": False, "halted_by_loss": False},
             OperatorAction.FLATTEN: {"halted_by_operator": True, "flatten": True},
         }
-        self.state = msgspec.structs.replace(self.state, **changes[command.action])
+        state = msgspec.structs.replace(self._state, **changes[command.action])
         if command.action is OperatorAction.RESUME:
             # The loss so far is forgiven, or the very next bar would halt again.
-            self.state = msgspec.structs.replace(self.state, day=-1)
-        self._note_restrictions()
+            state = msgspec.structs.replace(state, day=None)
+        self._become(state)
 
     def set_available(self, symbol: str, available: bool) -> None:
         """Note whether a symbol's data can be trusted."""
-        unavailable = set(self.state.unavailable) - {symbol} if available else {*self.state.unavailable, symbol}
-        self.state = msgspec.structs.replace(self.state, unavailable=tuple(sorted(unavailable)))
-        self._note_restrictions()
+        unavailable = set(self._state.unavailable) - {symbol} if available else {*self._state.unavailable, symbol}
+        self._become(msgspec.structs.replace(self._state, unavailable=tuple(sorted(unavailable))))
 
     def observe_equity(self, close_time: int, equity: float) -> None:
         """Watch the daily loss: called once per batch, after marking and before any review.
 
-        The day is the UTC day of the batch's close; a halt by loss ends with it.
+        The day is the UTC day of the batch's close and begins with the equity of the batch before it, so that a loss in
+        its first bar counts, even where one bar is a whole day. A halt by loss ends with its day; a late batch of an
+        earlier day does not begin one.
         """
-        day = (close_time - 1) // DAY_MS
-        state = self.state
-        if day != state.day:
-            self.state = msgspec.structs.replace(state, day=day, day_open_equity=equity, halted_by_loss=False)
-            self._note_restrictions()
-            return
-        limit = self.limits.daily_loss_limit
-        if limit and not state.halted_by_loss and equity <= state.day_open_equity * (1.0 - limit):
-            self.state = msgspec.structs.replace(state, halted_by_loss=True)
-            self._note_restrictions()
+        if close_time > self._day_end:
+            opened = equity if self._last_equity is None else self._last_equity
+            day = (close_time - 1) // DAY_MS
+            self._become(msgspec.structs.replace(self._state, day=day, day_open_equity=opened, halted_by_loss=False))
+        self._last_equity = equity
+        if equity <= self._loss_floor and not self._state.halted_by_loss:
+            self._become(msgspec.structs.replace(self._state, halted_by_loss=True))
+
+    def forget_filled(self, is_working: Callable[[str], bool]) -> None:
+        """Drop the notes on orders that do not work any more: called once per batch, before any review."""
+        self.ordered_lots = {symbol: lots for symbol, lots in self.ordered_lots.items() if is_working(symbol)}
 
     def review(
         self, signal: Signal, bar: Bar, portfolio: Portfolio, equity: float, *, late: bool, working: bool
@@ -133,33 +161,46 @@ class RiskLayer:
             working: an earlier order of this symbol is still working.
         """
         target = signal.target_exposure
-        if target is None and not self._restricted:
+        if target is not None and target != target:
+            target = None  # Not a number is not an answer.
+        if target is None and not self._restricted and equity > 0.0:
             return _NO_ORDERS, _UNKNOWN
         symbol = bar.symbol
-        close = bar.close
-        lot_size = self._lot_sizes[symbol]
         held_lots = portfolio.lots[symbol]
-        if equity <= 0.0:
-            return self._order_for(signal, bar, 0, held_lots, [Verdict.BANKRUPT])
         verdicts: list[Verdict] = []
         reduce_only = late
         if late:
             verdicts.append(Verdict.LATE_BAR)
         if self._restricted:
             target, reduce_only = self._restrict(symbol, target, reduce_only, verdicts)
+        if equity <= 0.0:
+            verdicts.append(Verdict.BANKRUPT)
+            target = 0.0
         if working:
             return _NO_ORDERS, (*verdicts, Verdict.ORDER_WORKING)
         if target is None:
             return _NO_ORDERS, (*verdicts, Verdict.UNKNOWN_HELD)
-        notional = self._clip(symbol, target, equity, portfolio, verdicts)
-        lots = int(abs(notional) / (close * lot_size))
-        target_lots = lots if notional > 0 else -lots
+        limits = self.limits
+        largest = limits.max_position
+        if target > largest or -target > largest:
+            verdicts.append(Verdict.CLIPPED_POSITION)
+            target = largest if target > 0 else -largest
+        notional = target * equity
+        room = limits.max_leverage * equity
+        if not self._is_alone:
+            room -= self._committed_elsewhere(symbol, portfolio)
+        if notional > room or -notional > room:
+            if target:
+                verdicts.append(Verdict.CLIPPED_LEVERAGE)
+            room = max(room, 0.0)
+            notional = room if target > 0 else -room
+        lot_value = bar.close * self._lot_sizes[symbol]
+        target_lots = int(notional / lot_value)
         if reduce_only:
             target_lots = _towards_flat(target_lots, held_lots)
         if target_lots == held_lots:
             return _NO_ORDERS, (*verdicts, Verdict.ON_TARGET) if verdicts else _ON_TARGET
-        same_side = target_lots * held_lots > 0
-        if same_side and abs(target_lots - held_lots) * lot_size * close < self.limits.no_trade_band * equity:
+        if target_lots * held_lots > 0 and abs(target_lots - held_lots) * lot_value < limits.no_trade_band * equity:
             return _NO_ORDERS, (*verdicts, Verdict.WITHIN_BAND) if verdicts else _WITHIN_BAND
         return self._order_for(signal, bar, target_lots, held_lots, verdicts)
 
@@ -182,36 +223,35 @@ class RiskLayer:
                 target = 0.0
         return target, reduce_only
 
-    def _clip(self, symbol: str, target: float, equity: float, portfolio: Portfolio, verdicts: list[Verdict]) -> float:
-        limits = self.limits
-        largest = limits.max_position
-        if target > largest or -target > largest:
-            verdicts.append(Verdict.CLIPPED_POSITION)
-            target = largest if target > 0 else -largest
-        notional = target * equity
-        room = limits.max_leverage * equity - portfolio.gross_notional_except(symbol)
-        if abs(notional) > room:
-            verdicts.append(Verdict.CLIPPED_LEVERAGE)
-            notional = max(room, 0.0) if notional > 0 else -max(room, 0.0)
-        return notional
+    def _committed_elsewhere(self, symbol: str, portfolio: Portfolio) -> float:
+        """Value of all other positions, each as large as its order on the way can make it.
+
+        Symbols that decide in one batch thereby share the leverage in their order. An order that reduces counts only
+        once it has filled.
+        """
+        committed = portfolio.gross_notional_except(symbol)
+        for other, lots in self.ordered_lots.items():
+            growth = abs(lots) - abs(portfolio.lots[other])
+            if other != symbol and growth > 0:
+                committed += growth * self._lot_sizes[other] * portfolio.marks[other]
+        return committed
 
     def _order_for(
         self, signal: Signal, bar: Bar, target_lots: int, held_lots: int, verdicts: list[Verdict]
     ) -> tuple[Orders, Verdicts]:
         instrument = self.instruments[bar.symbol]
-        change = target_lots - held_lots
-        if change == 0:
-            return _NO_ORDERS, (*verdicts, Verdict.ON_TARGET)
-        side = Side.BUY if change > 0 else Side.SELL
-        quantity = abs(change) * instrument.lot_size
-        if quantity > instrument.maximum_market_quantity:
-            quantity = instrument.floor_quantity(instrument.maximum_market_quantity)
+        most = instrument.lots(instrument.maximum_market_quantity)
+        if abs(target_lots - held_lots) > most:
+            target_lots = held_lots + most if target_lots > held_lots else held_lots - most
             verdicts.append(Verdict.CLIPPED_QUANTITY)
+        change = target_lots - held_lots
+        quantity = abs(change) * instrument.lot_size
         reducing = target_lots * held_lots >= 0 and abs(target_lots) < abs(held_lots)
         # A position that is closed whole may be smaller than the minimum: the venue lets reduce-only orders through.
         too_small = quantity < instrument.minimum_quantity or quantity * exact(bar.close) < instrument.minimum_notional
         if too_small and not (reducing and target_lots == 0):
             return _NO_ORDERS, (*verdicts, Verdict.BELOW_MINIMUM)
+        side = Side.BUY if change > 0 else Side.SELL
         stop_loss, take_profit = (None, None) if reducing else self._levels(signal, bar, side, instrument)
         order = Order(
             client_order_id=client_order_id(self._run_token, bar.symbol, bar.open_time),
@@ -224,6 +264,7 @@ class RiskLayer:
             stop_loss=stop_loss,
             take_profit=take_profit,
         )
+        self.ordered_lots[bar.symbol] = target_lots
         verdicts.append(Verdict.FOLLOWED)
         return (order,), tuple(verdicts)
 
@@ -231,28 +272,31 @@ class RiskLayer:
         self, signal: Signal, bar: Bar, side: Side, instrument: Instrument
     ) -> tuple[Decimal | None, Decimal | None]:
         """Protective levels, rounded towards the entry so that neither risks more than was asked for."""
-        stop_distance = signal.stop_distance if signal.stop_distance is not None else self.limits.stop_loss
-        target_distance = signal.target_distance if signal.target_distance is not None else self.limits.take_profit
-        stop_loss: Decimal | None = None
-        take_profit: Decimal | None = None
-        if side is Side.BUY:
-            if stop_distance:
-                stop_loss = instrument.ceil_price(exact(bar.close * (1.0 - stop_distance)))
-            if target_distance:
-                take_profit = instrument.floor_price(exact(bar.close * (1.0 + target_distance)))
-        else:
-            if stop_distance:
-                stop_loss = instrument.floor_price(exact(bar.close * (1.0 + stop_distance)))
-            if target_distance:
-                take_profit = instrument.ceil_price(exact(bar.close * (1.0 - target_distance)))
+        stop_distance = _distance(signal.stop_distance, self.limits.stop_loss)
+        target_distance = _distance(signal.target_distance, self.limits.take_profit)
+        close = exact(bar.close)
+        round_up, round_down, sign = instrument.ceil_price, instrument.floor_price, side.sign
+        if side is Side.SELL:
+            round_up, round_down = round_down, round_up
+        stop_loss = round_up(close * (1 - sign * stop_distance))
+        take_profit = round_down(close * (1 + sign * target_distance))
         return (
-            stop_loss if stop_loss is not None and stop_loss > 0 else None,
-            take_profit if take_profit is not None and take_profit > 0 else None,
+            stop_loss if stop_distance and stop_loss > 0 else None,
+            take_profit if target_distance and take_profit > 0 else None,
         )
 
-    def _note_restrictions(self) -> None:
-        state = self.state
+    def _become(self, state: RiskState) -> None:
+        """Take on a state, and keep what every bar asks for at hand."""
+        self._state = state
         self._restricted = bool(state.halted_by_operator or state.halted_by_loss or state.unavailable)
+        self._day_end = _NO_DAY if state.day is None else (state.day + 1) * DAY_MS
+        limit = self.limits.daily_loss_limit
+        self._loss_floor = state.day_open_equity * (1.0 - limit) if limit and state.day is not None else _NO_FLOOR
+
+
+def _distance(asked: float | None, default: float) -> Decimal:
+    """The distance that a strategy asks for; what cannot be one (negative, not finite) counts as not asked for."""
+    return exact(asked if asked is not None and 0.0 <= asked < math.inf else default)
 
 
 def _towards_flat(target_lots: int, held_lots: int) -> int:
@@ -272,7 +316,10 @@ def run_token(run_id: str) -> str:
 def client_order_id(token: str, symbol: str, bar_open_time: int) -> str:
     """The id of the order decided on one bar: the same after a crash, and unique, as one bar has at most one order.
 
-    Bybit allows 36 characters of ``[A-Za-z0-9_-]`` (https://bybit-exchange.github.io/docs/v5/order/create-order).
+    Bybit allows 36 characters of ``[A-Za-z0-9_-]`` (https://bybit-exchange.github.io/docs/v5/order/create-order). A
+    symbol that does not fit is cut and told apart by a hash.
     """
-    name = "".join(character for character in symbol if character.isalnum())[:16]
+    name = _UNFIT.sub("", symbol)
+    if name != symbol or len(name) > _LONGEST_NAME:
+        name = name[: _LONGEST_NAME - 8] + hashlib.sha256(symbol.encode()).hexdigest()[:8]
     return f"{token}-{name}-{bar_open_time // 1000:x}"

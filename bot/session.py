@@ -11,19 +11,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from bot.assembly import Home, account_of, build_strategy, home_named, instruments_of
-from bot.config import Config
+from bot.config import Config, stored_config
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
 from bot.market.history import history_before
 from bot.portfolio import ClosedTrade
-from strategies.bars import COLUMNS, BarSeries, Calendar, format_time
+from strategies.bars import BarSeries, Calendar, FloatArray, format_time
 from strategies.base import Strategy
 
 _VERSIONED: Final = ("recall-bot", "torch", "numpy", "faiss-cpu")
@@ -43,8 +43,15 @@ class Session:
     model_id: str
     history: dict[str, BarSeries]
 
-    def warm(self) -> None:
-        """Show the strategy its past and fill its memory from it."""
+    def warm(self, *, stored: bool = False) -> None:
+        """Show the strategy its past and fill its memory from it.
+
+        Args:
+            stored: the memory is going to be written to a journal; else it keeps no record of its changes.
+        """
+        bank = self.strategy.bank
+        if bank is not None and not stored:
+            bank.stop_recording()
         self.strategy.warm(self.history)
 
     def engine(self, run_id: str, trades: list[ClosedTrade]) -> SimulatedEngine:
@@ -78,7 +85,7 @@ def open_session(
     symbols: tuple[str, ...],
     interval: str,
     calendars: dict[str, Calendar],
-    start: int | None,
+    start: int,
     *,
     venue_instruments: Mapping[str, Instrument] | None = None,
 ) -> Session:
@@ -122,7 +129,7 @@ def reopen_session(config: Config, run: StoredRun) -> Session:
         UsageError: the candles or the model are not there any more, or the candles have changed.
     """
     record = run.record
-    settings = Config.model_validate(record.config).changed(
+    settings = stored_config(record.config, record.run_id).changed(
         {"storage": config.storage.model_dump()}, "the configuration"
     )
     home = home_named(config, record.candles)
@@ -174,15 +181,23 @@ def new_run_id(kind: RunKind) -> str:
     return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def _extended(series: BarSeries, rows: list[Mapping[str, object]]) -> BarSeries:
+def _extended(series: BarSeries, rows: list[Any]) -> BarSeries:
     if not rows:
         return series
-    columns = {
-        name: np.concatenate([getattr(series, name), np.array([row[name] for row in rows], dtype=np.float64)])
-        for name in COLUMNS
-    }
+
+    def joined(name: str) -> FloatArray:
+        return np.concatenate([getattr(series, name), np.array([row[name] for row in rows], dtype=np.float64)])
+
     times = np.array([row["open_time"] for row in rows], dtype=np.int64)
-    return replace(series, open_time=np.concatenate([series.open_time, times]), **columns)
+    return replace(
+        series,
+        open_time=np.concatenate([series.open_time, times]),
+        open=joined("open"),
+        high=joined("high"),
+        low=joined("low"),
+        close=joined("close"),
+        volume=joined("volume"),
+    )
 
 
 def _span_of(series: BarSeries) -> WarmSpan:

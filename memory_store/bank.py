@@ -142,6 +142,11 @@ class MemoryBank:
         if self._record_changes:
             self._settlements.append(Settlement(entry_id, horizon, outcome, settled_time))
 
+    def stop_recording(self) -> None:
+        """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""
+        self._record_changes = False
+        self._forget_changes()
+
     def take_changes(self) -> BankChanges:
         """What happened since the last call, for the transaction that makes it durable."""
         changes = BankChanges(tuple(self._appended), tuple(self._settlements), tuple(self._evicted))

@@ -220,8 +220,19 @@ class BarSeries:
             raise ValueError(f"a series holds one symbol; these bars mix {sorted({bar.symbol for bar in bars})}")
         if np.any(np.diff(open_time) <= 0):
             raise ValueError(f"{symbol}: bars must be in strictly increasing order of open time")
-        columns = (np.array([getattr(bar, name) for bar in bars], dtype=np.float64) for name in COLUMNS)
-        return cls(symbol, interval, calendar, open_time, *columns, first_ordinal=first_ordinal)
+        columns = {name: np.array([getattr(bar, name) for bar in bars], dtype=np.float64) for name in COLUMNS}
+        return cls(
+            symbol,
+            interval,
+            calendar,
+            open_time,
+            columns["open"],
+            columns["high"],
+            columns["low"],
+            columns["close"],
+            columns["volume"],
+            first_ordinal,
+        )
 
     @classmethod
     def empty(

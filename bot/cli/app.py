@@ -6,59 +6,95 @@ import importlib
 import os
 import sys
 import traceback
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import click
 
-from bot.cli.common import console
 from bot.errors import ExitCode, RecallError
 
-# Where each command lives: modules are loaded when asked for, so that `recall --help` answers at once.
-COMMANDS: Final = {
-    "fetch": "bot.cli.data:fetch",
-    "data": "bot.cli.data:data",
-    "train": "bot.cli.training:train",
-    "models": "bot.cli.training:models",
-    "backtest": "bot.cli.backtest:backtest",
-    "paper": "bot.cli.paper:paper",
-    "sandbox": "bot.cli.sandbox:sandbox",
-    "status": "bot.cli.runs:status",
-    "runs": "bot.cli.runs:runs",
-    "positions": "bot.cli.runs:positions",
-    "halt": "bot.cli.runs:halt",
-    "resume": "bot.cli.runs:resume",
-    "flatten": "bot.cli.runs:flatten",
-    "why": "bot.cli.runs:why",
-    "audit": "bot.cli.checks:audit",
-    "probe": "bot.cli.checks:probe",
-    "config": "bot.cli.settings:config",
+
+class Entry(NamedTuple):
+    """A command that has not been loaded."""
+
+    module: str
+    attribute: str
+    summary: str
+    """What ``recall --help`` says about it: the first sentence of the command's own help."""
+
+
+# Modules are loaded when their command is used, so that `recall --help` answers at once.
+SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
+    "Candles": {
+        "fetch": Entry("data", "fetch", "Download candles, or import them from a file at PATH."),
+        "data": Entry("data", "data", "List and check stored candles."),
+    },
+    "Models": {
+        "train": Entry("training", "train", "Train a memory transformer on stored candles and print its id."),
+        "models": Entry("training", "models", "List and show trained models."),
+    },
+    "Trading": {
+        "backtest": Entry("backtest", "backtest", "Replay stored candles through the very code that trades."),
+        "paper": Entry("paper", "paper", "Trade on paper: real or simulated candles, simulated fills."),
+        "sandbox": Entry("sandbox", "sandbox", "Run a local venue that speaks Bybit's v5 protocol."),
+    },
+    "A run": {
+        "runs": Entry("runs", "runs", "List runs, newest first."),
+        "status": Entry("runs", "status", "Show how a run stands: account, halts, last bar."),
+        "positions": Entry("runs", "positions", "Show the open positions of a run and what protects them."),
+        "why": Entry("why", "why", "Explain one DECISION: what was seen, remembered and ruled."),
+        "halt": Entry("runs", "halt", "Open nothing from now on; manage what is open."),
+        "resume": Entry("runs", "resume", "Trade again: take away every halt."),
+        "flatten": Entry("runs", "flatten", "Close every position at the next bar and halt."),
+    },
+    "Proofs": {
+        "audit": Entry("checks", "audit", "Replay RUN from its journal and report every field that differs."),
+        "probe": Entry("checks", "probe", "Look for lookahead: change the future and see that the past stays."),
+    },
+    "Configuration": {
+        "config": Entry("settings", "config", "Check and show the configuration."),
+    },
 }
+COMMANDS: Final = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
 
 class LazyGroup(click.Group):
     """A group that imports a command only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of a user's way: get data, train, test, trade, look after it."""
+        """Names in the order of a user's way: get candles, train, test, trade, look after it."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name."""
-        if cmd_name not in COMMANDS:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = getattr(importlib.import_module(f"bot.cli.{entry.module}"), entry.attribute)
         assert isinstance(command, click.Command)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands by section, without loading any."""
+        widest = max(len(name) for name in COMMANDS)
+        for section, entries in SECTIONS.items():
+            with formatter.section(section):
+                rows = [(name.ljust(widest), entry.summary) for name, entry in entries.items()]
+                formatter.write_dl(rows)
 
-@click.group(
-    cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Examples: 'recall paper' trades on a simulated venue at once; "
-    "'recall fetch --symbols BTCUSDT --interval 60' gets real candles; "
-    "'recall COMMAND --help' shows the options of a command.",
-)
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the first steps."""
+        steps = (
+            ("recall paper", "trade on a simulated venue at once"),
+            ("recall fetch --symbols BTCUSDT --interval 60", "get real candles"),
+            ("recall backtest --strategy sma_cross", "replay them"),
+            ("recall COMMAND --help", "the options of a command, with examples"),
+        )
+        with formatter.section("First steps"):
+            formatter.write_dl(steps, col_max=50)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="recall-bot", prog_name="recall")
 def recall() -> None:
     """Recall: a trading bot for Bybit that remembers."""
@@ -73,38 +109,53 @@ def run(arguments: list[str]) -> int:
     """Run one command; returns its exit code. Never shows a traceback unless ``RECALL_DEBUG`` is set."""
     try:
         result = recall.main(args=arguments, prog_name="recall", standalone_mode=False)
-    except click.exceptions.Abort:
-        return ExitCode.INTERRUPTED
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _say("interrupted", ExitCode.INTERRUPTED, label="stopped:")
     except click.ClickException as problem:
-        problem.show()
-        return ExitCode.USAGE
+        return _say(_usage_sentence(problem), ExitCode.USAGE)
     except RecallError as problem:
         return _say(str(problem), problem.exit_code)
-    except ValueError as problem:
-        # The floors below the bot speak in ValueErrors of one sentence.
-        return _say(str(problem), ExitCode.USAGE)
     except BrokenPipeError:
+        # Whoever read the output has seen enough; Python must not complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
     except OSError as problem:
         where = f" {problem.filename}" if problem.filename else ""
-        return _say(
-            f"the system refused{where}: {problem.strerror or problem}; check the path, its rights and the disk",
-            ExitCode.USAGE,
-        )
+        reason = problem.strerror or problem
+        return _say(f"the system refused{where}: {reason}; check the path, its rights and the disk", ExitCode.USAGE)
     except Exception as problem:
-        return _say(
-            f"an internal error happened: {type(problem).__name__}: {problem}; set RECALL_DEBUG=1 to see where, and "
-            "please report it",
-            ExitCode.INTERNAL,
-        )
+        return _say_unexpected(problem)
     return result if isinstance(result, int) else ExitCode.DONE
 
 
-def _say(message: str, code: int) -> int:
+def _usage_sentence(problem: click.ClickException) -> str:
+    """Click's complaint, and where the help is."""
+    context = getattr(problem, "ctx", None)
+    command = "recall" if context is None else context.command_path
+    return f"{problem.format_message().rstrip('.')}; see {command} --help"
+
+
+def _say_unexpected(problem: Exception) -> int:
+    # Imported here because they load numpy, and `recall --help` does without.
+    from memory_store import MemoryBankError
+    from strategies.errors import StrategyError
+
+    if isinstance(problem, MemoryBankError | StrategyError):
+        # The floors below the bot know no exit codes: their own errors are sentences about settings and data.
+        return _say(str(problem), ExitCode.USAGE)
+    return _say(
+        f"an internal error happened: {type(problem).__name__}: {problem}; set RECALL_DEBUG=1 to see where, and please "
+        "report it",
+        ExitCode.INTERNAL,
+    )
+
+
+def _say(message: str, code: int, *, label: str = "error:") -> int:
+    # Imported here because rich takes longer to load than the help takes to show.
+    from bot.cli.terminal import console
+
     if os.environ.get("RECALL_DEBUG"):
         traceback.print_exc()
-    console.print("error:", style="bold red", end=" ")
+    console.print(label, style="bold red", end=" ")
     console.print(message, soft_wrap=True, markup=False, emoji=False)
     return code

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from backtest.metrics import Metrics, performance
 from backtest.replay import ReplayResult, replay
-from backtest.report import plot_equity, print_summary
+from backtest.report import plot_equity, print_summary, span_title
 from bot.assembly import home_of
 from bot.cli.common import (
     Context,
     chosen_market,
     chosen_span,
-    console,
     market_options,
-    output,
-    progress_bar,
     span_options,
     standard_options,
     stored_calendars,
     strategy_options,
     with_choices,
 )
+from bot.cli.help import ExampleCommand
+from bot.cli.terminal import console, output, progress_bar
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
 from bot.journal import Journal, RunKind
@@ -32,10 +31,17 @@ from bot.portfolio import ClosedTrade
 from bot.session import Session, earliest_start, new_run_id, open_session
 from strategies.bars import BarSeries, Calendar
 
+_HASHES: Final = ("decisions_sha256", "trades_sha256")
+"""A person compares their beginnings; --json has them whole."""
+
 
 @click.command(
-    epilog="Examples: recall backtest --symbols BTCUSDT --interval 60 --start 2024-01-01 --end 2026-01-01; "
-    "recall backtest --strategy sma_cross --set strategy.parameters.fast=10 --json"
+    cls=ExampleCommand,
+    examples=(
+        "recall backtest --symbols BTCUSDT --interval 60 --start 2024-01-01 --end 2026-01-01",
+        "recall backtest --strategy sma_cross --set strategy.parameters.fast=10 --json",
+        "recall backtest --strategy my_package.my_module:MyStrategy",
+    ),
 )
 @market_options
 @span_options
@@ -65,13 +71,13 @@ def backtest(
     first, last = chosen_span(start, end)
     home = home_of(config)
     calendars = stored_calendars(home.candles, names, code)
-    journal = Journal(config.journal_url, durable=False)
-    run_id = new_run_id(RunKind.REPLAY)
-    console.print(f"run [bold]{run_id}[/]")
     if first is None:
         first = earliest_start(config, home, names, code)
     upcoming = _upcoming(home.candles, names, code, first, last)
     session = open_session(config, home, names, code, calendars, first)
+    journal = Journal(config.journal_url, durable=False)
+    run_id = new_run_id(RunKind.REPLAY)
+    console.print(f"run [bold]{run_id}[/]")
     result, session_engine = _run(session, run_id, upcoming, keep_decisions=keep_decisions)
     portfolio = session_engine.portfolio
     metrics = performance(
@@ -85,11 +91,18 @@ def backtest(
         turnover=float(portfolio.turnover),
     )
     document = _document(run_id, session, result, metrics)
-    title = f"{session.config.strategy.name} on {', '.join(names)}, interval {code}"
-    if plot:
+    title = span_title(config.strategy.name, names, code, result.close_times)
+    if plot and len(result.equity) > 1:
         path = config.reports_dir / f"{run_id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        plot_equity(path, result.close_times, result.equity, result.trades, title)
+        plot_equity(
+            path,
+            result.close_times,
+            result.equity,
+            result.trades,
+            title,
+            initial_cash=config.account.initial_cash,
+        )
         document["plot"] = str(path)
     journal.write_replay(
         session.record(run_id, RunKind.REPLAY),
@@ -103,7 +116,7 @@ def backtest(
     if context.as_json:
         context.answer(document)
     else:
-        print_summary(output, title, document)
+        print_summary(output, title, document | {name: document[name][:16] for name in _HASHES})
 
 
 def _upcoming(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from rich.table import Table
+from rich.markup import escape
 
 from backtest.audit import audit_run
 from backtest.probe import probe_strategy
@@ -12,23 +12,23 @@ from bot.cli.common import (
     Context,
     chosen_market,
     chosen_span,
-    console,
     market_options,
-    output,
-    progress_bar,
     span_options,
     standard_options,
     stored_calendars,
     strategy_options,
     with_choices,
 )
+from bot.cli.help import ExampleCommand
 from bot.cli.runs import open_journal
-from bot.errors import CheckFailed
+from bot.cli.terminal import console, listing, output, progress_bar
+from bot.errors import CheckFailed, UsageError
+from bot.journal import RunKind
 from bot.portfolio import ClosedTrade
 from bot.session import reopen_session
 
 
-@click.command(epilog="Example: recall audit paper-20260131-120000-1f3a")
+@click.command(cls=ExampleCommand, examples=("recall audit", "recall audit RUN --json"))
 @click.argument("run", default="latest")
 @standard_options
 def audit(context: Context, run: str) -> None:
@@ -38,6 +38,8 @@ def audit(context: Context, run: str) -> None:
     """
     journal = open_journal(context)
     stored = journal.find_run(run)
+    if stored.record.kind is RunKind.REPLAY:
+        raise UsageError(f"run {stored.record.run_id} is a replay itself; audit a paper run, see recall runs")
     session = reopen_session(context.config, stored)
     trades: list[ClosedTrade] = []
     with console.status("replaying the run from its journal ..."):
@@ -49,8 +51,9 @@ def audit(context: Context, run: str) -> None:
     else:
         for difference in report.differences:
             output.print(
-                f"[red]{difference.where}[/]: [bold]{difference.field}[/] was {difference.recorded}, "
-                f"replay gives {difference.replayed}"
+                f"[red]{difference.where}[/]: [bold]{difference.field}[/] was {escape(str(difference.recorded))}, "
+                f"replay gives {escape(str(difference.replayed))}",
+                soft_wrap=True,
             )
         more = report.differing - len(report.differences)
         if more:
@@ -64,13 +67,29 @@ def audit(context: Context, run: str) -> None:
         raise CheckFailed(f"run {report.run_id} does not replay the same: {report.differing} fields differ")
 
 
-@click.command(epilog="Example: recall probe --symbols BTCUSDT --interval 60 --strategy sma_cross --cuts 20")
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "recall probe --symbols BTCUSDT --interval 60 --strategy sma_cross --cuts 20",
+        "recall probe --strategy my_package.my_module:MyStrategy",
+    ),
+)
 @market_options
 @span_options
 @strategy_options
-@click.option("--cuts", default=8, show_default=True, help="How many random points to cut at.")
-@click.option("--seed", default=7, show_default=True, help="Seed of the cuts and of the changed future.")
-@click.option("--bars", "at_most", default=4000, show_default=True, help="Bars to probe at most.")
+@click.option(
+    "--cuts", default=8, show_default=True, type=click.IntRange(min=1), help="How many random points to cut at."
+)
+@click.option(
+    "--seed",
+    default=7,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seed of the cuts and of the changed future.",
+)
+@click.option(
+    "--bars", "at_most", default=4000, show_default=True, type=click.IntRange(min=4), help="Bars to probe at most."
+)
 @standard_options
 def probe(
     context: Context,
@@ -85,7 +104,7 @@ def probe(
     seed: int,
     at_most: int,
 ) -> None:
-    """Look for lookahead: change everything after random points and see that nothing before them changes.
+    """Look for lookahead: change the future and see that the past stays.
 
     Features, memory entries, signals and orders up to each cut must stay the same to the last bit. Exit code 1 if not.
     """
@@ -101,7 +120,8 @@ def probe(
     if context.as_json:
         context.answer(report.to_json())
     else:
-        table = Table("cut at", "bars before", "bars after", "changed", "first change", box=None, header_style="bold")
+        counts = ("bars before", "bars after", "changed")
+        table = listing("cut at", *counts, "first change", right=counts)
         for cut in report.cuts:
             table.add_row(cut.at, str(cut.bars_before), str(cut.bars_after), str(cut.changed), cut.first_change or "-")
         output.print(table)

@@ -1,31 +1,29 @@
-"""What all commands share: options, the console, progress bars, and times on the command line."""
+"""What commands share: options, the configuration of one call, and times on the command line."""
 
 from __future__ import annotations
 
 import functools
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bot.config import Config, load_config
+from bot.config import Config, Layers, read_layers
 from bot.errors import UsageError
-from bot.market.candles import CandleStore
 from strategies.bars import Calendar, parse_interval, parse_time
+
+if TYPE_CHECKING:
+    from bot.assembly import Home
+    from bot.market.candles import CandleStore
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-console = Console(stderr=True, highlight=False)
-"""Talk to people: on standard error, so that standard output stays for results."""
-output = Console(highlight=False)
-"""Results for people."""
+REAL_MARKET: Final = "real"
+"""What listings call the home without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +32,12 @@ class Context:
 
     config: Config
     as_json: bool
+    layers: Layers
+    """Where the values of the configuration come from."""
 
-    def answer(self, document: dict[str, Any] | list[Any]) -> None:
-        """Print the one JSON document of a ``--json`` call."""
-        click.echo(json.dumps(document, indent=2, default=str))
+    def answer(self, document: Any) -> None:
+        """Print the one JSON document of a ``--json`` call; what is not a finite number becomes null."""
+        click.echo(json.dumps(_finite(document), indent=2, default=str, allow_nan=False))
 
 
 def standard_options(command: Command) -> Command:
@@ -48,7 +48,8 @@ def standard_options(command: Command) -> Command:
     @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
     @functools.wraps(command)
     def wrapped(config_file: Path | None, overrides: tuple[str, ...], as_json: bool, **rest: Any) -> Any:
-        return command(Context(load_config(config_file, overrides=overrides), as_json), **rest)
+        layers = read_layers(config_file, overrides=overrides)
+        return command(Context(layers.config(), as_json, layers), **rest)
 
     return wrapped  # type: ignore[return-value]
 
@@ -137,6 +138,16 @@ def chosen_span(start: str | None, end: str | None) -> tuple[int | None, int | N
     return first, last
 
 
+def existing_homes(config: Config) -> list[Home]:
+    """The real market's folders, and those of the testnet and of the sandboxes that were used."""
+    from bot.assembly import home_named
+
+    root = config.storage.data_dir
+    sandboxes = sorted(path for path in (root / "sandbox").glob("*") if path.is_dir())
+    others = [path for path in (root / "testnet", *sandboxes) if path.is_dir()]
+    return [home_named(config, ""), *(home_named(config, path.relative_to(root).as_posix()) for path in others)]
+
+
 def stored_calendars(store: CandleStore, symbols: tuple[str, ...], interval: str) -> dict[str, Calendar]:
     """The calendar of each stored symbol.
 
@@ -155,21 +166,9 @@ def stored_calendars(store: CandleStore, symbols: tuple[str, ...], interval: str
     return found
 
 
-@contextmanager
-def progress_bar(label: str, total: float | None, *, unit: str = "bars") -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error; yields ``update(done, total=None, note="")``. Nothing is drawn off a terminal."""
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(label, total=total, note="")
-
-        def update(done: float, total: float | None = None, note: str = "") -> None:
-            progress.update(task, completed=done, note=note, **({} if total is None else {"total": total}))
-
-        yield update
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(below) for key, below in value.items()}
+    return [_finite(below) for below in value] if isinstance(value, list | tuple) else value

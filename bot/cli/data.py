@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from bot.assembly import home_of
 from bot.cli.common import (
+    REAL_MARKET,
     Context,
     chosen_market,
     chosen_span,
-    console,
+    existing_homes,
     market_options,
-    output,
-    progress_bar,
     span_options,
     standard_options,
     stored_calendars,
 )
+from bot.cli.help import ExampleCommand, ExampleGroup
+from bot.cli.terminal import console, listing, output, progress_bar
 from bot.config import Config
 from bot.errors import CheckFailed, UsageError
 from bot.market.bybit_rest import BybitRest
@@ -37,9 +37,12 @@ _YEARS_OF_STOCKS = "1990-01-01"
 
 
 @click.command(
-    epilog="Examples: recall fetch --symbols BTCUSDT,ETHUSDT --interval 60 --start 2021-01-01; "
-    "recall fetch --source yfinance --symbols AAPL --interval D; "
-    "recall fetch --source file candles.parquet --symbol BTCUSDT --interval 60"
+    cls=ExampleCommand,
+    examples=(
+        "recall fetch --symbols BTCUSDT,ETHUSDT --interval 60 --start 2021-01-01",
+        "recall fetch --symbols BTCUSDT,AAPL --interval D",
+        "recall fetch --source file candles.parquet --symbol BTCUSDT --interval 60",
+    ),
 )
 @click.option(
     "--source", type=click.Choice(["auto", "bybit", "yfinance", "file"]), default="auto", show_default=True,
@@ -67,9 +70,10 @@ def fetch(
     prepend: bool,
     repairs: bool,
 ) -> None:
-    """Download candles, or import them from a Parquet or CSV file at PATH, into the candle store.
+    """Download candles, or import them from a file at PATH.
 
-    Only what is missing is fetched; an interrupted download goes on where it stopped.
+    PATH is a Parquet or CSV file with columns open, high, low, close, volume and one of times. Only what is missing is
+    fetched; an interrupted download goes on where it stopped.
     """
     config = context.config
     names, code = chosen_market(config, symbols, interval)
@@ -93,18 +97,18 @@ def fetch(
         )
 
 
-@click.group()
+@click.group(cls=ExampleGroup, examples=("recall data list", "recall data check --symbols BTCUSDT"))
 def data() -> None:
-    """Look at stored candles."""
+    """List and check stored candles."""
 
 
-@data.command("list", epilog="Example: recall data list --json")
+@data.command("list", cls=ExampleCommand, examples=("recall data list", "recall data list --json"))
 @standard_options
 def list_data(context: Context) -> None:
-    """List what the candle store holds."""
-    found = home_of(context.config).candles.list()
-    rows = [
+    """List stored candles of the real market, and those that sandboxes and the testnet left."""
+    rows: list[dict[str, Any]] = [
         {
+            "market": home.name or REAL_MARKET,
             "symbol": each.symbol,
             "interval": each.interval,
             "bars": each.bars,
@@ -114,7 +118,8 @@ def list_data(context: Context) -> None:
             "source": each.source,
             "bytes": each.bytes,
         }
-        for each in found
+        for home in existing_homes(context.config)
+        for each in home.candles.list()
     ]
     if context.as_json:
         context.answer(rows)
@@ -122,15 +127,15 @@ def list_data(context: Context) -> None:
     if not rows:
         output.print("The candle store is empty: get some with recall fetch.")
         return
-    table = Table("symbol", "interval", "bars", "span", "calendar", "source", "size", box=None, header_style="bold")
+    table = listing("symbol", "interval", "bars", "from", "to", "calendar", "market", right=("interval", "bars"))
     for row in rows:
-        span = _span_text(row["first_open"], row["last_open"])
-        cells = [row["symbol"], row["interval"], f"{row['bars']:,}", span, row["calendar"], row["source"]]
-        table.add_row(*cells, f"{row['bytes'] / 1024:,.0f} KB")
+        first, last = (format_time(row[name])[:10] for name in ("first_open", "last_open"))
+        cells = [row["symbol"], row["interval"], f"{row['bars']:,}", first, last, row["calendar"], row["market"]]
+        table.add_row(*cells)
     output.print(table)
 
 
-@data.command(epilog="Example: recall data check --symbols BTCUSDT --interval 60")
+@data.command(cls=ExampleCommand, examples=("recall data check", "recall data check --symbols BTCUSDT --interval 60"))
 @market_options
 @standard_options
 def check(context: Context, symbols: str | None, interval: str | None) -> None:
@@ -173,8 +178,8 @@ def _download(
     history: HistorySource
     rest: BybitRest | None = None
     if source == "bybit":
-        environment = "testnet" if config.venue.name == "testnet" else "mainnet"
-        rest = BybitRest(None, environment, timeout_s=config.venue.rest_timeout)
+        on_testnet = config.venue.name == "testnet"
+        rest = BybitRest(None, "testnet" if on_testnet else "mainnet", timeout_s=config.venue.rest_timeout)
         history = BybitHistory(rest.klines_page)
         begin = first if first is not None else parse_time(_BYBIT_BEGAN)
     else:
@@ -187,6 +192,8 @@ def _download(
     finally:
         if rest is not None:
             rest.close()
+    if result.starts_late:
+        console.print(f"{symbol}: what lies before the first stored bar was not fetched; add --prepend to get it too")
     return _result_json(store, symbol, code, result.added)
 
 

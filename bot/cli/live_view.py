@@ -1,41 +1,41 @@
-"""What a person sees of a running bot: one status line, and a summary at the end."""
+"""What a person sees of a running bot: fills as they happen, one status line, and a summary at the end."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.status import Status
-from rich.table import Table
+from rich.text import Text
 
+from bot.cli.terminal import facts
 from bot.engine import Step
-from bot.orders import Decision
+from bot.orders import Decision, Execution, Side
 from bot.paper import PaperRun
 from bot.portfolio import Portfolio
-from bot.session import Session
 from strategies.bars import format_time
 
-_LINES_WITHOUT_TERMINAL = 500
+_LINES_WITHOUT_TERMINAL: Final = 500
+_MOST_HOLDINGS: Final = 3
 
 
 class LiveView:
     """A status line on a terminal; elsewhere a line for every fill and now and then one for the state."""
 
-    def __init__(self, console: Console, session: Session, run: PaperRun, *, quiet: bool) -> None:
+    def __init__(self, console: Console, run: PaperRun, *, quiet: bool) -> None:
         self._console = console
-        self._session = session
         self._run = run
         self._quiet = quiet
         self._status: Status | None = None
         self._bars = 0
 
     def __enter__(self) -> Self:
-        if not self._quiet and self._console.is_terminal:
-            self._status = self._console.status("waiting for the first closed bar ...", spinner="dots")
-            self._status.start()
-        elif not self._quiet:
-            self._console.print("waiting for the first closed bar ...")
+        if not self._quiet:
+            self._console.print("Waiting for the first closed bar. Ctrl-C stops cleanly.")
+            if self._console.is_terminal:
+                self._status = self._console.status("", spinner="dots")
+                self._status.start()
         return self
 
     def __exit__(
@@ -50,53 +50,75 @@ class LiveView:
         if self._quiet:
             return
         for fill in step.executions:
-            self._console.print(
-                f"{format_time(fill.time)}  {fill.side.upper():4} {fill.quantity} {fill.symbol} at {fill.price}  "
-                f"fee {fill.fee:.4f}  [dim]{fill.kind}[/]"
-            )
-        line = self._line(step)
+            self._console.print(_fill_line(fill))
         if self._status is not None:
-            self._status.update(line)
+            self._status.update(self._line(step))
         elif self._bars == len(step.decisions) or self._bars % _LINES_WITHOUT_TERMINAL < len(step.decisions):
-            self._console.print(line)
+            self._console.print(self._line(step), soft_wrap=True)
 
-    def _line(self, step: Step) -> str:
+    def _line(self, step: Step) -> Text:
+        """What matters most comes first: a narrow terminal cuts the end."""
         portfolio = self._run.engine.portfolio
         change = portfolio.equity / float(portfolio.initial_cash) - 1.0
-        held = [f"{symbol} {p.quantity:+}" for symbol, p in portfolio.positions.items() if p.quantity]
         decision = step.decisions[-1]
-        return (
-            f"[bold]{format_time(decision.close_time)}[/]  bar {self._bars:,}  equity {portfolio.equity:,.2f} ({change:+.2%})"
-            f"  {', '.join(held) or 'flat'}  {_wanted(decision)}  [dim]Ctrl-C stops[/]"
+        return Text.assemble(
+            (format_time(decision.close_time), "bold"),
+            f"  bar {self._bars:,}  {portfolio.equity:,.2f} ",
+            (f"({change:+.2%})", _colour(change)),
+            f"  {_holdings(portfolio)}  {_wish(decision)}",
+            no_wrap=True,
+            overflow="ellipsis",
         )
 
 
-def _wanted(decision: Decision) -> str:
+def _fill_line(fill: Execution) -> Text:
+    return Text.assemble(
+        f"{format_time(fill.time)}  ",
+        (f"{fill.side.upper():4}", "green" if fill.side is Side.BUY else "red"),
+        f" {fill.quantity} {fill.symbol} at {fill.price}, fee {fill.fee:.2f}",
+        (f"  {fill.kind.replace('_', ' ')}", "dim"),
+    )
+
+
+def _holdings(portfolio: Portfolio) -> str:
+    held = [f"{symbol} {p.quantity:+}" for symbol, p in portfolio.positions.items() if p.quantity]
+    more = f" and {len(held) - _MOST_HOLDINGS} more" if len(held) > _MOST_HOLDINGS else ""
+    return ", ".join(held[:_MOST_HOLDINGS]) + more if held else "flat"
+
+
+def _wish(decision: Decision) -> str:
     signal = decision.signal
-    target = "unknown" if signal.target_exposure is None else f"{signal.target_exposure:+.2f}"
-    remembered = ""
+    text = "wants ?" if signal.target_exposure is None else f"wants {signal.target_exposure:+.2f}"
     if signal.explanation is not None and signal.explanation.neighbours:
         best = max(signal.explanation.neighbours, key=lambda neighbour: neighbour.weight)
-        remembered = f", like {format_time(best.bar_open_time)[:10]} ({best.similarity:.2f}, then {best.outcome:+.1%})"
-    return f"target {target}{remembered}"
+        text += f"  like {format_time(best.bar_open_time)[:10]} (then {best.outcome:+.1%})"
+    return text
+
+
+def _colour(change: float) -> str:
+    return "green" if change > 0.0 else "red" if change < 0.0 else ""
 
 
 def print_farewell(console: Console, document: dict[str, Any], portfolio: Portfolio) -> None:
     """The summary at the end of a session."""
-    table = Table(title=f"run {document['run_id']}", show_header=False, box=None, title_justify="left")
-    table.add_column(style="bold")
-    table.add_row("bars decided", f"{document['bars']:,} now, {document['decisions']:,} decisions in the whole run")
-    table.add_row("equity", f"{document['equity']:,.2f} ({document['total_return']:+.2%})")
+    table = facts()
+    table.add_row("run", document["run_id"])
+    table.add_row("bars", f"{document['bars']:,} in this session, {document['decisions']:,} decisions in the whole run")
+    change = document["total_return"]
+    table.add_row("equity", Text.assemble(f"{document['equity']:,.2f} ", (f"({change:+.2%})", _colour(change))))
     table.add_row("closed trades", f"{document['trades']:,}")
     table.add_row("fees paid", f"{document['fees_paid']:,.2f}")
     held = [
-        f"{symbol} {p.quantity:+} at {p.entry_price:.2f}" for symbol, p in portfolio.positions.items() if p.quantity
+        f"{symbol} {p.quantity:+} at {float(p.entry_price):,.8g}"
+        for symbol, p in portfolio.positions.items()
+        if p.quantity
     ]
     table.add_row("open positions", ", ".join(held) or "none")
+    console.print()
     console.print(table)
+    console.print()
     if document["finished"]:
-        console.print("The venue has no more bars: the run is finished.")
+        console.print("The venue has no more bars, so the run is finished.")
     else:
-        console.print(
-            "The same command goes on with this run. Look at it with recall status, recall why, recall audit."
-        )
+        console.print("The same command goes on with this run.")
+    console.print("Look at it with recall status, positions, why last; prove it with recall audit.")

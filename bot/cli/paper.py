@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
+import functools
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import click
 
 from backtest.sandbox.venue import SandboxVenue
-from bot.assembly import Home, home_of, needs_model
+from bot.assembly import LATEST, Home, home_of, needs_model
 from bot.cli.common import (
     Context,
     chosen_market,
     chosen_span,
-    console,
     market_options,
-    output,
-    progress_bar,
     span_options,
     standard_options,
+    stored_calendars,
     strategy_options,
     with_choices,
 )
+from bot.cli.help import ExampleCommand
+from bot.cli.instance import single_instance
 from bot.cli.live_view import LiveView, print_farewell
+from bot.cli.terminal import console, output, progress_bar
 from bot.cli.training import train_first_model
 from bot.cli.venues import (
     Advance,
@@ -37,6 +37,7 @@ from bot.cli.venues import (
     history_start,
     lock_step,
     make_sandbox,
+    plays_store,
     sandbox_clock,
     stored_start,
     synthetic_start,
@@ -51,16 +52,20 @@ from bot.market.history import BybitHistory, fetch_history
 from bot.paper import PaperRun, Progress, run_paper
 from bot.portfolio import ClosedTrade
 from bot.session import Session, new_run_id, open_session, reopen_session, warm_again
-from strategies.bars import Calendar
+from strategies.bars import Calendar, format_time
 
 # What decides must be the same for a run to be taken up again; where data lies and how it is shown may change.
 _DECIDING = ("market", "strategy", "memory", "signal", "risk", "costs", "account", "instruments")
 
 
 @click.command(
-    epilog="Examples: recall paper (embedded sandbox, synthetic market); "
-    "recall paper --venue bybit --symbols BTCUSDT --interval 1; "
-    "recall paper --venue sandbox --set sandbox.source=store --start 2024-01-01 --end 2026-01-01"
+    cls=ExampleCommand,
+    examples=(
+        "recall paper",
+        "recall paper --venue bybit --symbols BTCUSDT,ETHUSDT --interval 1",
+        "recall paper --set sandbox.source=store --interval 60 --start 2024-01-01 --end 2026-01-01",
+        "recall paper --strategy sma_cross --max-bars 500 --new",
+    ),
 )
 @market_options
 @span_options
@@ -81,11 +86,12 @@ def paper(
     venue: str | None,
     max_bars: int | None,
     fresh: bool,
-) -> int:
-    """Trade on paper: real or simulated candles, simulated fills, everything journalled.
+) -> None:
+    """Trade on paper: real or simulated candles, simulated fills.
 
-    After a stop or a crash the same command goes on with the same run: account, positions, memory and halts. No key is
-    needed. --start and --end choose what a sandbox plays.
+    Everything is journalled: after a stop or a crash the same command goes on with the same run, its account, positions,
+    memory and halts. No key is needed. Ctrl-C stops after the step in hand. --start and --end choose what the embedded
+    sandbox plays.
     """
     config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
     names, code = chosen_market(config, symbols, interval)
@@ -97,20 +103,17 @@ def paper(
     if span != (None, None) and (config.venue.name != "sandbox" or config.venue.sandbox_url):
         raise UsageError("--start and --end choose what the embedded sandbox plays; leave them out for another venue")
     configure_logs(config, to=console)
-    with _single_instance(config.storage.data_dir):
-        return asyncio.run(_trade(context, config, span, max_bars, fresh))
+    with single_instance(config.storage.data_dir):
+        asyncio.run(_trade(context, config, span, max_bars, fresh))
 
 
 async def _trade(
     context: Context, config: Config, span: tuple[int | None, int | None], max_bars: int | None, fresh: bool
-) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+) -> None:
     journal = Journal(config.journal_url, durable=True)
-    earlier = None if fresh else _resumable(journal, config)
     names, code = config.market.symbols, config.market.interval
     home = home_of(config, venue=config.venue.name)
+    earlier = None if fresh else _resumable(journal, config, home)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(journal.close)
         sandbox = None
@@ -125,19 +128,27 @@ async def _trade(
         last_seen = _last_seen(run, session)
         stream = await stack.enter_async_context(KlineStream(connection.stream_url, names, code))
         limits = FeedLimits(straggler_s=config.venue.straggler_deadline)
-        feed = MarketFeed(stream, connection.rest, names, code, last_seen, limits=limits)
+        feed = MarketFeed(stream, connection.rest, names, code, last_seen, calendars=session.calendars, limits=limits)
         events = await stack.enter_async_context(contextlib.aclosing(feed.events()))
-        view = stack.enter_context(LiveView(console, session, run, quiet=context.as_json))
+        view = stack.enter_context(LiveView(console, run, quiet=context.as_json))
         progress = await run_paper(
             run,
             events,
             thread,
-            stop=stop,
+            stop=_stop_on_signals(),
             max_bars=max_bars,
             advance=_advance(config, sandbox, feed),
             on_step=view.show,
         )
-    return _farewell(context, config, run, session, progress, interrupted=stop.is_set())
+    _farewell(context, config, run, session, progress)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """From now on Ctrl-C and SIGTERM mean: stop after the step in hand. Before, nothing is lost by stopping at once."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def _prepare(
@@ -166,16 +177,29 @@ async def _prepare(
     console.print(f"run [bold]{run_id}[/]")
     now = await connection.rest.server_time()
     instruments = await connection.rest.instruments(names)
-    if config.venue.name != "sandbox" or config.sandbox.source == "synthetic" or config.venue.sandbox_url:
+    if not plays_store(config):
         await _fetch_past(config, home, connection, now)
     if needs_model(config):
-        train_first_model(config, home, names, code, now)
+        with _interruptible():
+            train_first_model(config, home, names, code, now)
     calendars = dict.fromkeys(names, Calendar.CONTINUOUS)
+    if plays_store(config):
+        calendars = stored_calendars(home.candles, names, code)
     session = open_session(config, home, names, code, calendars, now, venue_instruments=instruments)
     with console.status("warming features and memory from history ..."):
-        await loop.run_in_executor(thread, session.warm)
+        await loop.run_in_executor(thread, functools.partial(session.warm, stored=True))
     bank_id = journal.create_run(session.record(run_id, RunKind.PAPER), bank=session.strategy.bank)
     return PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=bank_id, closed_trades=trades), session
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a long piece of work at once, which asyncio would put off until the work is done."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 async def _fetch_past(config: Config, home: Home, connection: Connection, now: int) -> None:
@@ -185,9 +209,13 @@ async def _fetch_past(config: Config, home: Home, connection: Connection, now: i
     for symbol in config.market.symbols:
         begin = history_start(config, code, now, wanted)
         with progress_bar(f"fetching {symbol}", None) as update:
-            await asyncio.get_running_loop().run_in_executor(
-                None,
-                lambda s=symbol, b=begin, u=update: fetch_history(home.candles, history, s, code, b, now, progress=u),
+            fetch = functools.partial(fetch_history, home.candles, history, symbol, code, begin, now, progress=update)
+            fetched = await asyncio.get_running_loop().run_in_executor(None, fetch)
+        if fetched.starts_late and fetched.stored is not None:
+            console.print(
+                f"{symbol}: the stored candles begin at {format_time(fetched.stored.first_open)}, later than the memory "
+                "could use; recall fetch --prepend gets earlier ones, another storage.data_dir starts afresh",
+                soft_wrap=True,
             )
 
 
@@ -212,23 +240,28 @@ def _advance(config: Config, sandbox: SandboxVenue | None, feed: MarketFeed) -> 
     return until_finished
 
 
-def _resumable(journal: Journal, config: Config) -> StoredRun | None:
+def _resumable(journal: Journal, config: Config, home: Home) -> StoredRun | None:
     """The newest paper run of this market, where its settings are those of today."""
     wanted = config.masked()
     for run in journal.list_runs(kind=RunKind.PAPER, limit=20):
-        if run.status is RunStatus.FINISHED or run.record.config["venue"]["name"] != config.venue.name:
+        then = run.record.config
+        is_same_place = (
+            then["venue"]["name"] == config.venue.name
+            and then["market"] == wanted["market"]
+            and then["sandbox"]["source"] == config.sandbox.source
+            and run.record.candles == home.name
+        )
+        if run.status is RunStatus.FINISHED or not is_same_place:
             continue
-        if (
-            run.record.config["market"] != wanted["market"]
-            or run.record.config["sandbox"]["source"] != config.sandbox.source
-        ):
-            continue
-        different = [section for section in _DECIDING if run.record.config.get(section) != wanted[section]]
+        different = [section for section in _DECIDING if then.get(section) != wanted[section]]
+        if needs_model(config) and config.model.id not in (LATEST, run.record.model_id):
+            different.append("model")
         if not different:
             return run
         console.print(
-            f"run {run.record.run_id} was made with other settings ({', '.join(different)}): it stays as it is, a new run "
-            "begins"
+            f"run {run.record.run_id} was made with other settings ({', '.join(different)}): it stays as it is, and a new "
+            "run begins",
+            soft_wrap=True,
         )
         return None
     return None
@@ -256,9 +289,7 @@ def _last_seen(run: PaperRun, session: Session) -> dict[str, int | None]:
     return seen
 
 
-def _farewell(
-    context: Context, config: Config, run: PaperRun, session: Session, progress: Progress, *, interrupted: bool
-) -> int:
+def _farewell(context: Context, config: Config, run: PaperRun, session: Session, progress: Progress) -> None:
     journal = Journal(config.journal_url, durable=True)
     core, portfolio = run.engine.core, run.engine.portfolio
     document = {
@@ -281,23 +312,3 @@ def _farewell(
         context.answer(document)
     else:
         print_farewell(output, document, portfolio)
-    del interrupted
-    return 0
-
-
-@contextlib.contextmanager
-def _single_instance(data_dir: Path) -> Iterator[None]:
-    """Only one bot at a time may write into a data_dir.
-
-    Raises:
-        UsageError: another one runs.
-    """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / "paper.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"another bot is running in {data_dir}; stop it, or give this one its own with --set storage.data_dir=..."
-            ) from None
-        yield

@@ -12,26 +12,42 @@ from bot.cli.common import (
     Context,
     chosen_market,
     chosen_span,
-    console,
     market_options,
     span_options,
     standard_options,
 )
+from bot.cli.help import ExampleCommand
+from bot.cli.terminal import console
 from bot.cli.venues import make_sandbox
 from bot.config import Config
 from bot.errors import UsageError
 
 
 @click.command(
-    epilog="Examples: recall sandbox --symbols BTCUSDT --interval 1 --synthetic 7 --speed 60; "
-    "recall sandbox --symbols BTCUSDT --interval 60 --start 2024-01-01 --stepped"
+    cls=ExampleCommand,
+    examples=(
+        "recall sandbox --symbols BTCUSDT --interval 1 --synthetic 7 --speed 60",
+        "recall sandbox --symbols BTCUSDT --interval 60 --start 2024-01-01 --stepped",
+    ),
 )
 @market_options
 @span_options
-@click.option("--port", default=8788, show_default=True, help="Port on the loopback interface; 0 takes a free one.")
+@click.option(
+    "--port",
+    default=8788,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port on the loopback interface; 0 takes a free one.",
+)
 @click.option("--speed", type=float, help="Simulated seconds per second [default: 1].")
 @click.option("--stepped", is_flag=True, help="Time stands still until POST /control/step.")
-@click.option("--synthetic", "seed", type=int, help="Play a synthetic market of this seed instead of the candle store.")
+@click.option(
+    "--synthetic",
+    "seed",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Play a synthetic market of this seed instead of the candle store.",
+)
 @standard_options
 def sandbox(
     context: Context,
@@ -44,9 +60,10 @@ def sandbox(
     stepped: bool,
     seed: int | None,
 ) -> None:
-    """Run a local venue that speaks Bybit's v5 protocol, from stored or synthetic candles.
+    """Run a local venue that speaks Bybit's v5 protocol.
 
-    Point any client at it: REST at http://127.0.0.1:PORT, websocket at ws://127.0.0.1:PORT/v5/public/linear.
+    It plays the candle store, or a synthetic market. Point any client at it: REST at http://127.0.0.1:PORT, websocket
+    at ws://127.0.0.1:PORT/v5/public/linear.
     """
     if stepped and speed is not None:
         raise UsageError("--speed and --stepped exclude each other; choose one")

@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.table import Table
 
-from bot.assembly import Home, find_model, home_of
+from bot.assembly import LATEST, Home, find_model, home_of
 from bot.cli.common import (
+    REAL_MARKET,
     Context,
     chosen_market,
     chosen_span,
-    console,
+    existing_homes,
     market_options,
-    output,
-    progress_bar,
     span_options,
     standard_options,
     stored_calendars,
     with_choices,
 )
+from bot.cli.help import ExampleCommand, ExampleGroup
+from bot.cli.terminal import console, listing, output, progress_bar
 from bot.config import Config
 from bot.errors import UsageError
 from strategies.bars import BarSeries, format_time
-from strategies.memory_transformer.catalogue import list_models
+from strategies.memory_transformer.catalogue import ModelListing, list_models
 
 # A model good enough to begin with, in well under a minute.
 _FIRST_MODEL_BARS: Final = 6_000
@@ -36,7 +35,11 @@ _FIRST_MODEL_EPOCHS: Final = 2
 
 
 @click.command(
-    epilog="Example: recall train --symbols BTCUSDT --interval 60 --start 2020-03-25 --end 2024-01-01 --epochs 5"
+    cls=ExampleCommand,
+    examples=(
+        "recall train --symbols BTCUSDT --interval 60 --end 2024-01-01",
+        "recall train --symbols BTCUSDT,ETHUSDT --interval 60 --epochs 5 --memory-size 50000",
+    ),
 )
 @market_options
 @span_options
@@ -54,7 +57,7 @@ def train(
     memory_size: int | None,
     threads: int | None,
 ) -> None:
-    """Train a memory transformer on stored candles of the span and print its id.
+    """Train a memory transformer on stored candles and print its id.
 
     Only outcomes that are known before --end are learned from, so that a backtest may start at --end.
     """
@@ -77,39 +80,41 @@ def train(
     click.echo(model_id)
 
 
-@click.group()
+@click.group(cls=ExampleGroup, examples=("recall models list", "recall models show latest"))
 def models() -> None:
-    """Look at trained models."""
+    """List and show trained models."""
 
 
-@models.command("list", epilog="Example: recall models list --json")
+@models.command("list", cls=ExampleCommand, examples=("recall models list", "recall models list --json"))
 @standard_options
 def list_all(context: Context) -> None:
-    """List models, newest first."""
-    found = list(reversed(list_models(home_of(context.config).models)))
+    """List models of every market, newest first."""
+    found = [(home, each) for home in existing_homes(context.config) for each in reversed(list_models(home.models))]
     if context.as_json:
-        context.answer([_listing(each.model_id, each.path, each.description) for each in found])
+        context.answer([_listing(home, each) for home, each in found])
         return
     if not found:
         output.print("There are no models yet: run recall train.")
         return
-    table = Table("model", "symbols", "interval", "trained on", box=None, header_style="bold")
-    for each in found:
-        span = f"{format_time(each.training_span[0])} to {format_time(each.training_span[1])}"
-        table.add_row(each.model_id, ",".join(each.symbols), each.interval, span)
+    table = listing("model", "symbols", "interval", "from", "to", "market", right=("interval",))
+    for home, each in found:
+        first, last = (format_time(moment)[:10] for moment in each.training_span)
+        table.add_row(each.model_id, ", ".join(each.symbols), each.interval, first, last, home.name or REAL_MARKET)
     output.print(table)
 
 
-@models.command("show", epilog="Example: recall models show latest")
-@click.argument("model_id", default="latest")
+@models.command("show", cls=ExampleCommand, examples=("recall models show", "recall models show MODEL"))
+@click.argument("model_id", default=LATEST)
 @standard_options
 def show(context: Context, model_id: str) -> None:
-    """Show everything that a bundle says about itself, as JSON."""
-    config = context.config
-    path = find_model(home_of(config).models, model_id, config.market.interval)
-    if path is None:
-        raise UsageError(f"there is no model for interval {config.market.interval}; run recall train")
-    context.answer(next(each.description for each in list_models(path.parent) if each.path == path))
+    """Show everything that a bundle says about itself, as JSON: the newest, or that of MODEL_ID."""
+    found = [each for home in existing_homes(context.config) for each in list_models(home.models)]
+    if model_id != LATEST:
+        found = [each for each in found if each.model_id == model_id]
+    if not found:
+        wanted = "no model yet" if model_id == LATEST else f"no model {model_id!r}"
+        raise UsageError(f"there is {wanted}; see recall models list, or run recall train")
+    context.answer(max(found, key=lambda each: each.written_ns).description)
 
 
 def train_first_model(config: Config, home: Home, symbols: tuple[str, ...], interval: str, now: int) -> None:
@@ -178,7 +183,7 @@ def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: in
 
 def _show_report(report: dict[str, Any], seconds: float) -> None:
     columns = ("epoch", "training loss", "validation loss", "direction", "IC", "memory's share")
-    table = Table(*columns, box=None, header_style="bold")
+    table = listing(*columns, right=columns)
     for epoch in report["epochs"]:
         figures = (epoch["train_loss"], epoch["validation_loss"])
         accuracy, gate = epoch["direction_accuracy"], epoch["mean_gate"]
@@ -193,6 +198,11 @@ def _show_report(report: dict[str, Any], seconds: float) -> None:
     console.print(f"{report['train_bars']:,} training bars, best epoch {report['best_epoch']}, {seconds:.0f} s")
 
 
-def _listing(model_id: str, path: Path, description: dict[str, Any]) -> dict[str, Any]:
+def _listing(home: Home, found: ModelListing) -> dict[str, Any]:
     names = ("symbols", "interval", "training_span", "validation_span")
-    return {"model_id": model_id, "path": str(path), **{name: description.get(name) for name in names}}
+    return {
+        "model_id": found.model_id,
+        "market": home.name or REAL_MARKET,
+        "path": str(found.path),
+        **{name: found.description.get(name) for name in names},
+    }

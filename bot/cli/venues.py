@@ -53,6 +53,12 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
 
 
+def plays_store(config: Config) -> bool:
+    """Whether the venue is an embedded sandbox that plays the candle store."""
+    venue = config.venue
+    return venue.name == "sandbox" and not venue.sandbox_url and config.sandbox.source == "store"
+
+
 def sandbox_clock(config: Config) -> ClockSetting:
     """The configured clock: speed 0 is stepped, 1 is real time."""
     speed = config.sandbox.speed
@@ -78,6 +84,8 @@ def make_sandbox(
     if config.sandbox.source == "synthetic":
         calendars = dict.fromkeys(symbols, Calendar.CONTINUOUS)
         instruments = instruments_of(config, symbols, calendars)
+        if interval == "M":
+            raise UsageError("the synthetic market has no monthly bars; give an --interval of a week or less")
         sources: dict[str, BarSeries | BarSource] = {
             symbol: SyntheticMarket(config.sandbox.seed, symbol, interval, instrument=instruments[symbol])
             for symbol in symbols

@@ -1,27 +1,34 @@
 """The one fill model: how orders meet bars, in replay, in paper trading and in the sandbox alike.
 
-Timing: an order decided at the close of bar *t* meets bar *t + 1* first. Inside a bar the order of events is unknown, so
-the model assumes the one that is worst for the account:
+Timing: an order decided at the close of bar *t* meets bar *t + 1* first. Inside a bar the order of events is unknown but for
+the open, so the model assumes the one that is worst for the account:
 
 1. Market orders fill at the open, worsened by the slippage.
-2. Limit orders fill only when the price went *through* the limit, at the limit, as maker.
-3. The stop loss is looked at before the take profit. A stop that the open has already passed fills at the open, any
-   other at its level; both worsened by the slippage.
-4. The take profit fills only when the price went through it, and never in a bar whose limit order made the position, as
-   the price may have been there first.
+2. Limit orders fill only when the price went *through* the limit, at the limit, as maker. Those that open or add to a
+   position fill before its stop loss is looked at, those that reduce or turn it after.
+3. The stop loss is looked at before the take profit.
+4. The take profit fills only when the price went through it, and never in a bar in which a limit order filled, as the
+   price may have been there first.
+
+A stop or target that the open has already passed fills at the open, any other at its level. Both are market orders once
+triggered, as at Bybit: worsened by the slippage, and charged as taker.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
 from bot.execution.instruments import Instrument, exact
 from bot.orders import ZERO, Execution, ExecutionKind, Order, OrderType, Side
 from strategies.bars import Bar
+
+_EVERYWHERE: Final = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,7 @@ class FillModel:
         self.costs = costs
         self.instruments = instruments
         self.books = {symbol: BookSide(symbol, working=[]) for symbol in instruments}
+        self._quiet: dict[str, tuple[float, float]] = dict.fromkeys(instruments, _EVERYWHERE)
 
     def submit(self, order: Order) -> None:
         """Let an order wait for the next bar of its symbol."""
@@ -62,24 +70,32 @@ class FillModel:
         """Whether an order of this symbol still waits."""
         return bool(self.books[symbol].working)
 
-    def on_bar(self, bar: Bar) -> list[Execution]:
-        """Executions that this bar brings, in the order in which they are assumed to have happened."""
-        book = self.books[bar.symbol]
-        executions: list[Execution] = []
-        entered_by_limit = False
-        if book.working:
-            entered_by_limit = self._fill_working(book, bar, executions)
-        if book.quantity and (book.stop_loss is not None or book.take_profit is not None):
-            self._fill_protection(book, bar, executions, may_take_profit=not entered_by_limit)
-        return executions
-
     def on_bars(self, bars: Sequence[Bar]) -> list[Execution]:
         """Executions of a batch, symbol by symbol."""
         executions: list[Execution] = []
         for bar in bars:
-            book = self.books[bar.symbol]
-            if book.working or book.quantity:
+            symbol = bar.symbol
+            lowest, highest = self._quiet[symbol]
+            if bar.low <= lowest or bar.high >= highest or self.books[symbol].working:
                 executions += self.on_bar(bar)
+        return executions
+
+    def on_bar(self, bar: Bar) -> list[Execution]:
+        """Executions that this bar brings, in the order in which they are assumed to have happened."""
+        book = self.books[bar.symbol]
+        executions: list[Execution] = []
+        waiting, book.working = book.working, []
+        limits = [order for order in waiting if order.order_type is OrderType.LIMIT]
+        for order in waiting:
+            if order.order_type is OrderType.MARKET:
+                price = self._slipped(exact(bar.open), order.side, bar.symbol)
+                self._fill(book, order, price, ExecutionKind.MARKET, bar, executions)
+        if limits:
+            self._fill_limits(book, limits, bar, executions)
+        else:
+            self._fill_stop_loss(book, bar, executions)
+            self._fill_take_profit(book, bar, executions)
+        self._quiet[bar.symbol] = _quiet_range(book)
         return executions
 
     def state(self) -> tuple[BookSide, ...]:
@@ -90,21 +106,29 @@ class FillModel:
         """Go on from ``state``."""
         for book in state:
             self.books[book.symbol] = msgspec.structs.replace(book, working=list(book.working))
+            self._quiet[book.symbol] = _quiet_range(book)
 
-    def _fill_working(self, book: BookSide, bar: Bar, executions: list[Execution]) -> bool:
-        """Fill what this bar fills; returns whether a limit order touched the position."""
-        waiting, book.working = book.working, []
-        entered_by_limit = False
-        for order in waiting:
-            if order.order_type is OrderType.MARKET:
-                self._fill(book, order, self._worsened(exact(bar.open), order), ExecutionKind.MARKET, bar, executions)
-            elif _passes_through(order, bar):
-                assert order.limit_price is not None
-                self._fill(book, order, order.limit_price, ExecutionKind.LIMIT, bar, executions)
-                entered_by_limit = True
+    def _fill_limits(self, book: BookSide, limits: list[Order], bar: Bar, executions: list[Execution]) -> None:
+        """Fill the limit orders that this bar fills and look at the stop where that hurts most."""
+        reached = [order for order in limits if _passes_through(order, bar)]
+        book.working = [order for order in limits if order not in reached]
+        exits = []
+        before = len(executions)
+        for order in reached:
+            if book.quantity * order.side.sign < 0:
+                exits.append(order)
             else:
-                book.working.append(order)
-        return entered_by_limit
+                self._fill_limit(book, order, bar, executions)
+        self._fill_stop_loss(book, bar, executions)
+        for order in exits:
+            self._fill_limit(book, order, bar, executions)
+            self._fill_stop_loss(book, bar, executions)
+        if not any(execution.kind is ExecutionKind.LIMIT for execution in executions[before:]):
+            self._fill_take_profit(book, bar, executions)
+
+    def _fill_limit(self, book: BookSide, order: Order, bar: Bar, executions: list[Execution]) -> None:
+        assert order.limit_price is not None
+        self._fill(book, order, order.limit_price, ExecutionKind.LIMIT, bar, executions)
 
     def _fill(
         self,
@@ -142,21 +166,33 @@ class FillModel:
         if not book.quantity:
             book.stop_loss = book.take_profit = None
 
-    def _fill_protection(self, book: BookSide, bar: Bar, executions: list[Execution], *, may_take_profit: bool) -> None:
-        is_long = book.quantity > 0
-        opened, high, low = exact(bar.open), exact(bar.high), exact(bar.low)
-        side = Side.SELL if is_long else Side.BUY
-        instrument = self.instruments[book.symbol]
-        stop, target = book.stop_loss, book.take_profit
-        if stop is not None and (low <= stop if is_long else high >= stop):
-            level = min(opened, stop) if is_long else max(opened, stop)
-            price, kind = _slipped(level, side, self.costs.slippage, instrument), ExecutionKind.STOP_LOSS
-        elif target is not None and may_take_profit and (high > target if is_long else low < target):
-            # Bybit's take profit is a market order once triggered: it pays taker fee and slippage.
-            price, kind = _slipped(target, side, self.costs.slippage, instrument), ExecutionKind.TAKE_PROFIT
-        else:
+    def _fill_stop_loss(self, book: BookSide, bar: Bar, executions: list[Execution]) -> None:
+        stop = book.stop_loss
+        if stop is None or not book.quantity:
             return
+        opened = exact(bar.open)
+        if book.quantity > 0 and exact(bar.low) <= stop:
+            self._leave(book, min(opened, stop), ExecutionKind.STOP_LOSS, bar, executions)
+        elif book.quantity < 0 and exact(bar.high) >= stop:
+            self._leave(book, max(opened, stop), ExecutionKind.STOP_LOSS, bar, executions)
+
+    def _fill_take_profit(self, book: BookSide, bar: Bar, executions: list[Execution]) -> None:
+        target = book.take_profit
+        if target is None or not book.quantity:
+            return
+        opened = exact(bar.open)
+        if book.quantity > 0 and exact(bar.high) > target:
+            self._leave(book, max(opened, target), ExecutionKind.TAKE_PROFIT, bar, executions)
+        elif book.quantity < 0 and exact(bar.low) < target:
+            self._leave(book, min(opened, target), ExecutionKind.TAKE_PROFIT, bar, executions)
+
+    def _leave(
+        self, book: BookSide, level: Decimal, kind: ExecutionKind, bar: Bar, executions: list[Execution]
+    ) -> None:
+        """Close the whole position at a level that protects it."""
+        side = Side.SELL if book.quantity > 0 else Side.BUY
         quantity = abs(book.quantity)
+        price = self._slipped(level, side, book.symbol)
         book.protective_fills += 1
         executions.append(
             Execution(
@@ -174,15 +210,22 @@ class FillModel:
         book.quantity = ZERO
         book.stop_loss = book.take_profit = None
 
-    def _worsened(self, price: Decimal, order: Order) -> Decimal:
-        return _slipped(price, order.side, self.costs.slippage, self.instruments[order.symbol])
+    def _slipped(self, price: Decimal, side: Side, symbol: str) -> Decimal:
+        """``price`` made worse by the slippage and moved onto the tick, away from the account's favour."""
+        instrument = self.instruments[symbol]
+        if side is Side.BUY:
+            return instrument.ceil_price(price * (1 + self.costs.slippage))
+        return max(instrument.floor_price(price * (1 - self.costs.slippage)), instrument.tick_size)
 
 
-def _slipped(price: Decimal, side: Side, slippage: Decimal, instrument: Instrument) -> Decimal:
-    """``price`` made worse by the slippage and moved onto the tick, away from the account's favour."""
-    if side is Side.BUY:
-        return instrument.ceil_price(price * (1 + slippage))
-    return max(instrument.floor_price(price * (1 - slippage)), instrument.tick_size)
+def _quiet_range(book: BookSide) -> tuple[float, float]:
+    """Between these two prices no bar can touch a level of the position; the levels themselves count as touched."""
+    stop, target = book.stop_loss, book.take_profit
+    below, above = (stop, target) if book.quantity > 0 else (target, stop)
+    return (
+        -math.inf if below is None else float(below),
+        math.inf if above is None else float(above),
+    )
 
 
 def _passes_through(order: Order, bar: Bar) -> bool:

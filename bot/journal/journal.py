@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -24,6 +24,10 @@ from bot.orders import Decision, Execution, OperatorAction, OperatorCommand
 from bot.portfolio import ClosedTrade
 from memory_store import MemoryBank
 from memory_store import storage as memory_storage
+
+_Value = TypeVar("_Value")
+_CREATION_LOCK: Final = 0x5EC0
+"""Name of the lock under which the tables are created on PostgreSQL: any number of our own."""
 
 
 class Journal:
@@ -39,10 +43,12 @@ class Journal:
         Raises:
             StorageError: it cannot be opened, or was written by a newer version.
         """
-        self.url = sa.engine.make_url(url)
-        if self.url.get_backend_name() == "sqlite" and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        with _translated(self.url):
+        with _translated("of storage.database_url"):
+            self.url = sa.engine.make_url(url)
+        self._place = self.url.render_as_string()
+        with _translated(self._place):
+            if self.url.get_backend_name() == "sqlite" and self.url.database:
+                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
             self.engine = sa.create_engine(self.url)
             if self.url.get_backend_name() == "sqlite":
                 _configure_sqlite(self.engine, durable=durable)
@@ -205,21 +211,22 @@ class Journal:
         )
         with self._reading() as connection:
             rows = connection.execute(query if limit is None else query.limit(limit)).all()
-        return [(sequence, decode_decision(payload)) for sequence, payload in rows]
+        return [(sequence, _decoded(payload, Decision, f"a decision of run {run_id}")) for sequence, payload in rows]
 
     def read_events(self, run_id: str) -> list[tuple[int, SideEvent]]:
         """Operator commands and the like of a run, in order."""
         query = sa.select(schema.events).where(schema.events.c.run_id == run_id).order_by(schema.events.c.sequence)
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
-        return [(row["sequence"], msgspec.json.decode(row["payload"], type=EVENT_TYPES[row["kind"]])) for row in rows]
+        what = f"an event of run {run_id}"
+        return [(row["sequence"], _decoded(row["payload"], EVENT_TYPES[row["kind"]], what)) for row in rows]
 
     def read_trades(self, run_id: str) -> list[ClosedTrade]:
         """Closed round trips of a run, in order."""
         query = sa.select(schema.trades.c.payload).where(schema.trades.c.run_id == run_id)
         with self._reading() as connection:
             rows = connection.execute(query.order_by(schema.trades.c.number)).scalars().all()
-        return [msgspec.json.decode(payload, type=ClosedTrade) for payload in rows]
+        return [_decoded(payload, ClosedTrade, f"a trade of run {run_id}") for payload in rows]
 
     def read_equity(self, run_id: str) -> list[tuple[int, float]]:
         """Equity of a run by time."""
@@ -260,39 +267,53 @@ class Journal:
         return [(row["command_id"], OperatorCommand(OperatorAction(row["action"]), row["reason"])) for row in rows]
 
     def _create_tables(self) -> None:
-        with self.engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            memory_storage.memory_metadata.create_all(connection)
-            version = connection.execute(sa.select(schema.journal_format.c.version)).scalar()
-            if version is None:
-                connection.execute(schema.journal_format.insert().values(version=schema.SCHEMA_VERSION))
-            elif version > schema.SCHEMA_VERSION:
-                raise StorageError(
-                    f"journal {self.url.render_as_string()} has format {version}, this version knows "
-                    f"{schema.SCHEMA_VERSION}; update Recall or use another storage.data_dir"
-                )
+        with self.engine.connect() as connection:
+            version = _format_version(connection)
+        if version is None:
+            with self.engine.begin() as connection:
+                _lock_out_others(connection)
+                version = _format_version(connection)
+                if version is None:
+                    schema.metadata.create_all(connection)
+                    memory_storage.memory_metadata.create_all(connection)
+                    version = schema.SCHEMA_VERSION
+                    connection.execute(schema.journal_format.insert().values(version=version))
+        if version > schema.SCHEMA_VERSION:
+            raise StorageError(
+                f"journal {self._place} has format {version}, this version knows "
+                f"{schema.SCHEMA_VERSION}; update Recall or use another storage.data_dir"
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with _translated(self.url), self.engine.begin() as connection:
+        with _translated(self._place), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with _translated(self.url), self.engine.connect() as connection:
+        with _translated(self._place), self.engine.connect() as connection:
             yield connection
 
 
-def decode_decision(payload: str) -> Decision:
-    """A decision from its journal text.
-
-    Raises:
-        StorageError: the text is none.
-    """
+def _decoded(payload: str, kind: type[_Value], what: str) -> _Value:
     try:
-        return msgspec.json.decode(payload, type=Decision)
+        return msgspec.json.decode(payload, type=kind)
     except msgspec.MsgspecError as problem:
-        raise StorageError(f"a decision in the journal is damaged: {problem}; restore the journal") from None
+        raise StorageError(f"{what} in the journal is damaged: {problem}; restore the journal") from None
+
+
+def _format_version(connection: sa.Connection) -> int | None:
+    if not sa.inspect(connection).has_table(schema.journal_format.name):
+        return None
+    return connection.execute(sa.select(schema.journal_format.c.version)).scalar()
+
+
+def _lock_out_others(connection: sa.Connection) -> None:
+    """Let nobody else create the tables until this transaction ends."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
 
 
 def _configure_sqlite(engine: sa.Engine, *, durable: bool) -> None:
@@ -312,28 +333,31 @@ def _configure_sqlite(engine: sa.Engine, *, durable: bool) -> None:
 
 
 @contextmanager
-def _translated(url: sa.engine.URL) -> Iterator[None]:
+def _translated(url: str) -> Iterator[None]:
+    """Errors of the database as one sentence; ``url`` must not show a password."""
     try:
         yield
-    except sa.exc.DBAPIError as problem:
-        cause = str(problem.orig).strip().splitlines()[0]
-        fix = "free some space" if "full" in cause else "check storage.database_url and the disk"
+    except (sa.exc.DBAPIError, OSError) as problem:
+        cause = str(problem.orig if isinstance(problem, sa.exc.DBAPIError) else problem).strip().splitlines()[0]
+        is_full = "disk is full" in cause or "No space left" in cause
+        fix = "free some space" if is_full else "check storage.database_url, storage.data_dir and the disk"
         raise StorageError(
-            f"the journal {url.render_as_string()} could not be used: {cause}; {fix} and start again, nothing that was "
-            "acknowledged is lost"
+            f"the journal {url} could not be used: {cause}; {fix} and start again, nothing that was acknowledged is lost"
         ) from None
     except sa.exc.ArgumentError as problem:
-        raise StorageError(f"storage.database_url is not understood: {problem}") from None
+        raise StorageError(
+            f"storage.database_url is not understood: {problem}; write sqlite:///PATH or "
+            "postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        ) from None
     except ModuleNotFoundError as problem:
         raise StorageError(
-            f"the journal {url.render_as_string()} needs the package {problem.name}; "
-            "install it with pip install 'recall-bot[postgres]'"
+            f"the journal {url} needs the package {problem.name}; install it with pip install 'recall-bot[postgres]'"
         ) from None
 
 
 def _stored_run(row: Any) -> StoredRun:
     return StoredRun(
-        record=msgspec.json.decode(row["record"], type=RunRecord),
+        record=_decoded(row["record"], RunRecord, f"the record of run {row['run_id']}"),
         status=RunStatus(row["status"]),
         started_at=row["started_at"],
         ended_at=row["ended_at"],

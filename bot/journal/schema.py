@@ -12,7 +12,7 @@ metadata = sa.MetaData()
 _RUN: Final = sa.String(64)
 _DECIMAL: Final = sa.Text()  # exact decimals as text: no database's numeric type keeps them on SQLite
 _MILLISECONDS: Final = sa.BigInteger()
-_DOUBLE: Final = sa.Double()
+_DOUBLE: Final[sa.Double[float]] = sa.Double()
 
 journal_format = sa.Table("journal_format", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
@@ -86,7 +86,7 @@ orders = sa.Table(
     sa.Column("symbol", sa.String(40), nullable=False),
     sa.Column("side", sa.String(8), nullable=False),
     sa.Column("quantity", _DECIMAL, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False, comment="intended, filled or void"),
+    sa.Column("status", sa.String(16), nullable=False, comment="intended or filled"),
     sa.Column("decided_at", _MILLISECONDS, nullable=False),
     sa.Column("payload", sa.Text, nullable=False, comment="the whole order, as JSON"),
 )

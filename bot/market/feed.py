@@ -39,7 +39,9 @@ class FeedLimits:
     """How long the feed waits, in seconds of real time."""
 
     straggler_s: float = 3.0
-    """After the first bar of a batch, until REST is asked for those that lack; then as long again for its answer."""
+    """After the first bar of a batch, until REST is asked for those that lack."""
+    answer_s: float = 3.0
+    """After that, until the batch leaves without those that REST has not given."""
     retry_s: float = 5.0
     """Between attempts to repair a symbol that REST could not repair."""
     repairs: int = 3
@@ -223,7 +225,7 @@ class MarketFeed:
             if any(symbol not in self._repairs for symbol in waiting.missing):
                 alarms.append(self._deadline)
             elif self._overdue(waiting):
-                alarms.append(self._deadline + self._limits.straggler_s)
+                alarms.append(self._deadline + self._limits.answer_s)
         if self._limits.quiet_s is not None:
             alarms.append(self._heard_at + self._limits.quiet_s)
         return min(alarms, default=None)
@@ -234,7 +236,7 @@ class MarketFeed:
             if repair.task is None and repair.retry_at <= now:
                 self._ask(symbol, repair)
         waiting = self._sequencer.waiting()
-        if waiting is not None and self._deadline + self._limits.straggler_s <= now:
+        if waiting is not None and self._deadline + self._limits.answer_s <= now:
             for symbol in self._overdue(waiting):
                 self._report(symbol, "REST did not answer in time")
         if waiting is not None and self._deadline <= now:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from strategies.errors import StrategyError
 from strategies.features import FEATURE_NAMES, FEATURE_SET
+from strategies.memory_transformer.catalogue import DESCRIPTION_FILE
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Floats
 from strategies.memory_transformer.model import MemoryTransformer
@@ -32,7 +33,6 @@ from strategies.scaling import Scaler
 
 FORMAT: Final = 1
 WEIGHTS_FILE: Final = "weights.safetensors"
-DESCRIPTION_FILE: Final = "bundle.json"
 
 
 class BundleError(StrategyError):
@@ -176,8 +176,9 @@ def _own_version() -> str:
 
 def _read_description(path: Path) -> dict[str, Any]:
     """``bundle.json`` of a format that this program knows, checked against its own id."""
+    text = _read(path, DESCRIPTION_FILE)
     try:
-        content = json.loads(_read(path, DESCRIPTION_FILE))
+        content = json.loads(text)
     except ValueError:
         raise BundleError(f"model {path}: {DESCRIPTION_FILE} is not JSON; train it again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

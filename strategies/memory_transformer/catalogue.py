@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from strategies.memory_transformer.bundle import DESCRIPTION_FILE
+DESCRIPTION_FILE: Final = "bundle.json"
+"""All of a bundle but its weights; named here, so that a listing does not load torch."""
 
 
 @dataclass(frozen=True, slots=True)

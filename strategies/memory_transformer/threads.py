@@ -3,6 +3,8 @@
 The order in which a matrix product adds depends on how its work is split over threads. Decisions must be the same to the
 last bit in replay, paper and live, so both ways through the encoder and the memory read run inside
 :func:`one_thread`, whatever the process has set.
+
+The setting belongs to the process: only one thread at a time may run models.
 """
 
 from __future__ import annotations

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from benchmarks.naive import DIMENSION, FEATURES, WINDOW, RebuiltMemory, WindowModel, feature_frame, signal_loop
+from benchmarks.harness import BenchmarkError
+from benchmarks.naive import (
+    DIMENSION,
+    FEATURES,
+    WINDOW,
+    RebuiltMemory,
+    WindowModel,
+    feature_frame,
+    refuse_straw_man,
+    signal_loop,
+)
 
 
 def rows(count: int, seed: int = 3) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -50,3 +61,9 @@ def test_the_model_sees_the_whole_window() -> None:
     changed[0, 0] += 1.0
     with torch.no_grad():
         assert not torch.equal(model(window)[1], model(changed)[1])
+
+
+def test_nothing_is_compared_with_a_naive_loop_slower_than_nine_milliseconds_per_bar() -> None:
+    refuse_straw_man(8.9)
+    with pytest.raises(BenchmarkError, match=r"9\.1 ms per bar"):
+        refuse_straw_man(9.1)

@@ -18,7 +18,7 @@ from strategies.bars import HOUR_MS, Bar, BarSeries, Calendar
 
 T0 = 480_000 * HOUR_MS
 QUICK = Backoff(first_s=0.001, base_s=0.001, limit_s=0.01)
-LIMITS = FeedLimits(straggler_s=0.03, retry_s=0.005, repairs=2)
+LIMITS = FeedLimits(straggler_s=0.03, answer_s=10.0, retry_s=0.005, repairs=2)
 
 
 def hourly(symbol: str, bars: int, *, first: int = 0, level: float = 100.0) -> BarSeries:
@@ -69,14 +69,18 @@ async def scene(
     interval: str = "60",
     calendar: Calendar = Calendar.CONTINUOUS,
     last_seen: dict[str, int | None] | None = None,
+    rest_url: str | None = None,
 ) -> AsyncIterator[Scene]:
-    """A venue that has released the bars before ``start``, and a feed whose caller has the bars up to ``seen``."""
+    """A venue that has released the bars before ``start``, and a feed whose caller has the bars up to ``seen``.
+
+    ``rest_url`` lets the feed ask another venue than the one that streams.
+    """
     asked = list(symbols) or [one.symbol for one in series]
     known = dict.fromkeys(asked, None if seen is None else T0 + seen * HOUR_MS) if last_seen is None else last_seen
     sources = {one.symbol: one for one in series}
     venue = SandboxVenue(sources, interval, ClockSetting.stepped(), start=T0 + start * HOUR_MS)
     async with venue:
-        rest = BybitRest(venue.rest_url, attempts=attempts, backoff=QUICK)
+        rest = BybitRest(rest_url or venue.rest_url, attempts=attempts, backoff=QUICK)
         stream = KlineStream(venue.public_url, asked, interval, backoff=QUICK)
         async with stream:
             feed = MarketFeed(

@@ -102,9 +102,6 @@ def test_one_step_with_memory_moves_every_parameter(output_type):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MemoryTransformer(replace(TINY, output_type=output_type))
-        # At the very start the gate's inputs have weight zero; they and what feeds them move from the first step on.
-        with torch.no_grad():
-            model.memory_read.gate.weight.normal_(0.0, 0.1)
         features = torch.randn(1, 2, TINY.block, TINY.n_features)
         encoding = model.encoder(features, model.encoder.initial_state())
         hidden, query = encoding.hidden[0, 1, :40], encoding.keys[0, 1, :40]
@@ -132,3 +129,42 @@ def test_an_outcome_that_is_not_known_is_zero_and_says_so():
     np.testing.assert_allclose(facts[0, 6:9], [1.0, 0.0, 1.0])
     assert facts.shape == (1, fact_count(3))
     assert facts.dtype == np.float32
+
+
+def riddle(size: int, generator: torch.Generator) -> tuple[torch.Tensor, Retrieved, torch.Tensor]:
+    """Two kinds of neighbours per bar, each kind with one outcome drawn anew: only the memory knows which is which."""
+    kinds = F.normalize(torch.randn(size, 2, D, generator=generator), dim=2)
+    signs = torch.randint(0, 2, (size, 2), generator=generator) * 2.0 - 1.0
+    kind = torch.randint(0, 2, (size, K), generator=generator)
+    noise = 0.1 * torch.randn(size, K, D, generator=generator)
+    keys = F.normalize(kinds.gather(1, kind.unsqueeze(2).expand(-1, -1, D)) + noise, dim=2)
+    outcomes = signs.gather(1, kind) + 0.5 * torch.randn(size, K, generator=generator)
+    facts = torch.zeros(size, K, FACTS)
+    facts[:, :, TINY.primary] = outcomes
+    mask = torch.ones(size, K, dtype=torch.bool)
+    return kinds[:, 0], Retrieved(keys, facts, mask), signs[:, 0]
+
+
+def test_what_only_the_memory_can_know_is_read_from_it():
+    """Weights learned on some signs read others from the outcomes of the neighbours that are alike, and of no others."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MemoryTransformer(replace(TINY, dropout=0.0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(150):
+        query, retrieved, target = riddle(128, generator)
+        loss = F.mse_loss(model(torch.zeros_like(query), query, retrieved).prediction[:, 0], target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    query, retrieved, target = riddle(1000, generator)
+    hidden = torch.zeros_like(query)
+    with torch.inference_mode():
+        known = model(hidden, query, retrieved).prediction[:, 0]
+        shut = model(hidden, query, retrieved, force_gate=0.0).prediction[:, 0]
+        dealt = retrieved._replace(facts=retrieved.facts[torch.randperm(1000, generator=generator)])
+        shuffled = model(hidden, query, dealt).prediction[:, 0]
+    assert (known.sign() == target.sign()).float().mean() > 0.85
+    assert abs((shut.sign() == target.sign()).float().mean() - 0.5) < 0.06
+    assert abs((shuffled.sign() == target.sign()).float().mean() - 0.5) < 0.06

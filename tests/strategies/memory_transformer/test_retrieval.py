@@ -44,9 +44,7 @@ def one_by_one(keys: np.ndarray, moments: Moments, row: int, rule: VisibilityRul
     now = moments.close_time[row]
     appended = [j for j in range(len(moments)) if moments.has_key[j] and moments.close_time[j] < now]
     held = appended[-rule.capacity :]
-    visible = [
-        j for j in held if moments.settled[j, 0] < NEVER and moments.settled[j, 0] + rule.embargo_ms <= now
-    ]
+    visible = [j for j in held if moments.settled[j, 0] < NEVER and moments.settled[j, 0] + rule.embargo_ms <= now]
     return sorted(visible, key=lambda j: -float(keys[row] @ keys[j]))[:k]
 
 
@@ -135,7 +133,12 @@ def test_the_bulk_search_sees_what_the_memory_bank_shows_bar_by_bar():
 def test_outcomes_of_longer_horizons_stay_hidden_until_they_are_known_too():
     settled = np.array([[20, 60], [30, 70], [NEVER, NEVER]])
     moments = Moments(
-        np.array([10, 20, 50]), np.ones(3, dtype=np.bool_), np.ones((3, 2)), settled, np.zeros(3, np.float32), np.zeros(3)
+        np.array([10, 20, 50]),
+        np.ones(3, dtype=np.bool_),
+        np.ones((3, 2)),
+        settled,
+        np.zeros(3, np.float32),
+        np.zeros(3),
     )
     rule = VisibilityRule(0, 10, 100)
     known = rule.usable_outcomes(moments, np.array([[0, 1]]), np.array([50]))

@@ -1,0 +1,63 @@
+"""The two consoles, and the progress bar."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PIPE_WIDTH: Final = 120
+"""Columns of a table that goes into a file or a pipe, where nobody knows how wide the reader's window is."""
+
+console = Console(stderr=True, highlight=False)
+"""Talk to people: on standard error, so that standard output stays for results."""
+output = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+"""Results for people."""
+
+
+def listing(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table without lines, one row per thing.
+
+    Args:
+        columns: headings; the first names the thing and is never cut.
+        right: headings of columns with numbers.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for position, heading in enumerate(columns):
+        table.add_column(
+            heading, justify="right" if heading in right else "left", no_wrap=position == 0, overflow="fold"
+        )
+    return table
+
+
+def facts() -> Table:
+    """A table of names and values, to which rows are added."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+@contextmanager
+def progress_bar(label: str, total: float | None, *, unit: str = "bars") -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error; yields ``update(done, total=None, note="")``. Nothing is drawn off a terminal."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=total, note="")
+
+        def update(done: float, total: float | None = None, note: str = "") -> None:
+            progress.update(task, total=total, completed=done, note=note)
+
+        yield update

@@ -1,0 +1,38 @@
+"""Trading rules for symbols that no venue was asked about, so that replays need no connection."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from bot.execution.instruments import Instrument
+from strategies.bars import Calendar
+
+# Tick and lot of the most traded perpetuals are Bybit's of August 2026
+# (https://bybit-exchange.github.io/docs/v5/market/instrument).
+_GRIDS: Final = {
+    "BTCUSDT": ("0.1", "0.001"),
+    "ETHUSDT": ("0.01", "0.01"),
+    "SOLUSDT": ("0.01", "0.1"),
+    "BNBUSDT": ("0.1", "0.01"),
+    "XRPUSDT": ("0.0001", "0.1"),
+    "DOGEUSDT": ("0.00001", "1"),
+}
+_FINE_GRID: Final = ("0.00000001", "0.000001")
+
+
+def builtin_instrument(symbol: str, calendar: Calendar) -> Instrument:
+    """Rules of a symbol: of stocks one cent and one share, of crypto the venue's where known, else a fine grid."""
+    if calendar is Calendar.SESSIONS:
+        tick, lot, notional = "0.01", "1", "1"
+    else:
+        tick, lot = _GRIDS.get(symbol, _FINE_GRID)
+        notional = "5"
+    return Instrument(
+        symbol,
+        tick_size=Decimal(tick),
+        lot_size=Decimal(lot),
+        minimum_quantity=Decimal(lot),
+        minimum_notional=Decimal(notional),
+        calendar=calendar,
+    )

@@ -1,0 +1,300 @@
+"""The settings: every key with its type, range, default and meaning, section by section.
+
+How a configuration is put together from files, the environment and the command line is ``bot.config``.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+
+from bot.execution.fills import Costs
+from bot.risk import LossAction, RiskLimits
+from strategies.bars import parse_interval, parse_time
+
+_RISK: Final = RiskLimits()
+_COSTS: Final = Costs()
+
+Exact = Annotated[Decimal, BeforeValidator(lambda value: Decimal(repr(value)) if isinstance(value, float) else value)]
+"""Money: a number of a TOML file becomes the decimal that was written there."""
+
+
+def _split(value: Any) -> Any:
+    """A list that came as one text from the environment or the command line."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are an error, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic would take true for 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false are no value for it")
+        return value
+
+
+class StorageSection(Section):
+    """Where everything that the bot writes goes."""
+
+    data_dir: Path = Field(Path("recall-data"), description="folder of candles, journal, models and reports")
+    database_url: str = Field("", description="SQLAlchemy URL of the journal; empty: SQLite in data_dir")
+
+
+class MarketSection(Section):
+    """What is traded."""
+
+    symbols: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+        ("BTCUSDT",), min_length=1, max_length=200, description="symbols, in fixed order"
+    )
+    interval: str = Field("60", description="bar interval: 1 3 5 15 30 60 120 240 360 720 D W M")
+
+    @field_validator("symbols")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("every symbol may stand only once")
+        return value
+
+    @field_validator("interval", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return parse_interval(str(value))
+
+
+class VenueSection(Section):
+    """Which venue paper and live trading talk to."""
+
+    name: Literal["sandbox", "bybit", "testnet", "demo"] = Field(
+        "sandbox", description="sandbox, bybit, testnet or demo"
+    )
+    sandbox_url: str = Field("", description="URL of a sandbox that runs elsewhere; empty: start one inside")
+    rest_timeout: float = Field(5.0, gt=0, le=60, description="seconds to wait for a REST reply")
+    straggler_deadline: float = Field(
+        3.0, gt=0, le=60, description="seconds to wait for symbols that close together before REST is asked"
+    )
+
+    @field_validator("sandbox_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if value and not value.startswith("http://"):
+            raise ValueError("it must be empty or begin with http://")
+        return value
+
+
+class SandboxSection(Section):
+    """The embedded venue."""
+
+    source: Literal["synthetic", "store"] = Field("synthetic", description="synthetic market, or the candle store")
+    seed: int = Field(7, ge=0, description="seed of the synthetic market")
+    speed: float = Field(
+        0.0, ge=0, le=1_000_000, description="simulated seconds per second; 0: as fast as the bot decides"
+    )
+    pause: float = Field(
+        0.0, ge=0, le=60, description="with speed 0: seconds to wait between bars, so that a person can watch"
+    )
+    start: str = Field("2024-01-01", description="synthetic market: the moment at which a new run starts (UTC)")
+    history_bars: int = Field(
+        6_000, ge=0, le=1_000_000, description="bars of the synthetic market before the moment of the start"
+    )
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _is_time(cls, value: Any) -> Any:
+        parse_time(str(value))
+        return str(value)
+
+
+class StrategySection(Section):
+    """Which strategy decides."""
+
+    name: str = Field(
+        "memory_transformer",
+        description="memory_transformer, similarity, sma_cross, buy_and_hold, or a class of yours as package.module:Class",
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="keyword arguments for sma_cross, buy_and_hold or a class of yours"
+    )
+
+
+class MemorySection(Section):
+    """The memory of past market states."""
+
+    memory_size: int = Field(
+        100_000, ge=100, le=1_000_000, description="capacity in entries; recommended 50,000-200,000"
+    )
+    n_neighbors: int = Field(32, ge=1, le=1024, description="neighbours asked for; recommended 16-64")
+    minimum_neighbors: int = Field(8, ge=1, le=1024, description="fewer visible neighbours mean: unknown, open nothing")
+    horizons: Annotated[tuple[int, ...], BeforeValidator(_split)] = Field(
+        (1, 4, 24), min_length=1, max_length=8, description="outcome horizons in bars"
+    )
+    primary: int = Field(24, ge=1, description="the horizon that trading looks at; one of horizons")
+    embargo: int = Field(48, ge=0, le=10_000, description="bars after settlement before a memory may be asked")
+
+    @field_validator("horizons")
+    @classmethod
+    def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)) or value[0] < 1:
+            raise ValueError("horizons must be 1 or more and increasing")
+        return value
+
+
+class ModelSection(Section):
+    """The memory transformer."""
+
+    id: str = Field("latest", description="model to trade with: an id from recall train, or latest")
+    d_model: int = Field(
+        64, ge=8, le=512, description="width of the hidden state and of memory keys; recommended 64-128"
+    )
+    n_heads: int = Field(4, ge=1, le=32, description="attention heads")
+    n_layers: int = Field(2, ge=1, le=12, description="layers of local attention")
+    d_ff: int = Field(256, ge=8, le=4096, description="width of the feed-forward layers")
+    dropout: float = Field(0.1, ge=0, lt=0.9, description="dropout in training")
+    attention_window: int = Field(96, ge=2, le=128, description="bars that local attention sees")
+    temperature: float = Field(
+        0.07,
+        gt=0,
+        le=10,
+        description="softmax temperature of the memory at the start of training; from 0.2 on nearly uniform (warned)",
+    )
+    gate_bias: float = Field(2.0, ge=-10, le=10, description="positive prefers the local state, negative the memory")
+    output_type: Literal["regression", "direction", "portfolio"] = Field("regression", description="prediction head")
+
+
+class TrainingSection(Section):
+    """How models are trained."""
+
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the training span")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay of AdamW")
+    validation_fraction: float = Field(0.15, gt=0, lt=0.9, description="tail of the span kept for early stopping")
+    memory_dropout: float = Field(0.15, ge=0, lt=1, description="share of samples that train with an empty memory")
+    patience: int = Field(5, ge=1, le=1000, description="epochs without progress before training stops")
+    seed: int = Field(7, ge=0, description="seed of weights, order and dropout")
+
+
+class SignalSection(Section):
+    """How forecasts become exposure."""
+
+    entry_threshold: float = Field(
+        0.15, ge=0, le=1, description="memory_transformer: least confidence to hold a position"
+    )
+    confidence_threshold: float = Field(
+        0.6, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
+    )
+    read_temperature: float = Field(0.1, gt=0, le=10, description="softmax temperature of the memory's own vote")
+
+
+class RiskSection(Section):
+    """Limits of the account, as fractions of equity unless said otherwise."""
+
+    max_position: float = Field(_RISK.max_position, gt=0, le=100, description="largest position of one symbol")
+    max_leverage: float = Field(_RISK.max_leverage, gt=0, le=100, description="largest sum of all positions")
+    no_trade_band: float = Field(_RISK.no_trade_band, ge=0, le=1, description="smaller changes are not traded")
+    daily_loss_limit: float = Field(
+        _RISK.daily_loss_limit, ge=0, lt=1, description="loss within a UTC day that halts; 0: off"
+    )
+    on_daily_loss: LossAction = Field(_RISK.on_daily_loss, description="flatten or reduce_only")
+    stop_loss: float = Field(_RISK.stop_loss, ge=0, lt=1, description="stop distance as a fraction of price; 0: none")
+    take_profit: float = Field(
+        _RISK.take_profit, ge=0, le=10, description="target distance as a fraction of price; 0: none"
+    )
+
+    def limits(self) -> RiskLimits:
+        """As the risk layer wants them."""
+        return RiskLimits(**self.model_dump())
+
+
+class CostsSection(Section):
+    """Costs of trading, as fractions of notional or price."""
+
+    taker_fee: Exact = Field(_COSTS.taker_fee, ge=0, lt=1, description="fee of market orders, stops and targets")
+    maker_fee: Exact = Field(_COSTS.maker_fee, ge=-1, lt=1, description="fee of limit orders; negative: rebate")
+    slippage: Exact = Field(_COSTS.slippage, ge=0, lt=1, description="worsening of every taker price")
+
+    def costs(self) -> Costs:
+        """As the fill model wants them."""
+        return Costs(self.taker_fee, self.maker_fee, self.slippage)
+
+
+class AccountSection(Section):
+    """The paper account."""
+
+    initial_cash: Exact = Field(Decimal(10_000), gt=0, description="cash at the start, in quote units")
+
+
+class InstrumentSection(Section):
+    """Trading rules of one symbol, where neither the venue nor a built-in table knows them."""
+
+    tick_size: Exact = Field(Decimal("0.01"), gt=0, description="step of prices")
+    lot_size: Exact = Field(Decimal("0.001"), gt=0, description="step of quantities")
+    minimum_quantity: Exact = Field(Decimal("0.001"), ge=0, description="smallest order, in base units")
+    minimum_notional: Exact = Field(Decimal(5), ge=0, description="smallest order, in quote units")
+
+
+class LiveSection(Section):
+    """Keys and switches of real trading."""
+
+    mode: Literal["paper", "live"] = Field("paper", description="live, together with --real-money, trades real money")
+    api_key: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_KEY")
+    api_secret: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_SECRET")
+    allow_withdrawal_key: bool = Field(False, description="accept a key that may withdraw; better not")
+
+
+class LogSection(Section):
+    """What is written about the run."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is written")
+    json_lines: bool = Field(False, description="one JSON object per line instead of text")
+
+
+class Settings(Section):
+    """All sections together, and what follows from them."""
+
+    storage: StorageSection = StorageSection()
+    market: MarketSection = MarketSection()
+    venue: VenueSection = VenueSection()
+    sandbox: SandboxSection = SandboxSection()
+    strategy: StrategySection = StrategySection()
+    memory: MemorySection = MemorySection()
+    model: ModelSection = ModelSection()
+    training: TrainingSection = TrainingSection()
+    signal: SignalSection = SignalSection()
+    risk: RiskSection = RiskSection()
+    costs: CostsSection = CostsSection()
+    account: AccountSection = AccountSection()
+    instruments: dict[str, InstrumentSection] = Field(default_factory=dict)
+    live: LiveSection = LiveSection()
+    log: LogSection = LogSection()
+
+    @property
+    def candles_dir(self) -> Path:
+        """Folder of the candle store."""
+        return self.storage.data_dir / "candles"
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder of model bundles."""
+        return self.storage.data_dir / "models"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Folder of plots and reports."""
+        return self.storage.data_dir / "reports"
+
+    @property
+    def journal_url(self) -> str:
+        """SQLAlchemy URL of the journal."""
+        return self.storage.database_url or f"sqlite:///{(self.storage.data_dir / 'journal.sqlite').as_posix()}"
+
+    @property
+    def primary_index(self) -> int:
+        """Position of the primary horizon in ``memory.horizons``."""
+        return self.memory.horizons.index(self.memory.primary)

@@ -1,0 +1,289 @@
+"""The strategy: the same decisions however it is driven, and none that knows the future."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from math import sqrt
+
+import msgspec
+import numpy as np
+import pytest
+
+from memory_store import MemoryBank
+from strategies.bars import HOUR_MS, Bar, BarSeries
+from strategies.base import Signal
+from strategies.errors import SettingsError
+from strategies.features import feature_matrix
+from strategies.memory_transformer.decision import combine, distances
+from strategies.memory_transformer.settings import ExitRule, MemoryTransformerSettings
+from strategies.memory_transformer.strategy import MemoryTransformerStrategy
+from strategies.outcomes import trailing_volatility
+from strategies.readout import QUANTILES, MemoryView
+from tests.strategies.markets import batches, random_walk, with_other_future
+from tests.strategies.memory_transformer.tiny import TINY, two_symbols
+
+SETTINGS = MemoryTransformerSettings(entry_threshold=0.05, minimum_neighbors=4)
+
+
+def strategy_for(bundle, symbols: Iterable[str] = ("AAAUSDT",), **changes) -> MemoryTransformerStrategy:
+    return MemoryTransformerStrategy(bundle, tuple(symbols), replace(SETTINGS, **changes))
+
+
+def play(strategy: MemoryTransformerStrategy, history: dict[str, BarSeries]) -> list[Signal]:
+    signals = []
+    for batch in batches(history):
+        strategy.settle(batch)
+        signals.extend(strategy.on_bar(bar) for bar in batch)
+        strategy.remember(batch)
+    return signals
+
+
+def without_ids(signal: Signal) -> Signal:
+    neighbours = tuple(msgspec.structs.replace(n, entry_id=0) for n in signal.explanation.neighbours)
+    return msgspec.structs.replace(
+        signal, explanation=msgspec.structs.replace(signal.explanation, neighbours=neighbours)
+    )
+
+
+def cut(history: dict[str, BarSeries], time: int) -> tuple[dict[str, BarSeries], dict[str, BarSeries]]:
+    past = {symbol: series.span(None, time) for symbol, series in history.items()}
+    return past, {symbol: series.span(time, None) for symbol, series in history.items()}
+
+
+@pytest.fixture(scope="module")
+def market() -> dict[str, BarSeries]:
+    return two_symbols(560)
+
+
+@pytest.fixture(scope="module")
+def live(bundle, market) -> list[Signal]:
+    """Every bar pushed by itself from the very first one."""
+    return play(strategy_for(bundle, market), market)
+
+
+def test_signals_are_what_the_contract_says(live):
+    decided = [signal for signal in live if signal.target_exposure is not None]
+    assert len(decided) > 400
+    assert any(signal.target_exposure > 0 for signal in decided)
+    assert any(signal.target_exposure < 0 for signal in decided)
+    for signal in decided:
+        assert -1.0 <= signal.target_exposure <= 1.0
+        assert len(signal.quantiles) == len(QUANTILES)
+        if signal.target_exposure:
+            assert 0.0 < signal.stop_distance <= 0.5
+            assert 0.0 < signal.target_distance <= 0.5
+        explanation = signal.explanation
+        assert 0.0 <= explanation.gate <= 1.0
+        assert explanation.prediction is not None
+        assert sum(neighbour.weight for neighbour in explanation.neighbours) == pytest.approx(1.0)
+
+
+def test_a_preview_changes_no_bit_of_any_decision(bundle, market, live):
+    strategy = strategy_for(bundle, market)
+    strategy.preview(market)
+    assert play(strategy, market) == live
+
+
+def test_a_preview_that_does_not_come_true_changes_no_bit_either(bundle, market, live):
+    strategy = strategy_for(bundle, market)
+    promised = {symbol: with_other_future(series, 430) for symbol, series in market.items()}
+    strategy.preview(promised)
+    assert play(strategy, market) == live
+
+
+def test_warming_up_equals_having_been_there(bundle, market, live):
+    time = market["AAAUSDT"].open_time[450]
+    past, future = cut(market, int(time))
+    strategy = strategy_for(bundle, market)
+    strategy.warm(past)
+    warmed = play(strategy, future)
+    assert warmed == live[len(live) - len(warmed) :]
+
+
+def test_warming_up_and_preview_together_equal_having_been_there(bundle, market, live):
+    past, future = cut(market, int(market["AAAUSDT"].open_time[333]))
+    strategy = strategy_for(bundle, market)
+    strategy.warm(past)
+    strategy.preview(future)
+    signals = play(strategy, future)
+    assert signals == live[len(live) - len(signals) :]
+
+
+def test_a_bank_from_storage_goes_on_as_if_nothing_had_happened(bundle, market, live):
+    past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
+    before = strategy_for(bundle, market)
+    before.warm(past)
+    restored = MemoryBank(before.bank_config, encoder_version=bundle.model_id)
+    restored.restore(before.bank.entries(), next_id=before.bank.next_id)
+    after = strategy_for(bundle, market)
+    after.attach_bank(restored)
+    after.warm(past, remember=False)
+    signals = play(after, future)
+    assert signals == live[len(live) - len(signals) :]
+    assert after.bank is restored
+
+
+def test_a_full_memory_forgets_the_same_in_every_way(bundle, market):
+    past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
+    signals = []
+    for preview in (False, True):
+        strategy = strategy_for(bundle, market, memory_size=200)
+        strategy.warm(past)
+        if preview:
+            strategy.preview(future)
+        signals.append(play(strategy, future))
+        assert len(strategy.bank) == 200
+    assert signals[0] == signals[1]
+    # One that was there all the time gave its entries other ids; everything else is the same.
+    straight = play(strategy_for(bundle, market, memory_size=200), market)
+    expected = straight[len(straight) - len(signals[0]) :]
+    assert [without_ids(signal) for signal in signals[0]] == [without_ids(signal) for signal in expected]
+
+
+def test_no_decision_knows_a_later_bar(bundle, market, live):
+    for place in (300, 450, 451):
+        changed = {symbol: with_other_future(series, place) for symbol, series in market.items()}
+        strategy = strategy_for(bundle, market)
+        strategy.preview(changed)
+        time = min(series.open_time[place] for series in changed.values())
+        before = play(strategy, cut(changed, int(time))[0])
+        assert before == live[: len(before)]
+
+
+def test_every_neighbour_s_outcome_was_known_an_embargo_before_the_decision(live, market):
+    hidden = (TINY.primary_horizon + TINY.embargo) * HOUR_MS
+    neighbours = 0
+    for signal in live:
+        if signal.explanation is None:
+            continue
+        for neighbour in signal.explanation.neighbours:
+            neighbours += 1
+            assert neighbour.bar_open_time + hidden <= signal.bar_open_time
+            series = market[neighbour.symbol]
+            place = int(np.searchsorted(series.open_time, neighbour.bar_open_time))
+            move = np.log(series.close[place + TINY.primary_horizon] / series.close[place])
+            assert neighbour.outcome == pytest.approx(move, abs=1e-12)
+    assert neighbours > 1000
+
+
+def test_a_bar_without_a_whole_history_has_no_answer(live):
+    first = [signal for signal in live if signal.symbol == "AAAUSDT"]
+    assert {signal.target_exposure for signal in first[: TINY.warmup - 1]} == {None}
+    assert first[TINY.warmup - 2].explanation is None
+    assert first[TINY.warmup - 1].explanation is not None
+
+
+def test_too_few_neighbours_is_unknown_not_flat(live):
+    for signal in live:
+        if signal.explanation is not None and len(signal.explanation.neighbours) < SETTINGS.minimum_neighbors:
+            assert signal.target_exposure is None
+            assert "neighbours known, 4 needed" in signal.reason
+            return
+    raise AssertionError("the market never had too few neighbours")
+
+
+def test_a_forecast_below_the_threshold_abstains(bundle, market):
+    past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
+    strategy = strategy_for(bundle, market, entry_threshold=1.0)
+    strategy.warm(past)
+    signals = play(strategy, future)
+    decided = [signal for signal in signals if signal.target_exposure is not None]
+    assert sum(signal.target_exposure == 0.0 for signal in decided) > 0.5 * len(decided)
+    for signal in decided:
+        if signal.target_exposure == 0.0:
+            assert signal.stop_distance is None
+            assert "below the entry threshold" in signal.reason
+
+
+def test_the_reason_and_the_expectation_are_in_one_unit(bundle, market, live):
+    series = market["AAAUSDT"]
+    features = feature_matrix(series)
+    signal = [signal for signal in live if signal.symbol == "AAAUSDT"][-1]
+    volatility = float(trailing_volatility(features)[-1]) * sqrt(TINY.primary_horizon)
+    assert signal.expected_return == pytest.approx(signal.explanation.prediction * volatility)
+    assert f"memory {signal.explanation.memory_mean / volatility:+.3f}" in signal.reason
+    assert signal.explanation.features == tuple(features[-1].tolist())
+
+
+def test_asking_out_of_order_is_caught(bundle):
+    strategy = strategy_for(bundle)
+    bar: Bar = next(iter(random_walk(5, 1).bars()))
+    with pytest.raises(AssertionError, match="before it settled"):
+        strategy.on_bar(bar)
+    strategy.settle([bar])
+    strategy.on_bar(bar)
+    strategy.remember([bar])
+    with pytest.raises(AssertionError):
+        strategy.on_bar(bar)
+
+
+def test_a_memory_of_another_model_is_refused(bundle):
+    strategy = strategy_for(bundle)
+    stranger = MemoryBank(strategy.bank_config, encoder_version="mt-000000000000")
+    with pytest.raises(SettingsError, match="holds keys of model mt-000000000000"):
+        strategy.attach_bank(stranger)
+    smaller = MemoryBank(replace(strategy.bank_config, capacity=7), encoder_version=bundle.model_id)
+    with pytest.raises(SettingsError, match="other settings"):
+        strategy.attach_bank(smaller)
+
+
+def test_a_memory_wants_its_whole_capacity_of_history(bundle):
+    strategy = strategy_for(bundle, ("AAAUSDT", "BBBUSDT"), memory_size=5000)
+    assert strategy.history_bars == TINY.warmup + 2500
+    assert strategy.required_bars == TINY.warmup + TINY.primary_horizon + TINY.embargo + 4
+
+
+@pytest.mark.parametrize(
+    ("prediction", "memory", "side", "confidence"),
+    [
+        (0.3, 0.2, 1, 0.5),
+        (-0.3, -0.2, -1, 0.5),
+        (0.3, -0.2, 1, 0.15),
+        (-0.3, 0.2, -1, 0.15),
+        (0.9, 0.9, 1, 1.0),
+        (5.0, -1.0, 1, 1.0),
+        (0.3, 0.0, 1, 0.15),
+        (0.0, 0.7, 0, 0.0),
+    ],
+)
+def test_agreement_adds_and_conflict_halves(prediction, memory, side, confidence):
+    decision = combine(prediction, memory)
+    assert decision.side == side
+    assert decision.confidence == pytest.approx(confidence)
+
+
+def view(*quantiles: float) -> MemoryView:
+    pairs = tuple(zip(QUANTILES, quantiles, strict=True))
+    return MemoryView(8, 8, 8.0, np.full(8, 1 / 8), 0.0, 0.02, 0.5, pairs)
+
+
+def test_exits_follow_the_rule_that_was_chosen():
+    outcomes = view(-0.04, -0.03, -0.01, 0.0, 0.01, 0.03, 0.05)
+    memory = MemoryTransformerSettings(exits=ExitRule.MEMORY)
+    assert distances(outcomes, 1, 0.02, memory) == pytest.approx((1 - np.exp(-0.04), np.exp(0.03) - 1))
+    volatility = MemoryTransformerSettings(exits="volatility", stop_multiple=1.0, target_multiple=2.0)
+    assert distances(outcomes, -1, 0.02, volatility) == pytest.approx((np.exp(0.02) - 1, 1 - np.exp(-0.04)))
+    assert distances(outcomes, 1, 9.0, volatility) == (0.5, 0.5)
+    assert distances(outcomes, 1, 0.02, MemoryTransformerSettings(exits=ExitRule.RISK)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"entry_threshold": 1.5},
+        {"minimum_neighbors": 0},
+        {"memory_size": 0},
+        {"n_neighbors": 0},
+        {"exits": "hope"},
+        {"stop_multiple": 0.0},
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(change):
+    with pytest.raises(SettingsError, match=next(iter(change))):
+        MemoryTransformerSettings(**change)
+
+
+def test_more_neighbours_cannot_be_demanded_than_are_asked_for(bundle):
+    with pytest.raises(SettingsError, match="at most n_neighbors, 8"):
+        strategy_for(bundle, minimum_neighbors=9)

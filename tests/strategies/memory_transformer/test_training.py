@@ -1,0 +1,174 @@
+"""Training: the same weights from the same seed, no leak, and a report that can be believed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from strategies.bars import HOUR_MS
+from strategies.memory_transformer.config import OutputType
+from strategies.memory_transformer.dataset import TrainingError, build_dataset
+from strategies.memory_transformer.segments import draw_segments
+from strategies.memory_transformer.span_memory import SpanMemory, encode_blocks
+from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
+from tests.strategies.markets import random_walk
+from tests.strategies.memory_transformer.tiny import QUICK, TINY, tiny_model, tiny_training, two_symbols
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_last_bit(trained):
+    again = tiny_training()
+    weights, others = trained.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert trained.report == again.report
+
+
+def test_another_seed_gives_other_weights(trained):
+    other = train({"AAAUSDT": random_walk(900, 1)}, TINY, replace(QUICK, seed=1))
+    assert not torch.equal(trained.model.head.weight, other.model.head.weight)
+
+
+def test_training_leaves_the_random_numbers_and_threads_of_the_process_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    tiny_training()
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_progress_is_told_after_every_step_and_epoch():
+    told: list[TrainingProgress] = []
+    train({"AAAUSDT": random_walk(900, 1)}, TINY, replace(QUICK, epochs=2), progress=told.append)
+    validated = [progress for progress in told if progress.validation_loss is not None]
+    assert [progress.epoch for progress in validated] == [1, 2]
+    assert all(progress.epochs == 2 for progress in told)
+    steps = [progress.step for progress in told if progress.epoch == 1 and progress.validation_loss is None]
+    assert steps == list(range(1, told[0].steps + 1))
+
+
+def test_the_report_compares_the_memory_with_its_absence_and_with_other_outcomes(trained):
+    report = trained.report
+    assert json.loads(json.dumps(report.as_dict()))["best_epoch"] == 1
+    evaluation = report.validation
+    assert evaluation is not None
+    assert evaluation.without_memory.mean_gate == 0.0
+    assert 0.0 < evaluation.with_memory.mean_gate < 1.0
+    assert 0.5 <= evaluation.base_rate <= 1.0
+    losses = {evaluation.with_memory.loss, evaluation.without_memory.loss, evaluation.shuffled_outcomes.loss}
+    assert len(losses) == 3
+    assert abs(report.key_anisotropy) < 0.1
+
+
+def test_every_training_row_retrieves_only_what_was_known_when_it_closed():
+    history = two_symbols(900)
+    dataset = build_dataset(history, TINY, 0.2)
+    memory = SpanMemory.build(tiny_model().encoder, dataset, TINY)
+    rows = dataset.train
+    found, mask = memory.neighbours.rows[memory.positions[rows]], memory.neighbours.mask[memory.positions[rows]]
+    known_at = np.where(mask, dataset.moments.settled[found, TINY.primary] + TINY.embargo * HOUR_MS, 0)
+    assert mask.any()
+    assert (known_at <= dataset.moments.close_time[rows][:, None]).all()
+
+
+def test_an_epoch_shows_every_sample_once_and_each_with_its_context():
+    dataset = build_dataset(two_symbols(1500), TINY, 0.2)
+    is_sample = np.zeros(len(dataset.moments), dtype=np.bool_)
+    is_sample[dataset.train] = True
+    generator = np.random.default_rng(0)
+    batches = draw_segments(
+        dataset.blocks, is_sample, length=3, context=TINY.context_blocks, per_step=2, generator=generator
+    )
+    rows = np.concatenate([batch.rows for batch in batches])
+    assert np.array_equal(np.sort(rows), dataset.train)
+    assert not any(batch.sampled[:, : TINY.context_blocks].any() for batch in batches)
+
+
+def test_the_states_of_a_training_step_are_those_of_the_stream():
+    """Context blocks stand in for all that came before a segment."""
+    dataset = build_dataset(two_symbols(1500), TINY, 0.2)
+    model = tiny_model()
+    expected = np.zeros((len(dataset.moments), TINY.d_model), dtype=np.float32)
+    for blocks in dataset.blocks:
+        present = blocks.rows >= 0
+        expected[blocks.rows[present]] = encode_blocks(model.encoder, blocks)[0][present]
+    is_sample = np.zeros(len(dataset.moments), dtype=np.bool_)
+    is_sample[dataset.train] = True
+    batches = draw_segments(
+        dataset.blocks,
+        is_sample,
+        length=2,
+        context=TINY.context_blocks,
+        per_step=3,
+        generator=np.random.default_rng(1),
+    )
+    encoder = model.encoder
+    for batch in batches:
+        blank = encoder.blank_mask(torch.from_numpy(batch.starts))
+        with torch.inference_mode():
+            state = encoder.initial_state(len(batch.features))
+            hidden = encoder(torch.from_numpy(batch.features), state, blank=blank).hidden
+        np.testing.assert_allclose(hidden[torch.from_numpy(batch.sampled)], expected[batch.rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("output_type", [OutputType.DIRECTION, OutputType.PORTFOLIO])
+def test_every_head_trains_on_bars(output_type):
+    report = tiny_training(output_type=output_type).report
+    assert np.isfinite(report.epochs[0].train_loss)
+    assert report.validation is not None
+
+
+def test_training_ends_when_validation_stops_getting_better_and_keeps_the_best_weights():
+    trained = train({"AAAUSDT": random_walk(900, 1)}, TINY, replace(QUICK, epochs=12, patience=2, learning_rate=0.02))
+    epochs, best = trained.report.epochs, trained.report.best_epoch
+    assert len(epochs) == best + 2
+    assert min(epochs, key=lambda epoch: epoch.validation_loss).epoch == best
+    assert trained.report.validation.with_memory.loss == pytest.approx(epochs[best - 1].validation_loss, abs=1e-6)
+
+
+def test_without_a_validation_part_the_last_epoch_is_kept():
+    trained = train({"AAAUSDT": random_walk(700, 1)}, TINY, replace(QUICK, epochs=2, validation_fraction=0.0))
+    assert trained.report.best_epoch == 2
+    assert trained.report.validation is None
+    assert trained.validation_span is None
+
+
+def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train({"AAAUSDT": random_walk(900, 1)}, TINY, replace(QUICK, epochs=3, learning_rate=1e30))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"epochs": 0}, {"learning_rate": 0.0}, {"memory_dropout": 1.0}, {"validation_fraction": 1.0}, {"threads": 0}],
+)
+def test_a_training_setting_out_of_range_is_refused_by_name(change):
+    with pytest.raises(TrainingError, match=rf"training\.{next(iter(change))}"):
+        TrainingConfig(**change)
+
+
+def test_a_random_walk_teaches_nothing():
+    evaluation = tiny_training(bars=2500, seed=9).report.validation
+    assert evaluation is not None
+    # 340 validation bars whose targets overlap by 8: a standard error of about 0.15.
+    assert abs(evaluation.with_memory.information_coefficient) < 0.4
+
+
+@pytest.mark.slow
+def test_noise_in_gives_nothing_out():
+    """Over several random walks the mean information coefficient is within 2.6 standard errors of zero."""
+    coefficients = []
+    for seed in range(10):
+        series = random_walk(4000, 100 + seed)
+        evaluation = train({"AAAUSDT": series}, TINY, replace(QUICK, epochs=3)).report.validation
+        assert evaluation is not None
+        coefficients.append(
+            (evaluation.with_memory.information_coefficient, evaluation.without_memory.information_coefficient)
+        )
+    values = np.array(coefficients)
+    errors = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    assert (np.abs(values.mean(axis=0)) < 2.6 * errors).all()
