@@ -47,7 +47,6 @@ def configure_logs(config: Config, *, to: Console | None = None) -> None:
         config: level, format, and the secrets that must never appear.
         to: a console whose progress bars and status line the log lines must not tear.
     """
-    secrets = (config.live.api_key.get_secret_value(), config.live.api_secret.get_secret_value())
     level = getattr(logging, config.log.level.upper())
     renderer: Any = structlog.processors.JSONRenderer() if config.log.json_lines else _Plain()
     structlog.configure(
@@ -56,7 +55,7 @@ def configure_logs(config: Config, *, to: Console | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            Redaction(secrets),
+            Redaction(config.secrets()),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -160,7 +160,7 @@ class ModelSection(Section):
     attention_window: int = Field(96, ge=2, le=128, description="bars that local attention sees")
     temperature: float = Field(
         0.07,
-        gt=0,
+        ge=0.01,
         le=10,
         description="softmax temperature of the memory at the start of training; from 0.2 on nearly uniform (warned)",
     )
@@ -189,7 +189,7 @@ class SignalSection(Section):
     confidence_threshold: float = Field(
         0.6, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
     )
-    read_temperature: float = Field(0.1, gt=0, le=10, description="softmax temperature of the memory's own vote")
+    read_temperature: float = Field(0.1, gt=0, le=10, description="similarity: softmax temperature of the vote")
 
 
 class RiskSection(Section):

@@ -50,7 +50,8 @@ def span(first: int, last: int) -> tuple[str, ...]:
 def recall(data_dir: Path, *arguments: str, expect: int = 0) -> Any:
     """Run a command in this process with ``--json``; returns its document."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
+    # In a folder of its own, so that the project's config.toml has no say.
+    with contextlib.chdir(data_dir), contextlib.redirect_stdout(out):
         code = run([*arguments, "--json", "--set", f"storage.data_dir={data_dir}"])
     assert code == expect, f"{arguments} exited with {code}"
     return json.loads(out.getvalue()) if out.getvalue() else None
@@ -61,7 +62,7 @@ def start_recall(data_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from bot.cli import main; main()", *arguments]
     command += ["--json", "--set", f"storage.data_dir={data_dir}"]
     with (data_dir / "output.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parents[1], env=dict(os.environ))
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=data_dir, env=dict(os.environ))
 
 
 def journal_connection(data_dir: Path) -> sa.Engine:

@@ -8,7 +8,7 @@ import functools
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -52,10 +52,11 @@ from bot.market.history import BybitHistory, fetch_history
 from bot.paper import PaperRun, Progress, run_paper
 from bot.portfolio import ClosedTrade
 from bot.session import Session, new_run_id, open_session, reopen_session, warm_again
-from strategies.bars import Calendar, format_time
+from strategies.bars import Calendar, format_time, interval_ms
 
 # What decides must be the same for a run to be taken up again; where data lies and how it is shown may change.
-_DECIDING = ("market", "strategy", "memory", "signal", "risk", "costs", "account", "instruments")
+_QUIET_MARGIN_S: Final = 5.0
+_DECIDING: Final = ("market", "strategy", "memory", "signal", "risk", "costs", "account", "instruments")
 
 
 @click.command(
@@ -119,7 +120,7 @@ async def _trade(
         sandbox = None
         if config.venue.name == "sandbox" and not config.venue.sandbox_url:
             begin = _last_close(journal, earlier) or span[0] or _fresh_start(config, home)
-            sandbox = make_sandbox(config, names, code, sandbox_clock(config), start=begin, end=span[1])
+            sandbox = make_sandbox(config, names, code, sandbox_clock(config), start=begin, end=span[1], paused=True)
             await stack.enter_async_context(sandbox)
         connection = connect(config, sandbox)
         stack.callback(connection.rest.close)
@@ -127,9 +128,13 @@ async def _trade(
         run, session = await _prepare(config, home, journal, connection, earlier, thread)
         last_seen = _last_seen(run, session)
         stream = await stack.enter_async_context(KlineStream(connection.stream_url, names, code))
-        limits = FeedLimits(straggler_s=config.venue.straggler_deadline)
+        # A simulated clock may run at any speed, so that silence only means something on a real venue.
+        quiet = None if config.venue.name == "sandbox" else interval_ms(code) / 1000 + _QUIET_MARGIN_S
+        limits = FeedLimits(straggler_s=config.venue.straggler_deadline, quiet_s=quiet)
         feed = MarketFeed(stream, connection.rest, names, code, last_seen, calendars=session.calendars, limits=limits)
         events = await stack.enter_async_context(contextlib.aclosing(feed.events()))
+        if sandbox is not None:
+            sandbox.resume()
         view = stack.enter_context(LiveView(console, run, quiet=context.as_json))
         progress = await run_paper(
             run,

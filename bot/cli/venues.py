@@ -75,6 +75,7 @@ def make_sandbox(
     *,
     start: int | None,
     end: int | None,
+    paused: bool = False,
 ) -> SandboxVenue:
     """A sandbox that is not started yet, playing what the configuration says.
 
@@ -91,7 +92,7 @@ def make_sandbox(
             for symbol in symbols
         }
         begin = synthetic_start(config) if start is None else start
-        return SandboxVenue(sources, interval, clock, start=begin, end=end, instruments=instruments)
+        return SandboxVenue(sources, interval, clock, start=begin, end=end, instruments=instruments, paused=paused)
     home = home_of(config, venue="sandbox")
     calendars = stored_calendars(home.candles, symbols, interval)
     instruments = instruments_of(config, symbols, calendars)
@@ -103,7 +104,7 @@ def make_sandbox(
         raise UsageError(
             "the candle store has no bars left to play in that span; choose an earlier --start or a later --end"
         )
-    return SandboxVenue(stored, interval, clock, start=begin, end=end, instruments=instruments)
+    return SandboxVenue(stored, interval, clock, start=begin, end=end, instruments=instruments, paused=paused)
 
 
 def synthetic_start(config: Config) -> int:

@@ -21,43 +21,56 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
+# Statements are built once: building them costs SQLite's work several times over.
+_INSERT: Final = {table.name: table.insert() for table in schema.metadata.sorted_tables}
+_MARK_FILLED: Final = (
+    schema.orders.update()
+    .where(
+        schema.orders.c.run_id == sa.bindparam("of_run"), schema.orders.c.client_order_id == sa.bindparam("of_order")
+    )
+    .values(status="filled")
+)
+_MARK_APPLIED: Final = (
+    schema.commands.update()
+    .where(schema.commands.c.command_id == sa.bindparam("of_command"))
+    .values(sequence=sa.bindparam("as_sequence"))
+)
+
+
+def _update_of(table: sa.Table) -> sa.Update:
+    keys = [column == sa.bindparam(f"of_{column.name}") for column in table.primary_key]
+    values: dict[str, Any] = {column.name: sa.bindparam(f"to_{column.name}") for column in table.columns if not column.primary_key}
+    return table.update().where(*keys).values(values)
+
+
+_UPDATE: Final = {table.name: _update_of(table) for table in (schema.equity, schema.states)}
+
+
 def insert_step(connection: sa.Connection, run_id: str, step: StepRecord) -> None:
     """Write all rows of a step but its memory."""
+
+    def insert(table: sa.Table, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            connection.execute(_INSERT[table.name], rows)
+
     if step.batch is not None:
-        connection.execute(schema.bars.insert(), _bar_rows(run_id, step))
-    if step.executions:
-        rows = [
-            {"run_id": run_id, "sequence": sequence, **_execution_row(execution)}
-            for sequence, execution in step.executions
-        ]
-        connection.execute(schema.executions.insert(), rows)
-    if step.decisions:
-        connection.execute(
-            schema.decisions.insert(), [_decision_row(run_id, step.batch_sequence, d) for d in step.decisions]
-        )
-        orders = [row for decision in step.decisions for row in _order_rows(run_id, decision)]
-        if orders:
-            connection.execute(schema.orders.insert(), orders)
-    if step.executions:
-        filled = [{"filled_id": execution.client_order_id} for _, execution in step.executions]
-        connection.execute(
-            schema.orders.update()
-            .where(schema.orders.c.run_id == run_id, schema.orders.c.client_order_id == sa.bindparam("filled_id"))
-            .values(status="filled"),
-            filled,
-        )
-    for sequence, event in step.events:
-        row = {"run_id": run_id, "sequence": sequence, "kind": EVENT_KINDS[type(event)]}
-        connection.execute(schema.events.insert().values(**row, payload=msgspec.json.encode(event).decode()))
-    for command_id, sequence in step.commands_applied:
-        table = schema.commands
-        connection.execute(table.update().where(table.c.command_id == command_id).values(sequence=sequence))
-    if step.trades:
-        connection.execute(schema.trades.insert(), [_trade_row(run_id, n, trade) for n, trade in step.trades])
+        insert(schema.bars, _bar_rows(run_id, step))
+    insert(schema.executions, [_execution_row(run_id, *numbered) for numbered in step.executions])
+    insert(schema.decisions, [_decision_row(run_id, step.batch_sequence, decision) for decision in step.decisions])
+    filled = {execution.client_order_id for _, execution in step.executions}
+    orders = [row for decision in step.decisions for row in _order_rows(run_id, decision, filled)]
+    insert(schema.orders, orders)
+    earlier = filled.difference(row["client_order_id"] for row in orders)
+    if earlier:
+        connection.execute(_MARK_FILLED, [{"of_run": run_id, "of_order": order} for order in sorted(earlier)])
+    insert(schema.events, [_event_row(run_id, *numbered) for numbered in step.events])
+    if step.commands_applied:
+        applied = [{"of_command": command, "as_sequence": sequence} for command, sequence in step.commands_applied]
+        connection.execute(_MARK_APPLIED, applied)
+    insert(schema.trades, [_trade_row(run_id, *numbered) for numbered in step.trades])
     if step.equity is not None and step.batch is not None:
-        _upsert(
-            connection, schema.equity, {"run_id": run_id, "time": step.batch.bars[0].close_time, "equity": step.equity}
-        )
+        moment = {"run_id": run_id, "time": step.batch.bars[0].close_time}
+        _upsert(connection, schema.equity, moment | {"equity": step.equity})
     if step.state is not None:
         row = {"run_id": run_id, "sequence": step.sequence, "trades": step.trades_closed}
         _upsert(connection, schema.states, {**row, "payload": step.state.decode()})
@@ -77,8 +90,10 @@ def _bar_rows(run_id: str, step: StepRecord) -> list[dict[str, Any]]:
     ]
 
 
-def _execution_row(execution: Execution) -> dict[str, Any]:
+def _execution_row(run_id: str, sequence: int, execution: Execution) -> dict[str, Any]:
     return {
+        "run_id": run_id,
+        "sequence": sequence,
         "execution_id": execution.execution_id,
         "client_order_id": execution.client_order_id,
         "symbol": execution.symbol,
@@ -104,7 +119,12 @@ def _decision_row(run_id: str, sequence: int, decision: Decision) -> dict[str, A
     }
 
 
-def _order_rows(run_id: str, decision: Decision) -> Iterator[dict[str, Any]]:
+def _event_row(run_id: str, sequence: int, event: SideEvent) -> dict[str, Any]:
+    payload = msgspec.json.encode(event).decode()
+    return {"run_id": run_id, "sequence": sequence, "kind": EVENT_KINDS[type(event)], "payload": payload}
+
+
+def _order_rows(run_id: str, decision: Decision, filled: set[str]) -> Iterator[dict[str, Any]]:
     for order in decision.orders:
         yield {
             "run_id": run_id,
@@ -113,7 +133,7 @@ def _order_rows(run_id: str, decision: Decision) -> Iterator[dict[str, Any]]:
             "symbol": order.symbol,
             "side": order.side.value,
             "quantity": str(order.quantity),
-            "status": "intended",
+            "status": "filled" if order.client_order_id in filled else "intended",
             "decided_at": order.decided_at,
             "payload": msgspec.json.encode(order).decode(),
         }
@@ -132,7 +152,6 @@ def _trade_row(run_id: str, number: int, trade: ClosedTrade) -> dict[str, Any]:
 
 def _upsert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
     keys = {column.name for column in table.primary_key}
-    where = sa.and_(*(table.c[name] == row[name] for name in keys))
-    values = {name: value for name, value in row.items() if name not in keys}
-    if connection.execute(table.update().where(where).values(**values)).rowcount == 0:
-        connection.execute(table.insert().values(**row))
+    named = {(f"of_{name}" if name in keys else f"to_{name}"): value for name, value in row.items()}
+    if connection.execute(_UPDATE[table.name], named).rowcount == 0:
+        connection.execute(_INSERT[table.name], [row])
