@@ -152,7 +152,7 @@ def _memory_transformer(
 ) -> tuple[Strategy, str]:
     # Imported here because torch takes seconds to load and the other strategies do without.
     from strategies.memory_transformer.bundle import load_bundle
-    from strategies.memory_transformer.settings import MemoryTransformerSettings
+    from strategies.memory_transformer.settings import ExitRule, MemoryTransformerSettings
     from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 
     path = find_model(models, model_id, interval)
@@ -167,6 +167,9 @@ def _memory_transformer(
         n_neighbors=config.memory.n_neighbors,
         minimum_neighbors=config.memory.minimum_neighbors,
         entry_threshold=config.signal.entry_threshold,
+        exits=ExitRule(config.signal.exits),
+        stop_multiple=config.signal.stop_multiple,
+        target_multiple=config.signal.target_multiple,
     )
     return MemoryTransformerStrategy(bundle, symbols, settings), path.name
 

@@ -52,7 +52,7 @@ class RiskLimits:
 
     max_position: float = 1.0
     max_leverage: float = 1.0
-    no_trade_band: float = 0.1
+    no_trade_band: float = 0.25
     daily_loss_limit: float = 0.05
     on_daily_loss: LossAction = LossAction.FLATTEN
     stop_loss: float = 0.05

@@ -184,8 +184,14 @@ class SignalSection(Section):
     """How forecasts become exposure."""
 
     entry_threshold: float = Field(
-        0.15, ge=0, le=1, description="memory_transformer: least confidence to hold a position"
+        0.4, ge=0, le=1, description="memory_transformer: least confidence to hold a position"
     )
+    exits: Literal["memory", "volatility", "risk"] = Field(
+        "memory",
+        description="memory_transformer: stop and target from the neighbours' outcomes, from volatility, or risk's own",
+    )
+    stop_multiple: float = Field(1.0, gt=0, le=20, description="exits = volatility: stop distance in volatilities")
+    target_multiple: float = Field(1.5, gt=0, le=20, description="exits = volatility: target distance in volatilities")
     confidence_threshold: float = Field(
         0.6, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
     )

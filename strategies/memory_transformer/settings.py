@@ -32,7 +32,7 @@ class MemoryTransformerSettings:
     """Moments remembered, of all symbols together; ``None`` takes the model's."""
     n_neighbors: int | None = None
     """Moments asked for per bar; ``None`` takes the model's."""
-    entry_threshold: float = 0.1
+    entry_threshold: float = 0.4
     """Confidence below which the strategy abstains, in [0, 1]."""
     minimum_neighbors: int = 8
     """Fewer than this many neighbours is no answer: the position is held and none is opened."""
