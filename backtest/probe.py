@@ -70,7 +70,7 @@ class _Trace:
 
     decisions: list[Decision]
     memory: dict[tuple[str, int], _Remembered]
-    """Key and outcomes by symbol and bar, as they were in the end."""
+    """Key and outcomes by symbol and bar, as they were at the last moment that still had them."""
     memory_digests: dict[int, str]
     """Digest of the whole memory at every moment."""
 
@@ -153,9 +153,8 @@ def _trace(engine: SimulatedEngine, series: Mapping[str, BarSeries], moments: Se
             waiting.popleft()
             if strategy.bank is not None:
                 trace.memory_digests[close_time] = strategy.bank.digest()
-    if strategy.bank is not None:
-        for entry in strategy.bank.entries():
-            trace.memory[entry.symbol, entry.bar_time] = (entry.key.tobytes(), entry.outcomes)
+                for entry in strategy.bank.entries():
+                    trace.memory[entry.symbol, entry.bar_time] = (entry.key.tobytes(), entry.outcomes)
     return trace
 
 
@@ -174,7 +173,7 @@ def _compare(truth: _Trace, other: _Trace, cut: int, bars_after: int) -> CutRepo
 
 
 def _changed(truth: _Trace, other: _Trace) -> Iterator[tuple[str, int]]:
-    """Which entries of a run up to a cut the truth has otherwise, as far as it still has them."""
+    """Which entries of a run up to a cut the truth has otherwise."""
     for place, (key, outcomes) in other.memory.items():
         if place in truth.memory:
             true_key, true_outcomes = truth.memory[place]

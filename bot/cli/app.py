@@ -115,9 +115,8 @@ def run(arguments: list[str]) -> int:
         return _say(_usage_sentence(problem), ExitCode.USAGE)
     except RecallError as problem:
         return _say(str(problem), problem.exit_code)
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; Python must not complain when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # How click and rich end a process whose reader has gone away, as `recall runs | head -1` does: no failure of ours.
         return ExitCode.DONE
     except OSError as problem:
         where = f" {problem.filename}" if problem.filename else ""
@@ -157,5 +156,5 @@ def _say(message: str, code: int, *, label: str = "error:") -> int:
     if os.environ.get("RECALL_DEBUG"):
         traceback.print_exc()
     console.print(label, style="bold red", end=" ")
-    console.print(message, soft_wrap=True, markup=False, emoji=False)
+    console.print(" ".join(message.split()), soft_wrap=True, markup=False, emoji=False)
     return code

@@ -111,6 +111,7 @@ def backtest(
         executions=result.executions,
         trades=result.trades,
         daily_equity=result.daily_equity(),
+        keep_decisions=keep_decisions,
     )
     journal.close()
     if context.as_json:

@@ -32,9 +32,10 @@ from bot.session import reopen_session
 @click.argument("run", default="latest")
 @standard_options
 def audit(context: Context, run: str) -> None:
-    """Replay RUN from its journal and report every field that differs; zero is the only pass.
+    """Replay RUN from its journal and report every field that differs.
 
-    Decisions, fills and memory are recomputed from the recorded bars, never read back. Exit code 1 if any field differs.
+    Zero is the only pass: exit code 1 if any field differs. Decisions, fills and memory are recomputed from the recorded
+    bars, never read back.
     """
     journal = open_journal(context)
     stored = journal.find_run(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +15,15 @@ from rich.table import Table
 PIPE_WIDTH: Final = 120
 """Columns of a table that goes into a file or a pipe, where nobody knows how wide the reader's window is."""
 
+
+def _known_width() -> int | None:
+    """``None`` leaves it to rich, which asks the terminal or the variable COLUMNS."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+
+
 console = Console(stderr=True, highlight=False)
 """Talk to people: on standard error, so that standard output stays for results."""
-output = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+output = Console(highlight=False, width=_known_width())
 """Results for people."""
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
@@ -25,7 +25,6 @@ from bot.portfolio import ClosedTrade
 from memory_store import MemoryBank
 from memory_store import storage as memory_storage
 
-_Value = TypeVar("_Value")
 _CREATION_LOCK: Final = 0x5EC0
 """Name of the lock under which the tables are created on PostgreSQL: any number of our own."""
 
@@ -99,8 +98,9 @@ class Journal:
         executions: Sequence[Execution],
         trades: Sequence[ClosedTrade],
         daily_equity: Sequence[tuple[int, float]],
+        keep_decisions: bool = True,
     ) -> None:
-        """Store a finished replay: its summary, fills, trades and the decisions it was asked to keep."""
+        """Store a finished replay: its summary, orders, fills and trades; the decisions themselves if they are wanted."""
         step = StepRecord(
             executions=list(enumerate(executions)),
             decisions=tuple(decisions),
@@ -118,7 +118,7 @@ class Journal:
                     summary=json.dumps(summary),
                 )
             )
-            insert_step(connection, record.run_id, step)
+            insert_step(connection, record.run_id, step, keep_decisions=keep_decisions)
             rows = [{"run_id": record.run_id, "time": at, "equity": value} for at, value in daily_equity]
             if rows:
                 connection.execute(schema.equity.insert(), rows)
@@ -194,16 +194,18 @@ class Journal:
         with self._reading() as connection:
             rows = connection.execute(query.order_by(schema.executions.c.sequence)).mappings().all()
         fields = Execution.__struct_fields__
-        try:
+        with _believed(f"a fill of run {run_id}"):
             return [
                 (row["sequence"], msgspec.convert({name: row[name] for name in fields}, Execution, strict=False))
                 for row in rows
             ]
-        except msgspec.ValidationError as problem:
-            raise StorageError(f"a fill of run {run_id} in the journal is damaged: {problem}") from None
 
     def read_decisions(self, run_id: str, *, after: int = -1, limit: int | None = None) -> list[tuple[int, Decision]]:
-        """Decisions of a run with the sequence numbers of their batches, in order, from number ``after + 1`` on."""
+        """Decisions of a run with the sequence numbers of their batches, in order, from number ``after + 1`` on.
+
+        Raises:
+            StorageError: a row holds what no decision can hold; so do the readers below.
+        """
         query = (
             sa.select(schema.decisions.c.sequence, schema.decisions.c.payload)
             .where(schema.decisions.c.run_id == run_id, schema.decisions.c.number > after)
@@ -211,22 +213,26 @@ class Journal:
         )
         with self._reading() as connection:
             rows = connection.execute(query if limit is None else query.limit(limit)).all()
-        return [(sequence, _decoded(payload, Decision, f"a decision of run {run_id}")) for sequence, payload in rows]
+        with _believed(f"a decision of run {run_id}"):
+            return [(sequence, msgspec.json.decode(payload, type=Decision)) for sequence, payload in rows]
 
     def read_events(self, run_id: str) -> list[tuple[int, SideEvent]]:
         """Operator commands and the like of a run, in order."""
         query = sa.select(schema.events).where(schema.events.c.run_id == run_id).order_by(schema.events.c.sequence)
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
-        what = f"an event of run {run_id}"
-        return [(row["sequence"], _decoded(row["payload"], EVENT_TYPES[row["kind"]], what)) for row in rows]
+        with _believed(f"an event of run {run_id}"):
+            return [
+                (row["sequence"], msgspec.json.decode(row["payload"], type=EVENT_TYPES[row["kind"]])) for row in rows
+            ]
 
     def read_trades(self, run_id: str) -> list[ClosedTrade]:
         """Closed round trips of a run, in order."""
         query = sa.select(schema.trades.c.payload).where(schema.trades.c.run_id == run_id)
         with self._reading() as connection:
             rows = connection.execute(query.order_by(schema.trades.c.number)).scalars().all()
-        return [_decoded(payload, ClosedTrade, f"a trade of run {run_id}") for payload in rows]
+        with _believed(f"a trade of run {run_id}"):
+            return [msgspec.json.decode(payload, type=ClosedTrade) for payload in rows]
 
     def read_equity(self, run_id: str) -> list[tuple[int, float]]:
         """Equity of a run by time."""
@@ -264,7 +270,8 @@ class Journal:
         query = sa.select(table).where(table.c.run_id == run_id, table.c.sequence.is_(None))
         with self._reading() as connection:
             rows = connection.execute(query.order_by(table.c.command_id)).mappings().all()
-        return [(row["command_id"], OperatorCommand(OperatorAction(row["action"]), row["reason"])) for row in rows]
+        with _believed(f"a command to run {run_id}"):
+            return [(row["command_id"], OperatorCommand(OperatorAction(row["action"]), row["reason"])) for row in rows]
 
     def _create_tables(self) -> None:
         with self.engine.connect() as connection:
@@ -295,10 +302,12 @@ class Journal:
             yield connection
 
 
-def _decoded(payload: str, kind: type[_Value], what: str) -> _Value:
+@contextmanager
+def _believed(what: str) -> Iterator[None]:
+    """Rows that do not hold what they must, as one sentence."""
     try:
-        return msgspec.json.decode(payload, type=kind)
-    except msgspec.MsgspecError as problem:
+        yield
+    except (msgspec.MsgspecError, KeyError, ValueError) as problem:
         raise StorageError(f"{what} in the journal is damaged: {problem}; restore the journal") from None
 
 
@@ -356,14 +365,15 @@ def _translated(url: str) -> Iterator[None]:
 
 
 def _stored_run(row: Any) -> StoredRun:
-    return StoredRun(
-        record=_decoded(row["record"], RunRecord, f"the record of run {row['run_id']}"),
-        status=RunStatus(row["status"]),
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        bank_id=row["bank_id"],
-        summary=None if row["summary"] is None else json.loads(row["summary"]),
-    )
+    with _believed(f"the record of run {row['run_id']}"):
+        return StoredRun(
+            record=msgspec.json.decode(row["record"], type=RunRecord),
+            status=RunStatus(row["status"]),
+            started_at=row["started_at"],
+            ended_at=row["ended_at"],
+            bank_id=row["bank_id"],
+            summary=None if row["summary"] is None else json.loads(row["summary"]),
+        )
 
 
 def _now() -> int:

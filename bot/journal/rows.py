@@ -39,15 +39,17 @@ _MARK_APPLIED: Final = (
 
 def _update_of(table: sa.Table) -> sa.Update:
     keys = [column == sa.bindparam(f"of_{column.name}") for column in table.primary_key]
-    values: dict[str, Any] = {column.name: sa.bindparam(f"to_{column.name}") for column in table.columns if not column.primary_key}
+    values: dict[str, Any] = {
+        column.name: sa.bindparam(f"to_{column.name}") for column in table.columns if not column.primary_key
+    }
     return table.update().where(*keys).values(values)
 
 
 _UPDATE: Final = {table.name: _update_of(table) for table in (schema.equity, schema.states)}
 
 
-def insert_step(connection: sa.Connection, run_id: str, step: StepRecord) -> None:
-    """Write all rows of a step but its memory."""
+def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, keep_decisions: bool = True) -> None:
+    """Write all rows of a step but its memory; of decisions only the orders unless they are to be kept."""
 
     def insert(table: sa.Table, rows: list[dict[str, Any]]) -> None:
         if rows:
@@ -56,7 +58,8 @@ def insert_step(connection: sa.Connection, run_id: str, step: StepRecord) -> Non
     if step.batch is not None:
         insert(schema.bars, _bar_rows(run_id, step))
     insert(schema.executions, [_execution_row(run_id, *numbered) for numbered in step.executions])
-    insert(schema.decisions, [_decision_row(run_id, step.batch_sequence, decision) for decision in step.decisions])
+    if keep_decisions:
+        insert(schema.decisions, [_decision_row(run_id, step.batch_sequence, decision) for decision in step.decisions])
     filled = {execution.client_order_id for _, execution in step.executions}
     orders = [row for decision in step.decisions for row in _order_rows(run_id, decision, filled)]
     insert(schema.orders, orders)

@@ -1,11 +1,16 @@
-"""The memory read of one bar: the same call with the same shapes in replay, paper and live."""
+"""The memory read of bars: the same call with the same shapes in replay, paper and live.
+
+All that follows the encoder runs on ``ROWS`` bars at once. Live, one row is real and the others are blank; a replay that
+knows the bars to come fills as many as it can. A bar keeps its row, and no row depends on what the others hold, so both
+give it the same bits.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from memory_store import SearchResult
@@ -14,8 +19,11 @@ from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.config import MAXIMUM_SCALE
 from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
-from strategies.memory_transformer.streaming import EncodedBar
+from strategies.memory_transformer.streaming import EncodedSeries
 from strategies.memory_transformer.threads import one_thread
+
+ROWS: Final = 16
+"""Bars of one call. More make a replay faster and a live decision slower."""
 
 
 class BarForecast(NamedTuple):
@@ -25,17 +33,21 @@ class BarForecast(NamedTuple):
     """Signed: a return in units of its volatility, p(up) - p(down), or a position, by the model's head."""
     gate: float
     """Share of the memory in the mixture, in [0, 1]."""
-    weights: npt.NDArray[np.float32]
-    """``[k]`` the model's own attention to the neighbours; what is missing to one went to the null entry."""
 
 
 class Forecaster:
-    """Everything after the encoder, one bar at a time."""
+    """Everything after the encoder.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        bundle: the trained model.
+        n_neighbors: rows of every search result.
+    """
+
+    def __init__(self, bundle: Bundle, n_neighbors: int) -> None:
         self._model = bundle.model
         self._outcome_scale = bundle.outcome_scale
         self._interval_ms = interval_ms(bundle.interval)
+        self._neighbors = n_neighbors
 
     @property
     def temperature(self) -> float:
@@ -43,23 +55,47 @@ class Forecaster:
         scale = float(self._model.memory_read.log_scale.detach().exp())
         return 1.0 / min(scale, MAXIMUM_SCALE)
 
-    def forecast(self, encoded: EncodedBar, result: SearchResult, bar_time: int) -> BarForecast:
-        """Forecast of one bar from its neighbours.
+    def forecast(
+        self, encoded: EncodedSeries, results: Sequence[SearchResult], bar_times: Sequence[int], ordinal: int
+    ) -> list[BarForecast]:
+        """Forecasts of consecutive bars from their neighbours.
 
         Args:
-            encoded: state and key of the bar.
-            result: of the search with its key; masked rows are the null entry's.
-            bar_time: open time of the bar, from which the neighbours' age is counted.
+            encoded: states and keys of the bars.
+            results: of the searches with their keys; masked rows are the null entry's.
+            bar_times: open times of the bars, from which the neighbours' age is counted.
+            ordinal: absolute number of the first bar, which decides its row.
         """
-        ages = (bar_time - result.bar_times) / self._interval_ms
-        facts = describe(result.outcomes, ages, self._outcome_scale)
+        forecasts: list[BarForecast] = []
+        while len(forecasts) < len(results):
+            start = len(forecasts)
+            row = (ordinal + start) % ROWS
+            part = slice(start, start + ROWS - row)
+            rows = EncodedSeries(encoded.hidden[part], encoded.keys[part])
+            forecasts += self._call(row, rows, results[part], bar_times[part])
+        return forecasts
+
+    def _call(
+        self, row: int, encoded: EncodedSeries, results: Sequence[SearchResult], bar_times: Sequence[int]
+    ) -> list[BarForecast]:
+        """Forecasts of bars that fit into one call, from ``row`` on."""
+        k, width, horizons = self._neighbors, encoded.keys.shape[1], len(self._outcome_scale)
+        real = slice(row, row + len(results))
+        states = np.zeros((2, ROWS, width), dtype=np.float32)
+        keys = np.zeros((ROWS, k, width), dtype=np.float32)
+        outcomes = np.full((ROWS, k, horizons), np.nan)
+        ages = np.zeros((ROWS, k))
+        mask = np.zeros((ROWS, k), dtype=np.bool_)
+        states[0, real], states[1, real] = encoded.hidden, encoded.keys
+        for place, result, bar_time in zip(range(row, ROWS), results, bar_times, strict=False):
+            keys[place] = result.keys
+            outcomes[place] = result.outcomes
+            mask[place] = result.mask
+            ages[place] = bar_time - result.bar_times
+        facts = describe(outcomes, ages / self._interval_ms, self._outcome_scale)
         with torch.inference_mode(), one_thread():
-            retrieved = Retrieved(
-                torch.from_numpy(result.keys).unsqueeze(0),
-                torch.from_numpy(facts).unsqueeze(0),
-                torch.from_numpy(result.mask).unsqueeze(0),
-            )
-            hidden, query = (torch.from_numpy(row).unsqueeze(0) for row in encoded)
+            hidden, query = torch.from_numpy(states)
+            retrieved = Retrieved(torch.from_numpy(keys), torch.from_numpy(facts), torch.from_numpy(mask))
             forecast = self._model(hidden, query, retrieved)
-            prediction = signed_view(forecast.prediction, self._model.config.output_type)
-            return BarForecast(float(prediction), float(forecast.gate), forecast.weights[0].numpy())
+            predictions = signed_view(forecast.prediction, self._model.config.output_type)[real].tolist()
+            return list(map(BarForecast, predictions, forecast.gate[real].tolist()))

@@ -8,20 +8,19 @@ from typing import ClassVar
 
 import numpy as np
 
-from memory_store import BankConfig, MemoryBank, Metric, SearchResult
+from memory_store import BankConfig, MemoryBank, Metric
 from strategies.bars import Bar, BarSeries, interval_ms
 from strategies.base import Explanation, Signal, Strategy
 from strategies.errors import SettingsError
 from strategies.features import FEATURE_NAMES
+from strategies.memory_transformer.appraisal import Appraisal, Appraiser
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.decision import combine, distances
-from strategies.memory_transformer.forecaster import BarForecast, Forecaster
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
 from strategies.outcomes import trailing_volatility
-from strategies.readout import MemoryView, neighbours, read_out
 from strategies.recorder import MemoryRecorder
 
 
@@ -50,18 +49,14 @@ class MemoryTransformerStrategy(Strategy):
         self.symbols = tuple(symbols)
         self.settings = settings or MemoryTransformerSettings()
         config = bundle.config
-        self._neighbors = self.settings.n_neighbors or config.n_neighbors
-        if self.settings.minimum_neighbors > self._neighbors:
+        neighbors = self.settings.n_neighbors or config.n_neighbors
+        if self.settings.minimum_neighbors > neighbors:
             raise SettingsError(
                 f"memory_transformer: minimum_neighbors is {self.settings.minimum_neighbors}; "
-                f"it must be at most n_neighbors, {self._neighbors}"
+                f"it must be at most n_neighbors, {neighbors}"
             )
         self._kernel = BlockKernel(bundle.model.encoder)
-        self._forecaster = Forecaster(bundle)
-        self._temperature = self._forecaster.temperature
-        # Outcomes of moments closer than this overlap, or nearly so: together they are one piece of evidence.
-        self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
-        self._skip_oldest = config.block * len(self.symbols)
+        self._appraiser = Appraiser(bundle, neighbors, len(self.symbols))
         self._states = self._fresh_states()
         self.attach_bank(MemoryBank(self.bank_config, encoder_version=bundle.model_id) if bank is None else bank)
 
@@ -134,18 +129,13 @@ class MemoryTransformerStrategy(Strategy):
         observed = state.observe(bar)
         if observed.encoded is None:
             return Signal(bar.symbol, bar.open_time, None, "too early to have a key")
-        config, settings = self.bundle.config, self.settings
-        proposal, row = state.proposal(self.bank, bar, self._neighbors, self._skip_oldest)
-        result = self.bank.search(
-            observed.encoded.key, as_of=bar.close_time, k=self._neighbors, proposal=proposal, row=row
-        )
-        forecast = self._forecaster.forecast(observed.encoded, result, bar.open_time)
-        view = read_out(result, config.primary, temperature=self._temperature, cluster_ms=self._cluster_ms)
-        explanation = self._explain(observed, result, forecast, view)
-        if view.count < settings.minimum_neighbors:
-            reason = f"only {view.count} neighbours known, {settings.minimum_neighbors} needed"
+        appraisal = self._appraiser.appraise(self.bank, bar, observed.encoded, state.ordinal, state.prospect)
+        explanation = self._explain(observed, appraisal)
+        known, needed = appraisal.view.count, self.settings.minimum_neighbors
+        if known < needed:
+            reason = f"only {known} neighbours known, {needed} needed"
             return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
-        return self._signal(bar, observed, forecast, view, explanation)
+        return self._signal(bar, observed, appraisal, explanation)
 
     def remember(self, bars: Sequence[Bar]) -> None:
         """See ``Strategy.remember``."""
@@ -157,26 +147,24 @@ class MemoryTransformerStrategy(Strategy):
     def _fresh_states(self) -> dict[str, SymbolState]:
         return {symbol: SymbolState(self._kernel, self.bundle.scaler) for symbol in self.symbols}
 
-    def _explain(
-        self, observed: ObservedBar, result: SearchResult, forecast: BarForecast, view: MemoryView
-    ) -> Explanation:
+    def _explain(self, observed: ObservedBar, appraisal: Appraisal) -> Explanation:
+        view, forecast = appraisal.view, appraisal.forecast
         return Explanation(
             features=observed.features,
             model_id=self.bundle.model_id,
-            memory_size=result.visible,
+            memory_size=appraisal.visible,
             prediction=forecast.prediction,
             memory_mean=view.mean if view.count else None,
             gate=forecast.gate,
-            neighbours=neighbours(result, view, self.bundle.config.primary),
+            neighbours=appraisal.neighbours,
         )
 
-    def _signal(
-        self, bar: Bar, observed: ObservedBar, forecast: BarForecast, view: MemoryView, explanation: Explanation
-    ) -> Signal:
+    def _signal(self, bar: Bar, observed: ObservedBar, appraisal: Appraisal, explanation: Explanation) -> Signal:
+        view, prediction = appraisal.view, appraisal.forecast.prediction
         config, settings = self.bundle.config, self.settings
         volatility = float(trailing_volatility(np.array(observed.features))) * sqrt(config.primary_horizon)
         memory_mean = view.mean / volatility
-        decision = combine(forecast.prediction, memory_mean)
+        decision = combine(prediction, memory_mean)
         enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
         stop, target = distances(view, decision.side, volatility, settings) if enters else (None, None)
         # Only the regression head forecasts a return; for the others the memory's mean is the expectation.
@@ -185,9 +173,9 @@ class MemoryTransformerStrategy(Strategy):
             bar.symbol,
             bar.open_time,
             decision.side * decision.confidence if enters else 0.0,
-            f"model {forecast.prediction:+.3f}, memory {memory_mean:+.3f}, "
+            f"model {prediction:+.3f}, memory {memory_mean:+.3f}, "
             f"{'agree' if decision.agree else 'disagree'}{'' if enters else ': below the entry threshold'}",
-            forecast.prediction * volatility if predicts_return else view.mean,
+            prediction * volatility if predicts_return else view.mean,
             view.quantiles,
             stop,
             target,

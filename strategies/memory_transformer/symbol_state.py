@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -10,9 +11,9 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from memory_store import MemoryBank, Proposal
 from strategies.bars import Bar, BarSeries
-from strategies.features import FeatureState, feature_matrix
+from strategies.features import FEATURE_WARMUP, FeatureState, feature_matrix
+from strategies.memory_transformer.appraisal import Prospect
 from strategies.memory_transformer.streaming import BlockKernel, EncodedBar, StreamingEncoder
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
@@ -27,14 +28,6 @@ class ObservedBar:
     encoded: EncodedBar | None
     """``None`` for a bar too early to have a key."""
     regime: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Foreseen:
-    """Keys of the bars of a block that were computed before the bars came."""
-
-    first_ordinal: int
-    queries: npt.NDArray[np.float32]
 
 
 class SymbolState:
@@ -56,8 +49,11 @@ class SymbolState:
         self._observed: ObservedBar | None = None
         self._upcoming: Iterator[Bar] | None = None
         self._upcoming_features = self._features
-        self._foreseen: _Foreseen | None = None
-        self._proposal: Proposal | None = None
+        self._prospect: Prospect | None = None
+        self._expected: list[tuple[float, ...]] = []
+        """Features of the bars of the prospect."""
+        self._came_true: deque[Bar] = deque(maxlen=FEATURE_WARMUP)
+        """Bars whose features were foreseen, so that ``_features`` has not seen them."""
 
     def catch_up(self, series: BarSeries, wanted: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Observe a whole history at once, from the beginning.
@@ -69,6 +65,8 @@ class SymbolState:
         Returns:
             Keys of its last bars, at most ``wanted``, and regimes of all bars.
         """
+        self._upcoming = self._prospect = None
+        self._came_true.clear()
         matrix = feature_matrix(series)
         regimes = self._regime.update_many(matrix)
         self._features = FeatureState.after(series)
@@ -83,6 +81,7 @@ class SymbolState:
 
     def foresee(self, series: BarSeries) -> None:
         """Remember which bars a replay is going to show next."""
+        self._expect_nothing()
         self._upcoming = series.bars()
         self._upcoming_features = copy.deepcopy(self._features)
 
@@ -90,11 +89,10 @@ class SymbolState:
         """What a bar looks like; asking again about the same bar changes nothing."""
         if self._observed is not None and self._observed.open_time == bar.open_time:
             return self._observed
-        features = self._features.update(bar)
-        row = self._scaler.transform(features)
-        if self._upcoming is not None:
-            self._look_ahead(bar)
-        encoded = self._encoder.push(row)
+        features = self._foreseen_features(bar) if self._upcoming is not None else None
+        if features is None:
+            features = self._features.update(bar)
+        encoded = self._encoder.push(self._scaler.transform(features))
         self._seen += 1
         self._observed = ObservedBar(
             bar.open_time,
@@ -104,33 +102,45 @@ class SymbolState:
         )
         return self._observed
 
-    def proposal(self, bank: MemoryBank, bar: Bar, k: int, skip_oldest: int) -> tuple[Proposal | None, int]:
-        """Neighbours proposed in bulk for the block of the bar just observed, and the bar's row there.
+    @property
+    def ordinal(self) -> int:
+        """Absolute number of the bar observed last."""
+        return self._encoder.next_ordinal - 1
 
-        The bank sets a proposal aside whose query is not the one it is then asked, so a wrong one costs time alone.
-        """
-        foreseen = self._foreseen
-        if foreseen is None:
-            return None, 0
-        row = self._encoder.next_ordinal - 1 - foreseen.first_ordinal
-        if row >= len(foreseen.queries):
-            return None, 0
-        if self._proposal is None:
-            self._proposal = bank.propose(foreseen.queries, as_of=bar.close_time, k=k, skip_oldest=skip_oldest)
-        return self._proposal, row
+    @property
+    def prospect(self) -> Prospect | None:
+        """The prospect that expected the bar observed last, if one did."""
+        return self._prospect
 
-    def _look_ahead(self, bar: Bar) -> None:
-        """Encode the rest of the block at once when the bars foreseen for it begin with this bar."""
-        if self._encoder.rows_ahead:
-            return
-        self._foreseen = self._proposal = None
+    def _foreseen_features(self, bar: Bar) -> tuple[float, ...] | None:
+        """Features of the next bar if it is the one that was expected."""
+        prospect, ordinal = self._prospect, self._encoder.next_ordinal
+        if prospect is None or ordinal - prospect.first_ordinal >= len(prospect.bars):
+            prospect = self._look_ahead(bar)
+        if prospect is None or prospect.bars[ordinal - prospect.first_ordinal] != bar:
+            # Other bars come than were shown: from here on every bar is computed by itself.
+            self._expect_nothing()
+            return None
+        self._came_true.append(bar)
+        return self._expected[ordinal - prospect.first_ordinal]
+
+    def _look_ahead(self, bar: Bar) -> Prospect | None:
+        """Encode the rest of the block at once, when the bars to come begin with this one."""
         assert self._upcoming is not None
         bars = list(islice(self._upcoming, self._encoder.rows_left))
         if not bars or bars[0] != bar:
-            # Other bars come than were foreseen: from here on every bar is computed by itself.
-            self._upcoming = None
-            return
-        features = np.array([self._upcoming_features.update(foreseen) for foreseen in bars])
+            return None
+        self._expected = [self._upcoming_features.update(expected) for expected in bars]
         ordinal = self._encoder.next_ordinal
-        encoded = self._encoder.look_ahead(self._scaler.transform(features))
-        self._foreseen = _Foreseen(ordinal, encoded.keys)
+        encoded = self._encoder.look_ahead(self._scaler.transform(self._expected))
+        self._prospect = Prospect(ordinal, bars, encoded)
+        return self._prospect
+
+    def _expect_nothing(self) -> None:
+        """Forget what was foreseen, after taking in the features of the bars that came true."""
+        if len(self._came_true) == FEATURE_WARMUP:
+            self._features = FeatureState()  # so many bars determine the state
+        for bar in self._came_true:
+            self._features.update(bar)
+        self._came_true.clear()
+        self._upcoming = self._prospect = None

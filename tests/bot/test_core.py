@@ -164,6 +164,15 @@ def test_an_order_that_waits_for_a_missing_bar_goes_on_counting_against_the_leve
     assert [position.quantity for position in engine.portfolio.positions.values()] == [80, 20]
 
 
+def test_an_order_that_filled_and_was_stopped_out_at_once_leaves_the_leverage_to_others() -> None:
+    limits = RiskLimits(daily_loss_limit=0.0, stop_loss=0.01, no_trade_band=0.0)
+    engine = engine_of(Scripted({(A, 0): 1.0, (B, 1): 0.5}), A, B, limits=limits)
+    engine.step(batch(bar(0), bar(0, symbol=B)))
+    step = engine.step(batch(bar(1, low=98.0, close=100.0), bar(1, symbol=B)))
+    assert len(step.executions) == 2
+    assert step.decisions[1].verdicts == (Verdict.FOLLOWED,)
+
+
 def test_closed_round_trips_are_reported_as_they_end() -> None:
     trades: list[ClosedTrade] = []
     engine = engine_of(Scripted({(A, 0): 1.0, (A, 1): 0.0}), trades=trades)
@@ -173,7 +182,7 @@ def test_closed_round_trips_are_reported_as_they_end() -> None:
     assert [trade.profit for trade in trades] == [1000]
 
 
-# -- hashes ------------------------------------------------------------------------------------------------------------------
+# -- hashes ----------------------------------------------------------------------------------------------
 
 
 def test_the_hash_of_the_decisions_does_not_depend_on_when_it_is_read() -> None:
@@ -243,7 +252,7 @@ def test_the_hash_of_the_trades_covers_every_field_of_a_fill() -> None:
     assert len(found) == len(variants)
 
 
-# -- going on after a crash ---------------------------------------------------------------------------------------------------
+# -- going on after a crash ------------------------------------------------------------------------------
 
 SYMBOLS = {A: walk(70, 1), B: walk(60, 2, B, first=5, volatility=0.02)}
 ALL: list[BarBatch] = list(batches(SYMBOLS))

@@ -62,7 +62,7 @@ class Desk:
         self.risk.command(OperatorCommand(action))
 
 
-# -- one test for every verdict ------------------------------------------------------------------------------------------
+# -- one test for every verdict --------------------------------------------------------------------------
 
 
 def test_a_target_is_followed_by_one_market_order_that_leads_to_it() -> None:
@@ -226,7 +226,7 @@ def test_a_bankrupt_account_is_closed_out_whatever_the_strategy_wants(target: fl
     assert desk.ask(target, equity=0.0) == (None, [Verdict.BANKRUPT, Verdict.ON_TARGET])
 
 
-# -- the daily loss -------------------------------------------------------------------------------------------------------
+# -- the daily loss --------------------------------------------------------------------------------------
 
 
 def daily(action: LossAction = LossAction.FLATTEN) -> Desk:
@@ -309,7 +309,7 @@ def test_halts_survive_a_crash(cut: int) -> None:
         assert broken.ask(1.0)[1] == unbroken.ask(1.0)[1]
 
 
-# -- limits that hold ------------------------------------------------------------------------------------------------------
+# -- limits that hold ------------------------------------------------------------------------------------
 
 targets = st.floats(-1.5, 1.5)
 prices = st.integers(1, 10**7).map(lambda cents: cents / 100)
@@ -434,7 +434,7 @@ def test_an_order_that_still_works_counts_against_the_leverage_and_one_that_is_g
     assert order.quantity == 80
 
 
-# -- levels and ids ----------------------------------------------------------------------------------------------------------
+# -- levels and ids --------------------------------------------------------------------------------------
 
 
 def test_levels_come_from_the_signal_else_from_the_limits_and_zero_means_none() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_store import SearchResult
-from strategies.readout import QUANTILES, cluster_moments, neighbours, read_out, weighted_quantiles
+from strategies.readout import QUANTILES, cluster_moments, neighbours, read_out, read_out_all, weighted_quantiles
 
 FAR = 1_000_000
 CLUSTER = 1_000
@@ -41,6 +43,7 @@ def view_of(result: SearchResult, temperature: float = 0.1):
     return read_out(result, 0, temperature=temperature, cluster_ms=CLUSTER)
 
 
+SEEN = (st.floats(-1.0, 1.0), st.floats(-0.5, 0.5) | st.just(float("nan")), st.integers(0, 20_000))
 NEIGHBOURS = st.lists(
     st.tuples(st.floats(-1.0, 1.0), st.floats(-0.5, 0.5), st.integers(0, 20_000)), min_size=1, max_size=40
 )
@@ -79,6 +82,20 @@ def test_masked_rows_change_no_bit(rows, extra):
     )
 
 
+@given(data=st.data(), horizon=st.just(0))
+def test_a_view_has_the_same_bits_in_any_company(data, horizon):
+    k = data.draw(st.sampled_from([1, 5, 8, 32, 40]))
+    results = []
+    for rows in data.draw(st.lists(st.lists(st.tuples(*SEEN), max_size=k), min_size=1, max_size=9)):
+        scores, outcomes, times = zip(*rows, strict=True) if rows else ((), (), ())
+        results.append(found(scores, outcomes, times, k=k))
+    views = read_out_all(results, horizon, temperature=0.07, cluster_ms=CLUSTER)
+    for result, view in zip(results, views, strict=True):
+        alone = view_of(result, 0.07)
+        assert view.weights.tobytes() == alone.weights.tobytes()
+        assert repr(replace(view, weights=None)) == repr(replace(alone, weights=None))
+
+
 def test_equal_neighbours_far_apart_have_equal_shares():
     view = view_of(found([0.5] * 4, [0.1, -0.1, 0.2, 0.0]))
     assert view.weights.tolist() == [0.25] * 4
@@ -112,7 +129,7 @@ def test_more_copies_of_a_moment_do_not_make_it_count_more():
     assert crowd.effective == pytest.approx(alone.effective)
 
 
-@given(times=st.lists(st.integers(-10_000, 10_000), max_size=40))
+@given(times=st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=40))
 def test_clusters_are_those_of_the_plain_rule(times):
     """Against the definition, leader by leader."""
     leaders, expected = [], []
@@ -122,12 +139,14 @@ def test_clusters_are_those_of_the_plain_rule(times):
             near = [len(leaders)]
             leaders.append(time)
         expected.append(near[0])
-    assert cluster_moments(np.array(times, dtype=np.int64), CLUSTER).tolist() == expected
+    row = np.array([times], dtype=np.int64)
+    found = cluster_moments(row, np.ones_like(row, dtype=np.bool_), CLUSTER)[0]
+    assert [times[place] for place in found] == [leaders[number] for number in expected]
 
 
 def test_weighted_quantiles_of_equal_weights_are_hazens():
     values = np.random.default_rng(0).normal(size=101)
-    ours = weighted_quantiles(values, np.full(101, 0.3), QUANTILES)
+    ours = weighted_quantiles(values[None], np.full((1, 101), 0.3), QUANTILES)[0]
     np.testing.assert_allclose(ours, np.quantile(values, QUANTILES, method="hazen"), rtol=1e-12)
 
 

@@ -130,10 +130,23 @@ def test_an_entry_that_opens_beyond_its_own_stop_is_stopped_out_at_once() -> Non
 )
 def test_a_target_needs_the_price_to_go_through(side: Side, target: str, touched: float, passed: float) -> None:
     model = model_of(order(side, "1", target=target))
-    bars = [
-        bar(number, 100.0, max(100.0, extreme), min(100.0, extreme)) for number, extreme in enumerate((touched, passed))
-    ]
-    assert fills_of(model, *bars)[1:] == [(TARGET, "-1" if side is BUY else "1", target)]
+    first, second = (bar(n, 100.0, max(100.0, at), min(100.0, at)) for n, at in enumerate((touched, passed)))
+    assert [kind for kind, _, _ in fills_of(model, first)] == [MARKET]
+    assert fills_of(model, second) == [(TARGET, "-1" if side is BUY else "1", target)]
+
+
+@pytest.mark.parametrize(("side", "stop", "extreme"), [(BUY, "95", (101.0, 95.0)), (SELL, "105", (105.0, 99.0))])
+def test_a_stop_that_a_later_bar_only_touches_fills(side: Side, stop: str, extreme: tuple[float, float]) -> None:
+    model = model_of(order(side, "1", stop=stop))
+    model.on_bars([bar(0)])
+    assert [(kind, price) for kind, _, price in fills_of(model, bar(1, 100.0, *extreme))] == [(STOP, stop)]
+
+
+def test_the_levels_of_a_position_guard_it_after_a_crash() -> None:
+    model, restored = model_of(order(BUY, "1", stop="95", target="105")), model_of()
+    model.on_bars([bar(0)])
+    restored.restore(model.state())
+    assert fills_of(restored, bar(1, low=94.0)) == [(STOP, "-1", "95")]
 
 
 @pytest.mark.parametrize(("side", "target", "opened"), [(BUY, "105", 108.0), (SELL, "95", 92.0)])
@@ -231,7 +244,7 @@ def test_a_turned_position_is_guarded_by_the_levels_of_the_order_that_turned_it(
     assert fills_of(model, bar(1), bar(2, high=104.0)) == [(MARKET, "-2", "100"), (STOP, "1", "104")]
 
 
-# -- never better than the friendliest order of events ----------------------------------------------------------------
+# -- never better than the friendliest order of events ---------------------------------------------------
 
 
 @st.composite
@@ -393,7 +406,7 @@ def test_a_journalled_book_does_not_move_with_the_matching() -> None:
     assert (len(book.working), book.quantity) == (1, 0)
 
 
-# -- the grid ------------------------------------------------------------------------------------------------------------
+# -- the grid --------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 10**12), st.sampled_from(["0.01", "0.05", "0.25", "0.0001", "3", "10"]))

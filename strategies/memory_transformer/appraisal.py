@@ -1,0 +1,125 @@
+"""What model and memory say of a bar: in time, or before its time where a replay has shown the bars to come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from memory_store import MemoryBank, Outlook, Proposal, SearchResult
+from strategies.bars import Bar, interval_ms
+from strategies.base import Neighbour
+from strategies.memory_transformer.bundle import Bundle
+from strategies.memory_transformer.forecaster import BarForecast, Forecaster
+from strategies.memory_transformer.streaming import EncodedBar, EncodedSeries
+from strategies.readout import MemoryView, neighbours, read_out_all
+
+
+class Appraisal(NamedTuple):
+    """Forecast, memory, and what they rest on."""
+
+    visible: int
+    """Entries that the bar could choose its neighbours from."""
+    forecast: BarForecast
+    view: MemoryView
+    neighbours: tuple[Neighbour, ...]
+
+
+class Prospect:
+    """Consecutive bars of one symbol that are expected, with all that was found out about them before they came.
+
+    Args:
+        first_ordinal: absolute number of the first bar.
+        bars: as expected.
+        encoded: their states and keys.
+    """
+
+    def __init__(self, first_ordinal: int, bars: Sequence[Bar], encoded: EncodedSeries) -> None:
+        self.first_ordinal = first_ordinal
+        self.bars = bars
+        self.encoded = encoded
+        self.proposal: Proposal | None = None
+        self.outlook: Outlook | None = None
+        self.first_row = 0
+        """Place in ``bars`` of the first that the outlook answers."""
+        self.appraisals: list[Appraisal] = []
+        """Of the bars that the outlook answers, on the terms on which it does."""
+
+
+class Appraiser:
+    """Asks memory and model about bars; early or in time, the answer has the same bits.
+
+    Args:
+        bundle: the trained model.
+        n_neighbors: asked for at every bar.
+        symbols: how many share the memory.
+    """
+
+    def __init__(self, bundle: Bundle, n_neighbors: int, symbols: int) -> None:
+        config = bundle.config
+        self._neighbors = n_neighbors
+        self._forecaster = Forecaster(bundle, n_neighbors)
+        self._temperature = self._forecaster.temperature
+        self._horizon = config.primary
+        # Outcomes of moments closer than this overlap, or nearly so: together they are one piece of evidence.
+        self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
+        self._skip_oldest = config.block * symbols
+
+    def appraise(
+        self, bank: MemoryBank, bar: Bar, encoded: EncodedBar, ordinal: int, prospect: Prospect | None
+    ) -> Appraisal:
+        """The appraisal of a bar whose batch has settled and of which nothing is remembered yet.
+
+        Args:
+            bank: the memory.
+            bar: the bar.
+            encoded: its state and key.
+            ordinal: its absolute number.
+            prospect: one that expected this very bar, if there is any.
+        """
+        proposal, row = None, 0
+        if prospect is not None:
+            row = ordinal - prospect.first_ordinal
+            early = self._early(bank, bar, prospect, row)
+            if early is not None:
+                return early
+            proposal = prospect.proposal
+        result = bank.search(encoded.key, as_of=bar.close_time, k=self._neighbors, proposal=proposal, row=row)
+        alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
+        return self._appraisals(alone, (result,), (bar.open_time,), ordinal)[0]
+
+    def _early(self, bank: MemoryBank, bar: Bar, prospect: Prospect, row: int) -> Appraisal | None:
+        """What was found out before, if it holds."""
+        if row - prospect.first_row >= len(prospect.appraisals):
+            self._look_ahead(bank, prospect, row)
+        if prospect.outlook is None:
+            return None
+        place = row - prospect.first_row
+        result = bank.foreseen(prospect.outlook, place, as_of=bar.close_time)
+        return None if result is None else prospect.appraisals[place]._replace(visible=result.visible)
+
+    def _look_ahead(self, bank: MemoryBank, prospect: Prospect, row: int) -> None:
+        """Find out as much as can be known now about the bars from this one on."""
+        times = [bar.close_time for bar in prospect.bars[row:]]
+        if prospect.proposal is None:
+            prospect.proposal = bank.propose(
+                prospect.encoded.keys, as_of=times[0], k=self._neighbors, skip_oldest=self._skip_oldest
+            )
+        prospect.first_row, prospect.appraisals = row, []
+        prospect.outlook = bank.look_ahead(prospect.proposal, row, times)
+        if prospect.outlook is not None:
+            results = prospect.outlook.results
+            part = slice(row, row + len(results))
+            encoded = EncodedSeries(prospect.encoded.hidden[part], prospect.encoded.keys[part])
+            opened = [bar.open_time for bar in prospect.bars[part]]
+            prospect.appraisals = self._appraisals(encoded, results, opened, prospect.first_ordinal + row)
+
+    def _appraisals(
+        self, encoded: EncodedSeries, results: Sequence[SearchResult], opened: Sequence[int], ordinal: int
+    ) -> list[Appraisal]:
+        """Appraisals of consecutive bars."""
+        forecasts = self._forecaster.forecast(encoded, results, opened, ordinal)
+        views = read_out_all(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
+        return [
+            Appraisal(result.visible, forecast, view, neighbours(result, view, self._horizon))
+            for result, forecast, view in zip(results, forecasts, views, strict=True)
+        ]

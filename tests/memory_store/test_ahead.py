@@ -1,0 +1,156 @@
+"""Answers before their time: the bits of answers in time, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memory_store import BankConfig, MemoryBank, MemoryBankError, Metric, Proposal
+from tests.memory_store.test_oracle import BAR_MS, SYMBOLS, assert_identical
+
+K = 5
+BLOCK = 24
+
+
+@dataclass
+class Stream:
+    """A bank that is asked at every bar and then takes in a moment per symbol, as a replay does."""
+
+    config: BankConfig
+    seed: int
+    symbols: int = 1
+    pauses: float = 0.0
+    """Share of bars that a symbol misses."""
+    unruly: float = 0.0
+    """Share of outcomes that are said to be known a while ago."""
+    now: int = 0
+    own: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+        self.bank = MemoryBank(self.config, encoder_version="v1")
+
+    def vectors(self, count: int) -> np.ndarray:
+        """Eighths, whose products are exact and tie often."""
+        vectors = self.random.integers(-4, 5, (count, self.config.dimension)) / 8
+        vectors[:, 0] += 1 / 64
+        return vectors.astype(np.float32)
+
+    def bars(self, count: int) -> Iterator[int]:
+        """Close times; each bar is settled before its turn and remembered after it."""
+        for _ in range(count):
+            self.now += BAR_MS
+            present = [symbol for symbol in SYMBOLS[: self.symbols] if self.random.random() >= self.pauses]
+            for symbol in present:
+                own = self.own.setdefault(symbol, [])
+                for horizon, bars in enumerate(self.config.horizons):
+                    if len(own) >= bars:
+                        late = self.random.random() < self.unruly
+                        time = self.now - int(self.random.integers(bars * BAR_MS)) if late else self.now
+                        self.bank.settle(own[-bars], horizon, float(self.random.standard_normal()), time)
+            yield self.now
+            for symbol in present:
+                key = self.vectors(1)[0]
+                self.own[symbol].append(self.bank.append(key, symbol=symbol, bar_time=self.now - BAR_MS))
+
+    def block(self, skip_oldest: int) -> tuple[np.ndarray, Proposal, list[int]]:
+        """Queries of the bars to come, the proposal for them, and their close times."""
+        queries = self.vectors(BLOCK)
+        times = [self.now + BAR_MS * (row + 1) for row in range(BLOCK)]
+        return queries, self.bank.propose(queries, as_of=times[0], k=K, skip_oldest=skip_oldest), times
+
+
+def answered(stream: Stream, skip_oldest: int) -> int:
+    """Go through a block, comparing every early answer with the one in time; how many there were."""
+    queries, proposal, times = stream.block(skip_oldest)
+    outlook, first, early_ones = None, 0, 0
+    for row, now in enumerate(stream.bars(BLOCK)):
+        if outlook is None or row - first >= len(outlook.results):
+            outlook, first = stream.bank.look_ahead(proposal, row, times[row:]), row
+        if outlook is None:
+            continue
+        assert stream.bank.foreseen(outlook, row - first, as_of=now + 1) is None
+        early = stream.bank.foreseen(outlook, row - first, as_of=now)
+        if early is not None:
+            early_ones += 1
+            assert_identical(stream.bank.search(queries[row], as_of=now, k=K), early)
+    return early_ones
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    metric=st.sampled_from(list(Metric)),
+    capacity=st.sampled_from([1, 7, 40, 96, 300]),
+    embargo=st.integers(0, 12),
+    primary=st.integers(0, 1),
+    symbols=st.integers(1, 3),
+    pauses=st.sampled_from([0.0, 0.2]),
+    unruly=st.sampled_from([0.0, 0.02]),
+    skip_oldest=st.sampled_from([0, 5, 90]),
+)
+def test_an_answer_given_before_its_time_is_the_one_given_in_time(
+    seed, metric, capacity, embargo, primary, symbols, pauses, unruly, skip_oldest
+):
+    """Rings that turn while answers wait, symbols that pause, outcomes that come late and out of order."""
+    stream = Stream(BankConfig(capacity, 3, (1, 4), primary, embargo * BAR_MS, metric), seed, symbols, pauses, unruly)
+    for _ in range(6):
+        answered(stream, skip_oldest)
+
+
+def steady(embargo: int, capacity: int = 1000) -> Stream:
+    stream = Stream(BankConfig(capacity, 3, (1, 4), 1, embargo * BAR_MS, Metric.INNER_PRODUCT), 1)
+    for _ in stream.bars(60):
+        pass
+    return stream
+
+
+def test_under_a_long_embargo_every_bar_is_answered_early():
+    assert answered(steady(embargo=8), skip_oldest=BLOCK) == BLOCK
+
+
+def test_an_outlook_reaches_to_the_end_of_the_embargo():
+    stream = steady(embargo=8)
+    _, proposal, times = stream.block(0)
+    next(stream.bars(1))
+    outlook = stream.bank.look_ahead(proposal, 0, times)
+    assert outlook is not None
+    assert outlook.as_of == tuple(times[:8])
+
+
+def test_without_an_embargo_nothing_can_be_said_early():
+    assert answered(steady(embargo=0), skip_oldest=BLOCK) == 0
+
+
+def test_an_answer_that_loses_an_entry_is_withdrawn():
+    stream = steady(embargo=30, capacity=40)
+    assert 0 < answered(stream, skip_oldest=0) < BLOCK
+
+
+def test_an_outcome_out_of_order_withdraws_all_answers():
+    stream = steady(embargo=8)
+    _, proposal, times = stream.block(0)
+    bars = stream.bars(2)
+    next(bars)
+    outlook = stream.bank.look_ahead(proposal, 0, times)
+    assert stream.bank.foreseen(outlook, 0, as_of=times[0]) is not None
+    pending = stream.bank.append(stream.vectors(1)[0], symbol="LATE", bar_time=0)
+    stream.bank.settle(pending, 1, 0.1, 1)
+    assert stream.bank.foreseen(outlook, 0, as_of=times[0]) is None
+
+
+def test_an_outlook_of_another_bank_has_no_answer_and_a_wrong_place_is_refused():
+    stream, other = steady(embargo=8), steady(embargo=8)
+    _, proposal, times = stream.block(0)
+    next(stream.bars(1))
+    outlook = stream.bank.look_ahead(proposal, 0, times)
+    assert other.bank.foreseen(outlook, 0, as_of=times[0]) is None
+    with pytest.raises(MemoryBankError, match="place 8 is not in the outlook, which has 8 searches"):
+        stream.bank.foreseen(outlook, 8, as_of=times[0])
+    with pytest.raises(MemoryBankError, match="another memory bank"):
+        other.bank.look_ahead(proposal, 0, times)
