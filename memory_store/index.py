@@ -153,7 +153,14 @@ def _reaching(blocks: KeyArray, peaks: KeyArray, floor: KeyArray) -> tuple[IntAr
     Slots that follow each other lie in different blocks, so that neighbours in time, whose keys are alike, do not crowd
     into a few blocks and loosen the bound.
     """
-    rows, columns = np.nonzero(peaks >= floor[:, None])
+    rows, columns = _places(peaks >= floor[:, None])
     scores = blocks[rows, :, columns]
-    pairs, depths = np.nonzero(scores >= floor[rows, None])
+    pairs, depths = _places(scores >= floor[rows, None])
     return rows[pairs], depths * blocks.shape[2] + columns[pairs], scores[pairs, depths]
+
+
+def _places(marked: BoolArray) -> tuple[IntArray, IntArray]:
+    """Row and column of every mark: ``np.nonzero``, which is several times slower on two axes than on one."""
+    flat = np.flatnonzero(marked)
+    rows = flat // marked.shape[1]
+    return rows, flat - rows * marked.shape[1]

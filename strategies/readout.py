@@ -69,8 +69,10 @@ def cluster_moments(
     while True:
         leading = known & ~(before & leads[:, None, :]).any(axis=2)
         if np.array_equal(leading, leads):
-            return (near & leads[:, None, :]).argmax(axis=2)
+            break
         leads = leading
+    leaders: npt.NDArray[np.int64] = (near & leads[:, None, :]).argmax(axis=2)
+    return leaders
 
 
 def weighted_quantiles(values: FloatArray, weights: FloatArray, probabilities: tuple[float, ...]) -> FloatArray:
@@ -158,8 +160,9 @@ def _views(
         levels.tolist(),
         strict=True,
     )
-    for *summary, quantiles in columns:
-        yield MemoryView(*summary, tuple(zip(QUANTILES, quantiles, strict=True)))
+    for count, moments, effective, row, mean, deviation, ratio, quantiles in columns:
+        pairs = tuple(zip(QUANTILES, quantiles, strict=True))
+        yield MemoryView(count, moments, effective, row, mean, deviation, ratio, pairs)
 
 
 def _shares(strengths: FloatArray, leaders: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:

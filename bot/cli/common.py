@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from bot.cli.terminal import console
 from bot.config import Config, Layers, read_layers
 from bot.errors import UsageError
+from bot.logs import configure_logs
 from strategies.bars import Calendar, parse_interval, parse_time
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ def standard_options(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(config_file: Path | None, overrides: tuple[str, ...], as_json: bool, **rest: Any) -> Any:
         layers = read_layers(config_file, overrides=overrides)
-        return command(Context(layers.config(), as_json, layers), **rest)
+        config = layers.config()
+        configure_logs(config, to=console)
+        return command(Context(config, as_json, layers), **rest)
 
     return wrapped  # type: ignore[return-value]
 

@@ -18,6 +18,8 @@ from strategies.bars import format_time
 
 _LINES_WITHOUT_TERMINAL: Final = 500
 _MOST_HOLDINGS: Final = 3
+_MARGIN: Final = 5
+"""Columns of the spinner before the line, and of the ^C that a terminal writes behind it."""
 
 
 class LiveView:
@@ -52,7 +54,9 @@ class LiveView:
         for fill in step.executions:
             self._console.print(_fill_line(fill))
         if self._status is not None:
-            self._status.update(self._line(step))
+            line = self._line(step)
+            line.truncate(self._console.width - _MARGIN, overflow="ellipsis")
+            self._status.update(line)
         elif self._bars == len(step.decisions) or self._bars % _LINES_WITHOUT_TERMINAL < len(step.decisions):
             self._console.print(self._line(step), soft_wrap=True)
 
@@ -66,8 +70,6 @@ class LiveView:
             f"  bar {self._bars:,}  {portfolio.equity:,.2f} ",
             (f"({change:+.2%})", _colour(change)),
             f"  {_holdings(portfolio)}  {_wish(decision)}",
-            no_wrap=True,
-            overflow="ellipsis",
         )
 
 

@@ -45,7 +45,6 @@ from bot.cli.venues import (
 from bot.config import Config
 from bot.errors import UsageError
 from bot.journal import Journal, RunKind, RunStatus, StoredRun
-from bot.logs import configure_logs
 from bot.market.bybit_stream import KlineStream
 from bot.market.feed import FeedLimits, MarketFeed
 from bot.market.history import BybitHistory, fetch_history
@@ -103,7 +102,6 @@ def paper(
     span = chosen_span(start, end)
     if span != (None, None) and (config.venue.name != "sandbox" or config.venue.sandbox_url):
         raise UsageError("--start and --end choose what the embedded sandbox plays; leave them out for another venue")
-    configure_logs(config, to=console)
     with single_instance(config.storage.data_dir):
         asyncio.run(_trade(context, config, span, max_bars, fresh))
 

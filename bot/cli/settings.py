@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from bot.cli.common import Context, standard_options
 from bot.cli.help import ExampleCommand, ExampleGroup
 from bot.cli.terminal import output
+from bot.config import DEFAULT_FILE
 from bot.refusals import known_keys
 
 
@@ -48,7 +50,10 @@ def check(context: Context) -> None:
 @config.command(cls=ExampleCommand, examples=("recall config show", "recall config show --json"))
 @standard_options
 def show(context: Context) -> None:
-    """Show every key with its value, where the value comes from, and what it means; secrets are masked."""
+    """Show every key with its value and what it means; secrets are masked.
+
+    A value that comes from the environment, from --set or from another file than config.toml says so.
+    """
     values = context.config.masked()
     if context.as_json:
         context.answer(values)
@@ -72,8 +77,7 @@ def _section_table(context: Context, section: str, values: dict[str, Any], meani
         source = context.layers.source_of(f"{section}.{name}")
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         meaning = meanings[f"{root}.SYMBOL.{name}" if root == "instruments" else f"{section}.{name}"]
-        changed = source != "default"
-        table.add_row(
-            name, f"[bold]{shown}[/]" if changed else shown, f"{meaning} (from {source})" if changed else meaning
-        )
+        # The file of the working directory sets nearly everything, so that only stronger layers are worth a word.
+        origin = "" if source in ("default", str(DEFAULT_FILE)) else f" (from {source})"
+        table.add_row(name, Text(shown), Text(meaning + origin))
     return table

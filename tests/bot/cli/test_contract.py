@@ -216,7 +216,7 @@ def test_a_venue_that_does_not_answer_is_3(tmp_path: Path) -> None:
     )
     outcome = run_process(tmp_path, *arguments)
     assert outcome.code == ExitCode.VENUE == 3
-    assert url in outcome.error
+    assert url in outcome.error and outcome.out == ""
 
 
 @pytest.mark.parametrize(
