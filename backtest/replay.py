@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 
@@ -54,8 +55,7 @@ def batches(series: Mapping[str, BarSeries]) -> Iterator[BarBatch]:
     """Bars of several symbols in one defined order: by close time, and those that close together in the order of symbols."""
     if len(series) == 1:
         (only,) = series.values()
-        for bar in only.bars():
-            yield BarBatch((bar,), _ON_TIME)
+        yield from map(BarBatch, zip(only.bars(), strict=True), repeat(_ON_TIME))
         return
     streams = [_ranked(rank, one.bars()) for rank, one in enumerate(series.values())]
     together: list[Bar] = []

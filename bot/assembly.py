@@ -46,11 +46,14 @@ class Home:
 def home_of(config: Config, *, venue: str | None = None) -> Home:
     """Where the candles and models of a venue lie; the real market's for ``None``.
 
-    A sandbox that plays the candle store shares the real market's; a synthetic market and the testnet have their own.
+    A sandbox that plays the candle store shares the real market's; the testnet and every synthetic market, which is told
+    by its seed, its start and its history, have their own.
     """
     name = ""
     if venue == "sandbox" and config.sandbox.source == "synthetic":
-        name = f"sandbox/synthetic-{config.sandbox.seed}"
+        sandbox = config.sandbox
+        start = "".join(character for character in sandbox.start if character.isalnum())
+        name = f"sandbox/{sandbox.seed}-{start}-{sandbox.history_bars}"
     elif venue == "testnet":
         name = "testnet"
     return home_named(config, name)

@@ -8,7 +8,6 @@ is allowed.
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from bot.errors import UsageError
-from bot.refusals import Origin, refusal
+from bot.refusals import Origin, mask_passwords, refusal, url_passwords
 from bot.settings import Settings
 
 ENVIRONMENT_PREFIX: Final = "RECALL_"
 DEFAULT_FILE: Final = Path("config.toml")
-_URL_PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@]*@")
 
 
 class Config(Settings):
@@ -48,16 +46,13 @@ class Config(Settings):
         """As plain values that can be shown or journalled: secrets are stars."""
         values = self.model_dump(mode="json")
         storage = values["storage"]
-        storage["database_url"] = _URL_PASSWORD.sub(r"\1:***@", storage["database_url"])
+        storage["database_url"] = mask_passwords(storage["database_url"])
         return values
 
     def secrets(self) -> tuple[str, ...]:
         """Every text that must not appear anywhere."""
-        password = _URL_PASSWORD.search(self.storage.database_url)
-        found = [self.live.api_key.get_secret_value(), self.live.api_secret.get_secret_value()]
-        if password is not None:
-            found.append(password.group().rpartition("@")[0].rpartition(":")[2])
-        return tuple(secret for secret in found if secret)
+        keys = (self.live.api_key.get_secret_value(), self.live.api_secret.get_secret_value())
+        return tuple(secret for secret in (*keys, *url_passwords(self.storage.database_url)) if secret)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,10 +143,13 @@ class DecisionCore:
         """
         bars = batch.bars
         portfolio = self.portfolio
-        self._move_forward(bars)
+        self._require_progress(bars)
         marks = portfolio.marks
+        last = self._last_open_times
         for bar in bars:
-            marks[bar.symbol] = bar.close
+            symbol = bar.symbol
+            last[symbol] = bar.open_time
+            marks[symbol] = bar.close
         equity = portfolio.equity
         close_time = bars[0].close_time
         risk = self.risk
@@ -156,7 +159,10 @@ class DecisionCore:
         strategy = self.strategy
         # The law of the house (causality): settle what has matured, query and decide, and only then append.
         strategy.settle(bars)
-        signals = [strategy.on_bar(bar) for bar in bars]
+        on_bar = strategy.on_bar
+        signals = []
+        for bar in bars:
+            signals.append(on_bar(bar))
         strategy.remember(bars)
         decisions = []
         number = self._decisions
@@ -175,7 +181,7 @@ class DecisionCore:
         self._decisions = number
         return tuple(decisions)
 
-    def _move_forward(self, bars: tuple[Bar, ...]) -> None:
+    def _require_progress(self, bars: tuple[Bar, ...]) -> None:
         last = self._last_open_times
         for bar in bars:
             before = last.get(bar.symbol)
@@ -183,7 +189,6 @@ class DecisionCore:
                 raise ValueError(
                     f"{bar.symbol}: bar {bar.open_time} came after {before}; bars must move forward in time"
                 )
-            last[bar.symbol] = bar.open_time
 
     def _on_execution(self, execution: Execution) -> None:
         closed = self.portfolio.apply_execution(execution)

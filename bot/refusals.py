@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,19 @@ _NOUNS: Final[dict[Any, str]] = {
     tuple[int, ...]: "a list of whole numbers",
     dict[str, Any]: "a table",
 }
+
+
+_URL_PASSWORD: Final = re.compile(r"(://[^:/@]*):([^@]*)@")
+
+
+def mask_passwords(text: str) -> str:
+    """The text with stars for the password of every URL in it."""
+    return _URL_PASSWORD.sub(r"\1:***@", text)
+
+
+def url_passwords(text: str) -> list[str]:
+    """The password of every URL in a text."""
+    return [password for _, password in _URL_PASSWORD.findall(text)]
 
 
 def known_fields() -> Iterator[tuple[str, FieldInfo]]:
@@ -91,7 +105,7 @@ def refusal(problem: ValidationError, origin: Origin) -> str:
         return f"{key} in {where} is unknown; {_suggestion(path)}"
     reason = error["msg"].removeprefix("Value error, ") if error["type"] == "value_error" else ""
     field = _field(path)
-    value = "***" if field is not None and field.annotation is SecretStr else repr(error.get("input"))
+    value = "***" if field is not None and field.annotation is SecretStr else mask_passwords(repr(error.get("input")))
     if field is None:
         return f"{key} was {value} in {where}; it must be a section with keys, written as section.key"
     if reason:

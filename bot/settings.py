@@ -18,6 +18,9 @@ from strategies.bars import parse_interval, parse_time
 _RISK: Final = RiskLimits()
 _COSTS: Final = Costs()
 
+EARLIEST_START: Final = parse_time("1971-01-01")
+LATEST_START: Final = parse_time("2100-01-01")
+
 Exact = Annotated[Decimal, BeforeValidator(lambda value: Decimal(repr(value)) if isinstance(value, float) else value)]
 """Money: a number of a TOML file becomes the decimal that was written there."""
 
@@ -46,6 +49,13 @@ class StorageSection(Section):
 
     data_dir: Path = Field(Path("recall-data"), description="folder of candles, journal, models and reports")
     database_url: str = Field("", description="SQLAlchemy URL of the journal; empty: SQLite in data_dir")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:///", "postgresql")):
+            raise ValueError("it must be empty, sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME")
+        return value
 
 
 class MarketSection(Section):
@@ -102,13 +112,15 @@ class SandboxSection(Section):
     )
     start: str = Field("2024-01-01", description="synthetic market: the moment at which a new run starts (UTC)")
     history_bars: int = Field(
-        6_000, ge=0, le=1_000_000, description="bars of the synthetic market before the moment of the start"
+        6_000, ge=1, le=1_000_000, description="bars of the synthetic market before the moment of the start"
     )
 
     @field_validator("start", mode="before")
     @classmethod
     def _is_time(cls, value: Any) -> Any:
-        parse_time(str(value))
+        moment = parse_time(str(value))
+        if not EARLIEST_START <= moment < LATEST_START:
+            raise ValueError("it must lie in the years 1971 to 2099")
         return str(value)
 
 
@@ -193,9 +205,9 @@ class SignalSection(Section):
     stop_multiple: float = Field(1.0, gt=0, le=20, description="exits = volatility: stop distance in volatilities")
     target_multiple: float = Field(1.5, gt=0, le=20, description="exits = volatility: target distance in volatilities")
     confidence_threshold: float = Field(
-        0.6, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
+        0.7, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
     )
-    read_temperature: float = Field(0.1, gt=0, le=10, description="similarity: softmax temperature of the vote")
+    read_temperature: float = Field(0.07, gt=0, le=10, description="similarity: softmax temperature of the vote")
 
 
 class RiskSection(Section):

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import repeat
 from typing import Final
 
 import msgspec
@@ -182,7 +183,9 @@ class BarSeries:
 
     def bars(self) -> Iterator[Bar]:
         """Every bar in order."""
-        columns = zip(
+        return map(
+            Bar,
+            repeat(self.symbol),
             self.open_time.tolist(),
             self.close_time.tolist(),
             self.open.tolist(),
@@ -190,11 +193,7 @@ class BarSeries:
             self.low.tolist(),
             self.close.tolist(),
             self.volume.tolist(),
-            strict=True,
         )
-        symbol = self.symbol
-        for row in columns:
-            yield Bar(symbol, *row)
 
     def digest(self) -> str:
         """SHA-256 over times and prices, in hexadecimal: two series with equal digests hold equal bars."""

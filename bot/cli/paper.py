@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from backtest.sandbox.venue import SandboxVenue
-from bot.assembly import LATEST, Home, home_of, needs_model
+from bot.assembly import LATEST, Home, build_strategy, home_of, needs_model
 from bot.cli.common import (
     Context,
     chosen_market,
@@ -38,6 +38,7 @@ from bot.cli.venues import (
     lock_step,
     make_sandbox,
     plays_store,
+    plays_synthetic,
     sandbox_clock,
     stored_start,
     synthetic_start,
@@ -185,6 +186,8 @@ async def _prepare(
     if needs_model(config):
         with _interruptible():
             train_first_model(config, home, names, code, now)
+    if plays_synthetic(config):
+        _require_history(config, home)
     calendars = dict.fromkeys(names, Calendar.CONTINUOUS)
     if plays_store(config):
         calendars = stored_calendars(home.candles, names, code)
@@ -193,6 +196,19 @@ async def _prepare(
         await loop.run_in_executor(thread, functools.partial(session.warm, stored=True))
     bank_id = journal.create_run(session.record(run_id, RunKind.PAPER), bank=session.strategy.bank)
     return PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=bank_id, closed_trades=trades), session
+
+
+def _require_history(config: Config, home: Home) -> None:
+    """
+    Raises:
+        UsageError: the synthetic market has too little history for the strategy.
+    """
+    strategy, _ = build_strategy(config, config.market.symbols, config.market.interval, home.models)
+    if config.sandbox.history_bars < strategy.required_bars:
+        raise UsageError(
+            f"{config.strategy.name} needs {strategy.required_bars} bars to warm up on, and sandbox.history_bars is "
+            f"{config.sandbox.history_bars}; raise it"
+        )
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: in
         embargo=config.memory.embargo,
     )
     for warning in model_warnings(model):
-        console.print(f"[yellow]warning:[/] {warning}")
+        console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
     training = replace(
         TrainingConfig(),
         epochs=settings.epochs,

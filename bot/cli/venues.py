@@ -119,8 +119,19 @@ def synthetic_start(config: Config) -> int:
         raise UsageError(f"sandbox.start: {problem}") from None
 
 
+def plays_synthetic(config: Config) -> bool:
+    """Whether the venue is an embedded sandbox that plays a synthetic market."""
+    venue = config.venue
+    return venue.name == "sandbox" and not venue.sandbox_url and config.sandbox.source == "synthetic"
+
+
 def stored_start(home: Home, symbols: tuple[str, ...], interval: str) -> int:
-    """Where the sandbox begins to play stored candles if nobody says: nine tenths of them are history."""
+    """Where the sandbox begins to play stored candles if nobody says: nine tenths of them are history.
+
+    Raises:
+        UsageError: a symbol has none.
+    """
+    stored_calendars(home.candles, symbols, interval)
     moments = []
     for symbol in symbols:
         series = home.candles.load(symbol, interval)

@@ -34,17 +34,17 @@ class TrainingConfig:
         TrainingError: a value is out of range.
     """
 
-    epochs: int = 5
+    epochs: int = 10
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
     """Share of all steps over which the learning rate rises from zero; a cosine takes it down afterwards."""
-    seed: int = 0
+    seed: int = 7
     validation_fraction: float = 0.15
     """Share of the span, at its end, that only early stopping and the report see."""
     memory_dropout: float = 0.15
     """Share of samples that see an empty memory, so that the gate learns a cold start."""
-    patience: int = 3
+    patience: int = 5
     """Epochs without a better validation loss after which training ends."""
     segment_blocks: int = 4
     """Consecutive blocks that are trained on together."""

@@ -121,6 +121,10 @@ REFUSALS = {
     "1, 3, 5, 15, 30, 60, 120, 240, 360, 720, D, W, M (minutes, or D, W, M)",
     "sandbox.start=soon": "sandbox.start was 'soon' in --set, which is not allowed: date 'soon' is not understood; "
     "write 2024-01-31 or 2024-01-31T06:00 (UTC)",
+    "sandbox.start=2999-01-01": "sandbox.start was '2999-01-01' in --set, which is not allowed: it must lie in the years "
+    "1971 to 2099",
+    "storage.database_url=mysql://me:secret@db/x": "storage.database_url was 'mysql://me:***@db/x' in --set, which is not "
+    "allowed: it must be empty, sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME",
     "risk.max_positon=1": "risk.max_positon in --set is unknown; did you mean risk.max_position?",
     "rsk.stop_loss=1": "rsk in --set is unknown; did you mean section risk?",
     "instruments.X.lot=1": "instruments.X.lot in --set is unknown; did you mean instruments.X.lot_size?",

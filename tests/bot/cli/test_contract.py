@@ -74,7 +74,7 @@ def test_the_list_of_commands_says_what_their_own_help_says(tmp_path: Path) -> N
         (["paper", "--help"], set()),
         (["models", "list"], set()),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_light_commands_load_nothing_heavy(arguments: list[str], most_modules: set[str], tmp_path: Path) -> None:
     """Seconds of imports have no place before a line of text."""
@@ -182,6 +182,10 @@ BAD_USAGE = {
     "at most 1000000",
     "paper --venue bybit --end 2024-01-01": "--start and --end choose what the embedded sandbox plays; leave them out "
     "for another venue",
+    "paper --set sandbox.source=store --strategy sma_cross": "BTCUSDT has no stored candles of interval 60; get them with "
+    "recall fetch --symbols BTCUSDT --interval 60",
+    "paper --set sandbox.history_bars=10 --strategy sma_cross": "sma_cross needs 50 bars to warm up on, and "
+    "sandbox.history_bars is 10; raise it",
     "sandbox --stepped --speed 2": "--speed and --stepped exclude each other; choose one",
     "sandbox --speed 0": "--speed was 0.0; it must be greater than 0, or use --stepped",
     "fetch candles.csv": "PATH candles.csv goes with --source file; leave it out or add --source file",

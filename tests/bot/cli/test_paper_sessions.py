@@ -218,7 +218,7 @@ def test_why_tells_what_the_memory_said(tmp_path: Path) -> None:
 def test_a_replay_explains_the_decisions_that_it_kept(tmp_path: Path) -> None:
     """Those with orders always, all of them on request; a replay is not audited, because it is the yardstick."""
     trade(tmp_path, 1)
-    where = ("--set", "storage.data_dir=recall-data/sandbox/synthetic-7")
+    where = ("--set", "storage.data_dir=recall-data/sandbox/7-20240101-400")
     options = ("--interval", "15", "--strategy", "sma_cross", "--no-plot", *where)
     run_id = ask(tmp_path, "backtest", *options)["run_id"]
     dropped = recall(tmp_path, "why", "1", "--run", run_id, *where)

@@ -58,7 +58,7 @@ def test_a_bundle_describes_itself(trained, saved):
     assert content["feature_names"] == list(FEATURE_NAMES)
     assert content["feature_set"] == FEATURE_SET
     assert content["training_span"] == list(trained.training_span)
-    assert content["seed"] == 0
+    assert content["seed"] == trained.training.seed
     assert set(content["versions"]) == {"recall", "torch", "numpy"}
     assert content["metrics"]["validation"]["bars"] == trained.report.validation.bars
 
