@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import heapq
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
 
 import numpy as np
 
 from bot.engine import SimulatedEngine
+from bot.garbage import rare_collections
 from bot.orders import BarBatch, Decision, Execution
 from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, Bar, BarSeries, FloatArray, IntArray
@@ -96,12 +95,13 @@ def replay(
     step = engine.step
     done = 0
     reported = 0
-    with _rare_collections():
+    with rare_collections():
         for batch in batches(series):
             result = step(batch)
             decisions = result.decisions
-            close_times.append(decisions[0].close_time)
-            equity.append(decisions[0].equity)
+            first = decisions[0]
+            close_times.append(first.close_time)
+            equity.append(first.equity)
             if result.executions:
                 executions += result.executions
             if keep_all_decisions:
@@ -128,20 +128,6 @@ def replay(
         trades=trades,
         decisions=kept,
     )
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Let the collector of reference cycles look less often.
-
-    A replay keeps long lists and makes no cycles; looking through the lists again and again took a tenth of its time.
-    """
-    earlier = gc.get_threshold()
-    gc.set_threshold(200_000, 50, 1_000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*earlier)
 
 
 def _ranked(rank: int, bars: Iterator[Bar]) -> Iterator[tuple[int, int, Bar]]:

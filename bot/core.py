@@ -210,7 +210,7 @@ def digest_text(decision: Decision) -> str:
     signal = decision.signal
     text = f"{signal.symbol}|{signal.bar_open_time}|{','.join(decision.verdicts)}"
     if decision.orders:
-        text += "|" + ";".join(_order_text(order) for order in decision.orders)
+        text += "|" + ";".join([_order_text(order) for order in decision.orders])
     explanation = signal.explanation
     if explanation is not None and explanation.neighbours:
         text += "|" + ",".join([str(neighbour.entry_id) for neighbour in explanation.neighbours])

@@ -24,13 +24,13 @@ def fixed_point(price: float) -> int:
 class _Averages:
     """Sums of the last closes of one symbol over two windows."""
 
-    __slots__ = ("closes", "fast_sum", "seen", "slow_sum")
+    __slots__ = ("closes", "fast_sum", "missing", "slow_sum")
 
     def __init__(self, slow: int) -> None:
         self.closes = [0] * slow
         self.fast_sum = 0
         self.slow_sum = 0
-        self.seen = 0
+        self.missing = slow  # closes until the slow average is one
 
 
 class SmaCross(Strategy):
@@ -72,29 +72,34 @@ class SmaCross(Strategy):
 
     def on_bar(self, bar: Bar) -> Signal:
         """The side of the cross after one closed bar."""
-        averages = self._update(bar.symbol, bar.close)
-        if averages.seen < self.slow:
-            return Signal(bar.symbol, bar.open_time, None, "too few bars for the slow average")
-        lead = averages.fast_sum * self.slow - averages.slow_sum * self.fast
+        symbol = bar.symbol
+        lead = self._update(symbol, bar.close)
+        if lead is None:
+            return Signal(symbol, bar.open_time, None, "too few bars for the slow average")
         if lead > 0:
-            return Signal(bar.symbol, bar.open_time, 1.0, "fast average above slow")
+            return Signal(symbol, bar.open_time, 1.0, "fast average above slow")
         if lead < 0:
-            return Signal(bar.symbol, bar.open_time, self._below, "fast average below slow")
-        return Signal(bar.symbol, bar.open_time, 0.0, "averages equal")
+            return Signal(symbol, bar.open_time, self._below, "fast average below slow")
+        return Signal(symbol, bar.open_time, 0.0, "averages equal")
 
-    def _update(self, symbol: str, close: float) -> _Averages:
+    def _update(self, symbol: str, close: float) -> int | None:
+        """Take in a close; how far the fast average leads, times both lengths, or ``None`` before there is a slow one."""
         averages = self._averages.get(symbol)
         if averages is None:
             averages = self._averages[symbol] = _Averages(self.slow)
+        fast, slow = self.fast, self.slow
         closes = averages.closes
         price = fixed_point(close)
-        averages.fast_sum += price - closes[-self.fast]
-        averages.slow_sum += price - closes[-self.slow]
+        averages.fast_sum = fast_sum = averages.fast_sum + price - closes[-fast]
+        averages.slow_sum = slow_sum = averages.slow_sum + price - closes[-slow]
         closes.append(price)
-        averages.seen += 1
-        if len(closes) > self.slow + _KEPT:
-            del closes[: -self.slow]
-        return averages
+        if len(closes) > slow + _KEPT:
+            del closes[:-slow]
+        if averages.missing:
+            averages.missing -= 1
+            if averages.missing:
+                return None
+        return fast_sum * slow - slow_sum * fast
 
 
 class BuyAndHold(Strategy):

@@ -17,6 +17,7 @@ import msgspec
 import sqlalchemy as sa
 
 from bot.errors import StorageError, UsageError
+from bot.garbage import rare_collections
 from bot.journal import schema
 from bot.journal.records import RunKind, RunRecord, RunStatus, SideEvent, StepRecord, StoredRun
 from bot.journal.rows import EVENT_TYPES, insert_step
@@ -106,7 +107,7 @@ class Journal:
             decisions=tuple(decisions),
             trades=list(enumerate(trades)),
         )
-        with self._transaction() as connection:
+        with rare_collections(), self._transaction() as connection:
             connection.execute(
                 schema.runs.insert().values(
                     run_id=record.run_id,
