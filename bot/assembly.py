@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -46,11 +47,13 @@ class Home:
 def home_of(config: Config, *, venue: str | None = None) -> Home:
     """Where the candles and models of a venue lie; the real market's for ``None``.
 
-    A sandbox that plays the candle store shares the real market's; the testnet and every synthetic market, which is told
-    by its seed, its start and its history, have their own.
+    A sandbox that plays the candle store shares the real market's. The testnet has its own, and so has every synthetic
+    market, which is told by its seed, its start and its history, and every sandbox that runs elsewhere, told by its URL.
     """
     name = ""
-    if venue == "sandbox" and config.sandbox.source == "synthetic":
+    if venue == "sandbox" and config.venue.sandbox_url:
+        name = f"sandbox/at-{hashlib.sha256(config.venue.sandbox_url.rstrip('/').encode()).hexdigest()[:8]}"
+    elif venue == "sandbox" and config.sandbox.source == "synthetic":
         sandbox = config.sandbox
         start = "".join(character for character in sandbox.start if character.isalnum())
         name = f"sandbox/{sandbox.seed}-{start}-{sandbox.history_bars}"

@@ -34,6 +34,10 @@ class UsageError(RecallError):
     exit_code = ExitCode.USAGE
 
 
+class NothingLeftToPlay(UsageError):
+    """A sandbox was asked to play a span in which no bar is left."""
+
+
 class VenueError(RecallError):
     """The venue refused, or could not be reached."""
 

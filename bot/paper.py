@@ -160,18 +160,28 @@ async def run_paper(
     progress = Progress()
     stopping = asyncio.ensure_future(stop.wait())
     waiting: asyncio.Future[FeedEvent] | None = None
+    # Advancing may itself wait for the feed, which moves on only while its next event is taken: so it runs beside.
+    advancing: asyncio.Future[bool] | None = None
     decided = 0
     try:
         while not stop.is_set():
             if waiting is None:
                 waiting = asyncio.ensure_future(_next_event(feed))
-                if advance is not None and not await advance(decided):
-                    progress.finished = True
-                    break
+                if advance is not None and advancing is None:
+                    advancing = asyncio.ensure_future(advance(decided))
             pending: set[asyncio.Future[Any]] = {waiting, stopping}
+            if advancing is not None:
+                pending.add(advancing)
             await asyncio.wait(pending, timeout=COMMAND_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if stop.is_set():
                 break
+            if advancing is not None and advancing.done():
+                goes_on, advancing = advancing.result(), None
+                if not goes_on:
+                    progress.finished = True
+                    break
+                if not waiting.done():
+                    continue
             if not waiting.done():
                 await loop.run_in_executor(thread, run.apply_waiting)
                 continue
@@ -195,10 +205,10 @@ async def run_paper(
                 log.warning("availability", symbol=change.symbol, available=change.available, reason=change.reason)
                 await loop.run_in_executor(thread, run.apply_waiting, change)
     finally:
-        stopping.cancel()
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+        unfinished = [task for task in (stopping, waiting, advancing) if task is not None]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
     return progress
 
 

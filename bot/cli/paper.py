@@ -44,7 +44,7 @@ from bot.cli.venues import (
     synthetic_start,
 )
 from bot.config import Config
-from bot.errors import UsageError
+from bot.errors import NothingLeftToPlay, UsageError
 from bot.journal import Journal, RunKind, RunStatus, StoredRun
 from bot.market.bybit_stream import KlineStream
 from bot.market.feed import FeedLimits, MarketFeed
@@ -116,15 +116,29 @@ async def _trade(
     earlier = None if fresh else _resumable(journal, config, home)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(journal.close)
+        if earlier is not None:
+            stack.enter_context(journal.hold_run(earlier.record.run_id))
         sandbox = None
         if config.venue.name == "sandbox" and not config.venue.sandbox_url:
             begin = _last_close(journal, earlier) or span[0] or _fresh_start(config, home)
-            sandbox = make_sandbox(config, names, code, sandbox_clock(config), start=begin, end=span[1], paused=True)
+            try:
+                sandbox = make_sandbox(
+                    config, names, code, sandbox_clock(config), start=begin, end=span[1], paused=True
+                )
+            except NothingLeftToPlay:
+                if earlier is None:
+                    raise
+                # It was stopped or killed between its last bar and saying so: all that is left is to say so.
+                run, session = await _resume(config, journal, earlier, stack.enter_context(_decision_thread()))
+                _farewell(context, config, run, session, Progress(finished=True))
+                return
             await stack.enter_async_context(sandbox)
         connection = connect(config, sandbox)
         stack.callback(connection.rest.close)
-        thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="decide"))
+        thread = stack.enter_context(_decision_thread())
         run, session = await _prepare(config, home, journal, connection, earlier, thread)
+        if earlier is None:
+            stack.enter_context(journal.hold_run(run.run_id))
         last_seen = _last_seen(run, session)
         stream = await stack.enter_async_context(KlineStream(connection.stream_url, names, code))
         # A simulated clock may run at any speed, so that silence only means something on a real venue.
@@ -164,19 +178,11 @@ async def _prepare(
     thread: ThreadPoolExecutor,
 ) -> tuple[PaperRun, Session]:
     """The run, warmed up to its last decided bar."""
+    if earlier is not None:
+        return await _resume(config, journal, earlier, thread)
     loop = asyncio.get_running_loop()
     names, code = config.market.symbols, config.market.interval
     trades: list[ClosedTrade] = []
-    if earlier is not None:
-        console.print(f"run [bold]{earlier.record.run_id}[/] goes on")
-        session = reopen_session(config, earlier)
-        with console.status("warming from candles and journal ..."):
-            await loop.run_in_executor(thread, warm_again, session, journal, earlier)
-        run_id, bank_id = earlier.record.run_id, earlier.bank_id
-        run = PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=bank_id, closed_trades=trades)
-        run.resume()
-        journal.resume_run(run_id)
-        return run, session
     run_id = new_run_id(RunKind.PAPER)
     console.print(f"run [bold]{run_id}[/]")
     now = await connection.rest.server_time()
@@ -209,6 +215,28 @@ def _require_history(config: Config, home: Home) -> None:
             f"{config.strategy.name} needs {strategy.required_bars} bars to warm up on, and sandbox.history_bars is "
             f"{config.sandbox.history_bars}; raise it"
         )
+
+
+async def _resume(
+    config: Config, journal: Journal, earlier: StoredRun, thread: ThreadPoolExecutor
+) -> tuple[PaperRun, Session]:
+    """A run as it was after its last step."""
+    loop = asyncio.get_running_loop()
+    run_id = earlier.record.run_id
+    console.print(f"run [bold]{run_id}[/] goes on")
+    session = reopen_session(config, earlier)
+    with console.status("warming from candles and journal ..."):
+        await loop.run_in_executor(thread, warm_again, session, journal, earlier)
+    trades: list[ClosedTrade] = []
+    run = PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=earlier.bank_id, closed_trades=trades)
+    run.resume()
+    journal.resume_run(run_id)
+    return run, session
+
+
+def _decision_thread() -> ThreadPoolExecutor:
+    """The one thread in which everything that decides or commits runs."""
+    return ThreadPoolExecutor(1, thread_name_prefix="decide")
 
 
 @contextlib.contextmanager

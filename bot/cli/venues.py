@@ -13,7 +13,7 @@ from backtest.sandbox.venue import SandboxVenue
 from bot.assembly import Home, home_of, instruments_of
 from bot.cli.common import stored_calendars
 from bot.config import Config
-from bot.errors import UsageError
+from bot.errors import NothingLeftToPlay, UsageError
 from bot.market.bybit_rest import BybitRest
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
 
@@ -100,11 +100,12 @@ def make_sandbox(
         symbol: home.candles.load(symbol, interval, end=end) for symbol in symbols
     }
     begin = stored_start(home, symbols, interval) if start is None else start
-    if all(isinstance(one, BarSeries) and (not len(one) or one.open_time[-1] < begin) for one in stored.values()):
-        raise UsageError(
+    try:
+        return SandboxVenue(stored, interval, clock, start=begin, end=end, instruments=instruments, paused=paused)
+    except ValueError:
+        raise NothingLeftToPlay(
             "the candle store has no bars left to play in that span; choose an earlier --start or a later --end"
-        )
-    return SandboxVenue(stored, interval, clock, start=begin, end=end, instruments=instruments, paused=paused)
+        ) from None
 
 
 def synthetic_start(config: Config) -> int:

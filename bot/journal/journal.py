@@ -7,6 +7,7 @@ measured to be several times faster than the asynchronous engine for single-row 
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ from memory_store import storage as memory_storage
 
 _CREATION_LOCK: Final = 0x5EC0
 """Name of the lock under which the tables are created on PostgreSQL: any number of our own."""
+
+
+_WAL_ATTEMPTS: Final = 200
+_WAL_WAIT_S: Final = 0.01
 
 
 class Journal:
@@ -72,6 +77,7 @@ class Journal:
                     kind=record.kind,
                     status=RunStatus.RUNNING,
                     started_at=record.started_at,
+                    active_at=_now(),
                     record=msgspec.json.encode(record).decode(),
                     bank_id=bank_id,
                 )
@@ -114,6 +120,7 @@ class Journal:
                     kind=record.kind,
                     status=RunStatus.FINISHED,
                     started_at=record.started_at,
+                    active_at=_now(),
                     ended_at=_now(),
                     record=msgspec.json.encode(record).decode(),
                     summary=json.dumps(summary),
@@ -139,11 +146,38 @@ class Journal:
             connection.execute(
                 schema.runs.update()
                 .where(schema.runs.c.run_id == run_id)
-                .values(status=RunStatus.RUNNING, ended_at=None)
+                .values(status=RunStatus.RUNNING, active_at=_now(), ended_at=None)
             )
 
+    @contextmanager
+    def hold_run(self, run_id: str) -> Iterator[None]:
+        """Keep a run to this process for as long as the context lasts, where the database can tell.
+
+        PostgreSQL can, and forgets it when the process dies (https://www.postgresql.org/docs/current/explicit-locking.html);
+        an SQLite journal lies in one data_dir, which one bot has to itself anyway.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        if self.url.get_backend_name() != "postgresql":
+            yield
+            return
+        key = sa.func.hashtextextended(f"recall run {run_id}", 0)
+        with self.engine.connect() as connection:
+            held = connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar_one()
+            connection.commit()  # The lock belongs to the session; a transaction left open for weeks would harm the server.
+            if not held:
+                raise UsageError(
+                    f"run {run_id} is being traded by another process on the same journal; stop that one, or begin a new "
+                    "run with --new"
+                )
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+
     def find_run(self, run_id: str) -> StoredRun:
-        """The run of that id; ``latest`` is the newest paper run, else the newest of all.
+        """The run of that id; ``latest`` is the paper run last started or resumed, else the newest of all.
 
         Raises:
             UsageError: there is no such run.
@@ -151,7 +185,7 @@ class Journal:
         query = sa.select(schema.runs)
         if run_id == "latest":
             order = sa.case((schema.runs.c.kind == RunKind.PAPER, 0), else_=1)
-            query = query.order_by(order, schema.runs.c.started_at.desc(), schema.runs.c.run_id.desc()).limit(1)
+            query = query.order_by(order, schema.runs.c.active_at.desc(), schema.runs.c.run_id.desc()).limit(1)
         else:
             query = query.where(schema.runs.c.run_id == run_id)
         with self._reading() as connection:
@@ -335,11 +369,29 @@ def _configure_sqlite(engine: sa.Engine, *, durable: bool) -> None:
     def on_connect(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout=30000")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(cursor)
         cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         cursor.close()
 
     sa.event.listen(engine, "connect", on_connect)
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Switch the write-ahead log on, unless it is.
+
+    Of several processes that open a new file at once, all but one are told that it is locked, and SQLite does not wait here
+    as it does elsewhere: https://www.sqlite.org/wal.html#sometimes_queries_return_sqlite_busy_in_wal_mode
+    """
+    for attempt in range(_WAL_ATTEMPTS):
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+            return
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as problem:
+            if "locked" not in str(problem) or attempt == _WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(_WAL_WAIT_S)
 
 
 @contextmanager

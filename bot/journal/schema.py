@@ -23,6 +23,7 @@ runs = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("started_at", _MILLISECONDS, nullable=False),
+    sa.Column("active_at", _MILLISECONDS, nullable=False, comment="when it was last started or resumed"),
     sa.Column("ended_at", _MILLISECONDS),
     sa.Column("record", sa.Text, nullable=False, comment="the run's settings, as JSON"),
     sa.Column("bank_id", sa.Integer, comment="the run's bank of memory, where it has one"),

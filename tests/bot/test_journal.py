@@ -501,3 +501,15 @@ def test_a_damaged_row_is_one_sentence_that_names_the_run(
     with pytest.raises(StorageError, match=r"run-1 in the journal is damaged.*; restore the journal") as refused:
         read(journal)
     assert "\n" not in str(refused.value)
+
+
+def test_a_run_on_postgresql_is_traded_by_one_process_at_a_time(postgres_url: str) -> None:
+    """Two bots with folders of their own may share a server, never a run."""
+    one, other = Journal(postgres_url, durable=True), Journal(postgres_url, durable=True)
+    refused = pytest.raises(UsageError, match="run-a is being traded by another process")
+    with one.hold_run("run-a"), other.hold_run("run-b"), refused, other.hold_run("run-a"):
+        pass
+    with other.hold_run("run-a"):
+        pass
+    one.close()
+    other.close()
