@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     for suite in SUITES:
         importlib.import_module(suite)
     from benchmarks.harness import REGISTRY, BenchmarkError, run, select
+    from benchmarks.page import write_page
 
     console = Console()
     if "--help" in arguments or "-h" in arguments:
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"python -m benchmarks [NAME ...]\n\nWithout names all are measured:\n{names}")
         return 0
     try:
-        return 1 if run(select(arguments), console) else 0
+        refused = run(select(arguments), console)
+        write_page()
+        return 1 if refused else 0
     except BenchmarkError as problem:
         console.print(str(problem), style="red", highlight=False)
         return 2

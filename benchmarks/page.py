@@ -1,0 +1,50 @@
+"""``docs/performance.md``, written from the measured figures and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.harness import LATEST
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
+
+_OPENING: Final = """# Performance
+
+`make bench` measures, prints a table, merges it into `benchmarks/latest.json` and writes this page from there. Ratios are
+measured side by side in one run, in turns, and their medians are kept: machines are shared, so that absolute figures move by
+tens of percent from run to run, ratios far less. *Naive* is the original specification's loop, only made to run.
+
+| figure | value | goal |
+| --- | --- | --- |
+"""
+_GOALS: Final = {
+    "replay_sma_bars_per_s": "at least 50,000",
+    "replay_sma_vs_backtestingpy": "at least 1",
+    "replay_model_vs_naive": "at least 10",
+    "decision_ms_p50": "under 10",
+}
+
+
+def write_page(figures: Path = LATEST, page: Path = PAGE) -> None:
+    """Write the page."""
+    page.write_text(render(json.loads(figures.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+def render(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page as text: a table of all figures, then how each was made."""
+    rows = [
+        f"| `{name}` | {_shown(one['value'])} {one['unit']} | {_GOALS.get(name, '-')} |"
+        for name, one in figures.items()
+    ]
+    notes = [
+        f"## {name}\n\n{one['note']}.\n\nCommit `{one['commit']}`, seed {one['seed']}: `{one['command']}`"
+        for name, one in figures.items()
+    ]
+    return _OPENING + "\n".join(rows) + "\n\n" + "\n\n".join(notes) + "\n"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
