@@ -21,12 +21,14 @@ from bot.orders import (
     OperatorCommand,
     Order,
     SymbolAvailability,
+    Verdict,
 )
 from bot.portfolio import ClosedTrade, Portfolio, PortfolioState
 from bot.risk import RiskLayer, RiskState
 from strategies.bars import Bar
-from strategies.base import Strategy
+from strategies.base import Signal, Strategy
 
+_BEFORE_ALL: Final = -(2**63)
 _BLOCK: Final = 16
 """Decisions that are hashed together: hashing each would take a tenth of a replay, and a state carries the rest as text."""
 
@@ -143,9 +145,11 @@ class DecisionCore:
         """
         bars = batch.bars
         portfolio = self.portfolio
-        self._require_progress(bars)
         marks = portfolio.marks
         last = self._last_open_times
+        for bar in bars:
+            if bar.open_time <= last.get(bar.symbol, _BEFORE_ALL):
+                raise _backwards(bar, last[bar.symbol])
         for bar in bars:
             symbol = bar.symbol
             last[symbol] = bar.open_time
@@ -174,21 +178,12 @@ class DecisionCore:
             decision = Decision(number, signal, verdicts, orders, position, equity, close_time)
             number += 1
             decisions.append(decision)
-            tail.append(digest_text(decision))
+            tail.append(digest_text(symbol, bar.open_time, signal, verdicts, orders))
             if len(tail) == _BLOCK:
                 self._decisions_link = _linked(self._decisions_link, tail)
                 tail.clear()
         self._decisions = number
         return tuple(decisions)
-
-    def _require_progress(self, bars: tuple[Bar, ...]) -> None:
-        last = self._last_open_times
-        for bar in bars:
-            before = last.get(bar.symbol)
-            if before is not None and bar.open_time <= before:
-                raise ValueError(
-                    f"{bar.symbol}: bar {bar.open_time} came after {before}; bars must move forward in time"
-                )
 
     def _on_execution(self, execution: Execution) -> None:
         closed = self.portfolio.apply_execution(execution)
@@ -201,16 +196,21 @@ class DecisionCore:
             self._on_trade(closed)
 
 
+def _backwards(bar: Bar, before: int) -> ValueError:
+    return ValueError(f"{bar.symbol}: bar {bar.open_time} came after {before}; bars must move forward in time")
+
+
 def _linked(link: str, texts: list[str]) -> str:
     return hashlib.sha256("\n".join([link, *texts]).encode()).hexdigest()
 
 
-def digest_text(decision: Decision) -> str:
+def digest_text(
+    symbol: str, bar_open_time: int, signal: Signal, verdicts: tuple[Verdict, ...], orders: tuple[Order, ...]
+) -> str:
     """The part of a decision that a hash covers; run ids and floats that only explain are left out."""
-    signal = decision.signal
-    text = f"{signal.symbol}|{signal.bar_open_time}|{','.join(decision.verdicts)}"
-    if decision.orders:
-        text += "|" + ";".join([_order_text(order) for order in decision.orders])
+    text = f"{symbol}|{bar_open_time}|{','.join(verdicts)}"
+    if orders:
+        text += "|" + ";".join([_order_text(order) for order in orders])
     explanation = signal.explanation
     if explanation is not None and explanation.neighbours:
         text += "|" + ",".join([str(neighbour.entry_id) for neighbour in explanation.neighbours])

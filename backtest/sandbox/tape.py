@@ -22,38 +22,48 @@ class Release:
 class Tape:
     """Candles of several symbols under one clock.
 
-    Bars that open at or after ``start`` are released as they close; earlier ones are history from the beginning.
+    Bars are released as they close. Those that open before ``history_until`` are history and never released, also where
+    they close after the start, as a stock's daily bar does when the start is midnight.
 
     Args:
         sources: candles by symbol; their order is the order of release.
         interval: the venue's interval code.
         setting: how time passes.
-        start: simulated time at which the tape begins, moved forward to the first open of a bar; ``None`` begins with
-            the earliest bar of all sources.
+        start: simulated time at which the tape begins, moved forward to the open of the first bar to release if none is
+            forming then; ``None`` begins with the earliest bar of all sources.
+        history_until: end of the history, by open time; ``start`` unless given. Whoever goes on with a run gives where
+            that run once began, so that bars that were forming when it stopped are still released.
 
     Raises:
-        ValueError: there is no source, or no source has a bar from ``start`` on.
+        ValueError: there is no source, or no source has a bar to release.
     """
 
     def __init__(
-        self, sources: Mapping[str, BarSource], interval: str, setting: ClockSetting, start: int | None = None
+        self,
+        sources: Mapping[str, BarSource],
+        interval: str,
+        setting: ClockSetting,
+        start: int | None = None,
+        *,
+        history_until: int | None = None,
     ) -> None:
         if not sources:
             raise ValueError("the sandbox needs at least one symbol to play")
-        opens = [first for source in sources.values() if (first := source.opening_from(start)) is not None]
-        if not opens:
+        until = start if history_until is None else history_until
+        self._next = {symbol: _first_release(source, start, until) for symbol, source in sources.items()}
+        firsts = {symbol: bar for symbol, bar in self._next.items() if bar is not None}
+        if not firsts:
             raise ValueError(
                 f"the sandbox has no bar of {', '.join(sources)} from the start asked for; choose an earlier one"
             )
         self.interval = interval
         self.setting = setting
         self._sources = dict(sources)
-        begin = min(opens)
-        self.clock: Clock = make_clock(setting, begin)
-        finals = [source.final_close() for source in self._sources.values()]
+        begin = min(bar.open_time for bar in firsts.values())
+        self.clock: Clock = make_clock(setting, begin if start is None else max(begin, start))
+        finals = [self._sources[symbol].final_close() for symbol in firsts]
         if None not in finals:
             self.clock.stop_at(max(final for final in finals if final is not None))
-        self._next = {symbol: source.following(begin) for symbol, source in self._sources.items()}
         self.released = dict.fromkeys(self._sources, 0)
 
     @property
@@ -105,3 +115,11 @@ class Tape:
         if bars and bars[-1].close_time > now:
             bars[-1] = forming(bars[-1], now)
         return bars
+
+
+def _first_release(source: BarSource, start: int | None, history_until: int | None) -> Bar | None:
+    """The first bar that closes after ``start`` and opens at or after ``history_until``."""
+    opened = source.opening_from(history_until)
+    if opened is None:
+        return None
+    return source.following(opened if start is None else max(opened, start))

@@ -28,7 +28,10 @@ class SandboxVenue:
         sources: candles by symbol, as a series or as any source; the order of symbols is the order of pushes.
         interval: the only interval that is served, as the venue's code.
         clock: how simulated time passes.
-        start: where the clock begins (milliseconds); bars that open earlier are history. ``None``: at the first bar.
+        start: where the clock begins (milliseconds). ``None``: at the first bar.
+        history_until: bars that open before this (milliseconds) are history, which REST tells and the stream does not,
+            whenever they close; ``start`` unless given. Keep it where a run began when the run goes on from a later
+            ``start``, so that bars that were forming when it stopped are still pushed.
         end: bars of series that open at or after this are never shown.
         instruments: trading rules by symbol; a symbol without gets the defaults of ``Instrument``.
         paused: let the clock stand still until ``resume``, so that a client can warm up without missing anything.
@@ -45,6 +48,7 @@ class SandboxVenue:
         clock: ClockSetting,
         *,
         start: int | None = None,
+        history_until: int | None = None,
         end: int | None = None,
         instruments: Mapping[str, Instrument] | None = None,
         paused: bool = False,
@@ -57,6 +61,7 @@ class SandboxVenue:
         self._interval = interval
         self._setting = clock
         self._start_time = start
+        self._history_until = history_until
         self._instruments = {symbol: (instruments or {}).get(symbol, Instrument(symbol)) for symbol in sources}
         self._paused = paused
         self._running = asyncio.Event()
@@ -68,7 +73,9 @@ class SandboxVenue:
         self._open_tape()
 
     def _open_tape(self) -> None:
-        self.tape = Tape(self._sources, self._interval, self._setting, self._start_time)
+        self.tape = Tape(
+            self._sources, self._interval, self._setting, self._start_time, history_until=self._history_until
+        )
         self._stream = PublicStream(self.tape)
         self._rest = RestInterface(self.tape, self._instruments)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -105,6 +105,8 @@ class MarketFeed:
         last_seen: open time of the newest bar that the caller has of each symbol, ``None`` where it has none: then the
             feed begins with the first bar that closes.
         calendars: when the symbols' markets are open; continuous unless given.
+        unavailable: symbols that the caller holds to be unavailable, from an earlier feed: each is reported available
+            with its first bar that is not late.
         limits: how long to wait.
     """
 
@@ -117,6 +119,7 @@ class MarketFeed:
         last_seen: Mapping[str, int | None],
         *,
         calendars: Mapping[str, Calendar] | None = None,
+        unavailable: Collection[str] = (),
         limits: FeedLimits | None = None,
     ) -> None:
         self._stream = stream
@@ -127,7 +130,7 @@ class MarketFeed:
         self._inbox: asyncio.Queue[_Item] = asyncio.Queue()
         self._repairs: dict[str, _Repair] = {}
         self._without_subscription: set[str] = set()
-        self._unavailable: set[str] = set()
+        self._unavailable = set(unavailable)
         self._notices: list[SymbolUnavailable] = []
         self._waiting_for: int | None = None
         self._deadline = 0.0
@@ -153,20 +156,19 @@ class MarketFeed:
         """
         pump = asyncio.create_task(self._pump(), name="market feed")
         self._heard_at = time.monotonic()
+        ending: _End | Exception | None = None
         try:
-            while True:
+            while ending is None:
                 item = await self._next_item()
-                if isinstance(item, _End):
-                    return
-                if isinstance(item, Exception):
-                    raise item
                 if item is None:
                     self._on_time()
                 else:
-                    self._on_item(item)
+                    ending = self._on_items(item)
                 for event in self._take_events():
                     yield event
                 self._mark_caught_up()
+            if isinstance(ending, Exception):
+                raise ending
         finally:
             tasks = [pump, *(repair.task for repair in self._repairs.values() if repair.task is not None)]
             for task in tasks:
@@ -186,7 +188,9 @@ class MarketFeed:
         self._notices.clear()
         for batch in self._sequencer.take_ready():
             if self._unavailable:
-                back = [bar.symbol for bar, late in zip(batch.bars, batch.late, strict=True) if not late]
+                on_time = [bar.symbol for bar, late in zip(batch.bars, batch.late, strict=True) if not late]
+                # The batch may have been overtaken by a bar that was refused.
+                back = [symbol for symbol in on_time if not self._sequencer.has_given_up(symbol)]
                 events.extend(SymbolAvailable(symbol) for symbol in back if symbol in self._unavailable)
                 self._unavailable.difference_update(back)
             events.append(batch)
@@ -254,6 +258,18 @@ class MarketFeed:
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
+    def _on_items(self, item: _Item) -> _End | Exception | None:
+        """Take in an item and all that wait behind it; returns what ended the stream, if it did.
+
+        After this process was frozen, or busy for long, only the newest of the bars that queued up is on time.
+        """
+        while not isinstance(item, _End | Exception):
+            self._on_item(item)
+            if self._inbox.empty():
+                return None
+            item = self._inbox.get_nowait()
+        return item
+
     def _on_item(self, item: StreamEvent | _Answer) -> None:
         if isinstance(item, KlineClosed):
             self._on_bar(item)
@@ -275,6 +291,7 @@ class MarketFeed:
         self._heard_at = time.monotonic()
         if self._is_refused(bar, event.venue_time):
             return
+        self._sequencer.saw(bar)
         repair = self._repairs.get(bar.symbol)
         if repair is not None:
             repair.held.append(bar)

@@ -61,6 +61,7 @@ class Sequencer:
                 self._last[symbol] = (opened, close_time_of(opened, interval, self._calendars[symbol]))
         self._pending: dict[int, dict[str, Bar]] = {}
         self._left = max((closed for _, closed in self._last.values()), default=0)
+        self._newest = self._left
         self._given_up: set[str] = set()
 
     def calendar(self, symbol: str) -> Calendar:
@@ -87,7 +88,12 @@ class Sequencer:
             if self.is_news(bar):
                 self._accept(bar)
 
+    def saw(self, bar: Bar) -> None:
+        """The bar has closed, though it may not be offered yet: whatever closed before it is late."""
+        self._newest = max(self._newest, bar.close_time)
+
     def _accept(self, bar: Bar) -> None:
+        self.saw(bar)
         self._last[bar.symbol] = (bar.open_time, bar.close_time)
         self._pending.setdefault(bar.close_time, {})[bar.symbol] = bar
         self._given_up.discard(bar.symbol)
@@ -105,6 +111,10 @@ class Sequencer:
     def give_up(self, symbol: str) -> None:
         """Let no batch wait for a symbol until its next bar is accepted."""
         self._given_up.add(symbol)
+
+    def has_given_up(self, symbol: str) -> bool:
+        """No batch waits for the symbol."""
+        return symbol in self._given_up
 
     def wait_for(self, symbols: Iterable[str]) -> None:
         """Let batches wait for symbols again that had been given up."""
@@ -126,8 +136,7 @@ class Sequencer:
             held = self._pending[time]
             if time > self._left and self._missing(time, held):
                 break
-            newest = max(self._pending)
-            late = time <= self._left or time < newest
+            late = time <= self._left or time < self._newest
             del self._pending[time]
             self._left = max(self._left, time)
             bars = tuple(held[symbol] for symbol in self.symbols if symbol in held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -56,6 +56,14 @@ class Scene:
         assert all(isinstance(event, BarBatch) for event in events), events
         return [event for event in events if isinstance(event, BarBatch)]
 
+    async def lock_step(self, count: int) -> list[BarBatch]:
+        """Step ``count`` times, each when the batch of the step before has come."""
+        batches = []
+        for _ in range(count):
+            await self.venue.step()
+            batches += await self.batches(1)
+        return batches
+
 
 @asynccontextmanager
 async def scene(
@@ -69,6 +77,7 @@ async def scene(
     interval: str = "60",
     calendar: Calendar = Calendar.CONTINUOUS,
     last_seen: dict[str, int | None] | None = None,
+    unavailable: Collection[str] = (),
     rest_url: str | None = None,
 ) -> AsyncIterator[Scene]:
     """A venue that has released the bars before ``start``, and a feed whose caller has the bars up to ``seen``.
@@ -84,7 +93,14 @@ async def scene(
         stream = KlineStream(venue.public_url, asked, interval, backoff=QUICK)
         async with stream:
             feed = MarketFeed(
-                stream, rest, asked, interval, known, calendars=dict.fromkeys(asked, calendar), limits=limits
+                stream,
+                rest,
+                asked,
+                interval,
+                known,
+                calendars=dict.fromkeys(asked, calendar),
+                unavailable=unavailable,
+                limits=limits,
             )
             events: asyncio.Queue[FeedEvent] = asyncio.Queue()
 

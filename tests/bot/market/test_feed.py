@@ -23,8 +23,7 @@ def test_stepped_bars_arrive_one_by_one_exactly_as_stored():
 
     async def play():
         async with scene([series]) as at:
-            await at.venue.step(20)
-            return await at.batches(20)
+            return await at.lock_step(20)
 
     batches = asyncio.run(play())
     assert [batch.bars[0] for batch in batches] == list(series.bars())
@@ -47,7 +46,6 @@ def test_two_real_years_cross_the_wire_to_the_last_bit(real_data):
 
     batches = asyncio.run(play())
     assert [batch.bars[0] for batch in batches] == list(stored.bars())[1:]
-    assert not any(batch.late[0] for batch in batches)
 
 
 def test_symbols_that_close_together_are_one_batch_in_the_order_of_the_run():
@@ -94,14 +92,12 @@ def test_a_cut_socket_heals_and_no_bar_is_missing_or_doubled():
 
     async def play():
         async with scene([series]) as at:
-            await at.venue.step(2)
-            first = await at.batches(2)
+            first = await at.lock_step(2)
             at.venue.drop_connections()
             await at.venue.step(3)
             await at.venue.subscribed()
             missed = await at.batches(3)
-            await at.venue.step(2)
-            return first + missed + await at.batches(2), at.stream.connections
+            return first + missed + await at.lock_step(2), at.stream.connections
 
     batches, connections = asyncio.run(play())
     assert [batch.bars[0] for batch in batches] == list(series.bars())[:7]
@@ -253,6 +249,119 @@ def test_garbage_on_the_line_changes_nothing():
     batches, malformed, connections = asyncio.run(play())
     assert [batch.bars[0] for batch in batches] == list(series.bars())
     assert (malformed, connections) == (6, 1)
+
+
+def test_of_bars_that_queued_up_while_nobody_took_them_only_the_newest_is_on_time():
+    """A process that was frozen finds its bars all at once, and must not trade on those that are hours old."""
+    series = hourly("BTCUSDT", 12)
+
+    async def play():
+        venue = SandboxVenue({"BTCUSDT": series}, "60", ClockSetting.stepped(), start=T0)
+        async with venue, KlineStream(venue.public_url, ["BTCUSDT"], "60", backoff=QUICK) as stream:
+            heard_all = asyncio.Event()
+
+            async def overheard() -> AsyncIterator[StreamEvent]:
+                async for event in stream:
+                    yield event
+                    if isinstance(event, KlineClosed) and event.bar.close_time == close_of(10):
+                        heard_all.set()
+
+            rest = BybitRest(venue.rest_url, backoff=QUICK)
+            feed = MarketFeed(overheard(), rest, ["BTCUSDT"], "60", {"BTCUSDT": T0 - HOUR_MS}, limits=LIMITS)
+            async with asyncio.timeout(10), aclosing(feed.events()) as events:
+                first = asyncio.ensure_future(anext(events))
+                await feed.caught_up()
+                await venue.step()
+                taken = [await first]
+                await venue.step(10)
+                await heard_all.wait()
+                taken += [await anext(events) for _ in range(10)]
+            rest.close()
+            return taken
+
+    batches = asyncio.run(play())
+    assert [batch.bars[0] for batch in batches] == list(series.bars())[:11]
+    assert [batch.late[0] for batch in batches] == [False] + [True] * 9 + [False]
+
+
+def test_a_bar_is_late_once_a_newer_one_was_heard_even_if_that_one_waits_for_a_repair():
+    series = hourly("BTCUSDT", 6)
+
+    async def play():
+        async with scene([series, hourly("ETHUSDT", 6)]) as at:
+            at.venue.mute("ETHUSDT", 2)
+            at.venue.fail_requests(1, status=503)
+            await at.venue.step(3)
+            events = []
+            while sum(isinstance(event, BarBatch) for event in events) < 3:
+                events.append(await at.next())
+            return [event for event in events if isinstance(event, BarBatch)]
+
+    batches = asyncio.run(play())
+    late = {bar.close_time: flag for batch in batches for bar, flag in zip(batch.bars, batch.late, strict=True)}
+    assert (late[close_of(0)], late[close_of(1)]) == (True, True)
+
+
+def test_a_symbol_that_the_caller_holds_to_be_unavailable_is_back_with_its_first_bar_that_is_not_late():
+    series = [hourly("BTCUSDT", 12), hourly("ETHUSDT", 12)]
+
+    async def play():
+        async with scene(series, seen=3, start=8, unavailable=["ETHUSDT"]) as at:
+            caught_up = [await at.next() for _ in range(5)]
+            return caught_up, await at.lock_step(2)
+
+    caught_up, after = asyncio.run(play())
+    assert [type(event) for event in caught_up] == [BarBatch, BarBatch, BarBatch, SymbolAvailable, BarBatch]
+    assert caught_up[3] == SymbolAvailable("ETHUSDT")
+    assert caught_up[4].late == (False, False)
+    assert all(batch.late == (False, False) for batch in after)
+
+
+def test_an_unavailable_symbol_without_missed_bars_is_back_with_the_next_bar_that_closes():
+    async def play():
+        async with scene([hourly("BTCUSDT", 4)], unavailable=["BTCUSDT"]) as at:
+            await at.venue.step()
+            return [await at.next(), await at.next()], await at.lock_step(1)
+
+    first, _ = asyncio.run(play())
+    assert first[0] == SymbolAvailable("BTCUSDT")
+    assert isinstance(first[1], BarBatch)
+
+
+def test_a_symbol_does_not_come_back_with_a_bar_that_a_refused_one_has_overtaken():
+    good = hourly("BTCUSDT", 6)
+    closes = good.close.copy()
+    closes[2] = np.nan
+    series = replace(good, close=closes)
+
+    async def play():
+        venue = SandboxVenue({"BTCUSDT": series}, "60", ClockSetting.stepped(), start=T0)
+        async with venue, KlineStream(venue.public_url, ["BTCUSDT"], "60", backoff=QUICK) as stream:
+            heard_all = asyncio.Event()
+
+            async def overheard() -> AsyncIterator[StreamEvent]:
+                async for event in stream:
+                    yield event
+                    if isinstance(event, KlineClosed) and event.bar.close_time == close_of(2):
+                        heard_all.set()
+
+            rest = BybitRest(venue.rest_url, backoff=QUICK)
+            feed = MarketFeed(overheard(), rest, ["BTCUSDT"], "60", {"BTCUSDT": T0 - HOUR_MS}, limits=LIMITS)
+            async with asyncio.timeout(10), aclosing(feed.events()) as events:
+                first = asyncio.ensure_future(anext(events))
+                await feed.caught_up()
+                await venue.step()
+                await first
+                await venue.step(2)
+                await heard_all.wait()
+                taken = [await anext(events) for _ in range(2)]
+            rest.close()
+            return taken
+
+    refused, batch = asyncio.run(play())
+    assert isinstance(refused, SymbolUnavailable)
+    assert isinstance(batch, BarBatch)
+    assert batch.bars[0].close_time == close_of(1)
 
 
 def test_a_symbol_that_the_venue_does_not_stream_does_not_hold_up_the_others():
