@@ -1,39 +1,42 @@
 """The audit: a run's recorded events through the replay driver, and every field that comes out differently.
 
-Decisions, fills and memory are recomputed from the recorded bars and the stored candles, never read back. Zero
-differences is the only pass.
+Decisions, orders, fills, trades, equity, memory and the state that a resume goes on from are recomputed from the recorded
+bars and the stored candles, never read back. Zero differences is the only pass.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Any, Generic, TypeVar
 
-import msgspec
-
-from bot.engine import SimulatedEngine
+from backtest.audit_compare import (
+    BANK,
+    DECISION,
+    ENTRY,
+    EQUITY,
+    ORDER,
+    SETTLEMENT,
+    STATE,
+    TRADE,
+    Difference,
+    moment,
+    table_differences,
+)
+from backtest.audit_compare import field_differences as field_differences
+from backtest.audit_trail import Trail, bank_row, decision_row, state_row, trade_rows
+from bot.engine import SimulatedEngine, Step
 from bot.errors import UsageError
-from bot.journal import Journal, StoredRun
+from bot.journal import Journal, StoredRun, schema
 from bot.journal.records import SideEvent
-from bot.orders import BarBatch, Decision, Execution
-from memory_store import Entry, MemoryBank
-from strategies.bars import Bar, format_time
+from bot.orders import BarBatch, Execution
+from bot.portfolio import ClosedTrade
+from memory_store.storage import memory_banks, memory_entries, memory_settlements
+from strategies.bars import Bar
 
-_DECISION_CHUNK: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One field that the replay computed differently."""
-
-    where: str
-    """Which decision, fill or memory entry."""
-    field: str
-    recorded: Any
-    replayed: Any
+Row = TypeVar("Row")
 
 
 @dataclass(slots=True)
@@ -44,7 +47,10 @@ class AuditReport:
     bars: int = 0
     decisions: int = 0
     fills: int = 0
+    orders: int = 0
+    trades: int = 0
     memory_entries: int = 0
+    """All that the run ever held, evicted ones included."""
     buys: int = 0
     sells: int = 0
     protective_fills: int = 0
@@ -69,6 +75,8 @@ class AuditReport:
             "buys": self.buys,
             "sells": self.sells,
             "stops_and_targets": self.protective_fills,
+            "orders": self.orders,
+            "trades": self.trades,
             "memory_entries": self.memory_entries,
             "differences": self.differing,
             "first_differences": [
@@ -78,65 +86,162 @@ class AuditReport:
         }
 
 
-def audit_run(journal: Journal, run: StoredRun, engine: SimulatedEngine) -> AuditReport:
-    """Replay a run from its journal and compare.
+def audit_run(journal: Journal, run: StoredRun, engine: SimulatedEngine, trades: Sequence[ClosedTrade]) -> AuditReport:
+    """Replay a run from its journal and compare. The run may be going on: it is looked at as it is now.
 
     Args:
         journal: where the run is.
         run: the run.
-        engine: fresh, with a strategy warmed from the same stored candles as the run was.
+        engine: fresh, with a strategy warmed from the same stored candles as the run was, its memory recording changes.
+        trades: the list that the engine's closed trades are appended to.
 
     Raises:
         UsageError: the run has no bars yet.
     """
-    run_id = run.record.run_id
-    report = AuditReport(run_id)
-    stored_bank = None if run.bank_id is None else journal.load_bank(run.bank_id)
-    recorded_fills = iter(journal.read_executions(run_id))
-    recorded_decisions = _decisions(journal, run_id)
-    pending_fill = next(recorded_fills, None)
-    for sequence, happening in _happenings(journal, run_id):
-        if not isinstance(happening, BarBatch):
-            engine.apply([happening])
-            continue
-        step = engine.step(happening)
-        report.bars += len(happening.bars)
-        fills: list[Execution] = []
-        while pending_fill is not None and pending_fill[0] < sequence:
-            fills.append(pending_fill[1])
-            pending_fill = next(recorded_fills, None)
-        _compare_fills(report, fills, step.executions)
-        decided = [next(recorded_decisions, None) for _ in step.decisions]
-        for recorded, replayed in zip(decided, step.decisions, strict=True):
-            report.decisions += 1
-            report.note(_decision_differences(recorded, replayed))
-    if not report.bars:
-        raise UsageError(f"run {run_id} has no bars yet, so there is nothing to audit; let it decide on some first")
-    _compare_fills(report, [fill for _, fill in _rest(pending_fill, recorded_fills)], [])
-    for extra in recorded_decisions:
-        where = f"decision {extra.number} ({extra.signal.symbol} {format_time(extra.signal.bar_open_time)})"
-        report.note([Difference(where, "decision", "there", "missing")])
-    if stored_bank is not None:
-        replayed_bank = engine.core.strategy.bank
-        assert replayed_bank is not None
-        _compare_memory(report, stored_bank, replayed_bank)
-    return report
+    with journal.snapshot() as frozen:
+        return _Audit(frozen, run, engine, trades).report_all()
 
 
-def _rest(
-    first: tuple[int, Execution] | None, others: Iterator[tuple[int, Execution]]
-) -> Iterator[tuple[int, Execution]]:
-    if first is not None:
-        yield first
-    yield from others
+class _Audit:
+    """One audit on its way through a run."""
+
+    def __init__(
+        self, journal: Journal, run: StoredRun, engine: SimulatedEngine, trades: Sequence[ClosedTrade]
+    ) -> None:
+        self._journal = journal
+        self._run = run
+        self._run_id = run.record.run_id
+        self._engine = engine
+        self._trades = trades
+        self._report = AuditReport(self._run_id)
+        self._trail = Trail()
+        self._fills = _Waiting(journal.read_executions(self._run_id), lambda fill: fill[0])
+        self._decisions = _Waiting(
+            journal.read_rows(schema.decisions, run_id=self._run_id), lambda row: int(row["number"])
+        )
+        self._sequence = 0
+        """Number of the last event applied."""
+
+    def report_all(self) -> AuditReport:
+        """Replay every event, then compare what is left in the tables."""
+        run_id, report = self._run_id, self._report
+        self._remember(self._run.record.started_at)
+        last: dict[str, int] = {}
+        for sequence, happening in _happenings(self._journal, run_id):
+            if isinstance(happening, BarBatch):
+                if impossible := _impossible(happening, last):
+                    report.note([impossible])
+                    break
+                self._follow(sequence, happening)
+            else:
+                self._engine.apply([happening])
+                self._count(f"event {sequence}", sequence)
+        if not report.bars and not report.differing:
+            raise UsageError(f"run {run_id} has no bars yet, so there is nothing to audit; let it decide on some first")
+        self._compare_fills(self._fills.until(math.inf), [])
+        report.note(table_differences(DECISION, self._decisions.until(math.inf), {}))
+        self._compare_tables()
+        self._compare_memory()
+        return report
+
+    def _follow(self, sequence: int, batch: BarBatch) -> None:
+        step = self._engine.step(batch)
+        self._report.bars += len(batch.bars)
+        self._compare_fills(self._fills.until(sequence - 1), step.executions)
+        self._count(f"bars closing {moment(batch.bars[0].close_time)}", sequence)
+        self._compare_decisions(step, sequence)
+        self._trail.follow(step)
+        self._remember(batch.bars[0].close_time)
+
+    def _count(self, where: str, sequence: int) -> None:
+        """Events of a run are numbered without a gap; after one, count on from there, so that it is named once."""
+        self._sequence += 1
+        if sequence != self._sequence:
+            self._report.note([Difference(where, "sequence", sequence, self._sequence)])
+        self._sequence = sequence
+
+    def _compare_fills(self, recorded: Iterable[tuple[int, Execution]], replayed: Sequence[Execution]) -> None:
+        report = self._report
+        for old, new in zip_longest(recorded, replayed):
+            known = new if old is None else old[1]
+            report.fills += 1
+            report.protective_fills += known.kind in ("stop_loss", "take_profit")
+            report.buys += known.side == "buy"
+            report.sells += known.side == "sell"
+            where = f"fill {known.execution_id} at {moment(known.time)}"
+            if old is None or new is None:
+                report.note([Difference(where, "fill", "there" if old else "missing", "there" if new else "missing")])
+                self._sequence += new is not None
+                continue
+            report.note(
+                Difference(where, name, getattr(known, name), getattr(new, name))
+                for name in Execution.__struct_fields__
+                if getattr(known, name) != getattr(new, name)
+            )
+            self._count(where, old[0])
+
+    def _compare_decisions(self, step: Step, sequence: int) -> None:
+        for decision in step.decisions:
+            self._report.decisions += 1
+            replayed = {(decision.number,): decision_row(decision, sequence)}
+            self._report.note(table_differences(DECISION, self._decisions.until(decision.number), replayed))
+
+    def _compare_tables(self) -> None:
+        report, trail = self._report, self._trail
+        state = {(): state_row(self._engine, self._sequence)}
+        report.orders, report.trades = len(trail.orders), len(self._trades)
+        for form, table, replayed in (
+            (ORDER, schema.orders, trail.orders),
+            (TRADE, schema.trades, trade_rows(self._trades)),
+            (EQUITY, schema.equity, trail.equity),
+            (STATE, schema.states, state),
+        ):
+            report.note(table_differences(form, self._journal.read_rows(table, run_id=self._run_id), replayed))
+
+    def _compare_memory(self) -> None:
+        """The bank and all that it ever held, evicted entries too: they are what earlier decisions saw."""
+        report, trail, bank = self._report, self._trail, self._engine.core.strategy.bank
+        bank_id = self._run.bank_id
+        banks = {} if bank is None else {(): bank_row(self._run_id, bank)}
+        report.memory_entries = len(trail.entries)
+        report.note(table_differences(BANK, self._journal.read_rows(memory_banks, id=bank_id), banks))
+        entries = self._journal.read_rows(memory_entries, bank_id=bank_id)
+        report.note(table_differences(ENTRY, entries, trail.entries))
+        settlements = self._journal.read_rows(memory_settlements, bank_id=bank_id)
+        report.note(table_differences(SETTLEMENT, settlements, trail.settlements))
+
+    def _remember(self, at_time: int) -> None:
+        bank = self._engine.core.strategy.bank
+        if bank is not None:
+            self._trail.remember(bank.take_changes(), at_time)
 
 
-def _decisions(journal: Journal, run_id: str) -> Iterator[Decision]:
-    after = -1
-    while chunk := journal.read_decisions(run_id, after=after, limit=_DECISION_CHUNK):
-        for _, decision in chunk:
-            yield decision
-        after = chunk[-1][1].number
+class _Waiting(Generic[Row]):
+    """Recorded rows in the order of a number, handed out when the replay gets there."""
+
+    def __init__(self, rows: Iterable[Row], number: Callable[[Row], int]) -> None:
+        self._rows = iter(rows)
+        self._number = number
+        self._next = next(self._rows, None)
+
+    def until(self, number: float) -> Iterator[Row]:
+        """Those not handed out yet, up to and with ``number``."""
+        while self._next is not None and self._number(self._next) <= number:
+            row, self._next = self._next, next(self._rows, None)
+            yield row
+
+
+def _impossible(batch: BarBatch, last: dict[str, int]) -> Difference | None:
+    """Why no run can have had this batch after those before it, if so; ``last`` open times are kept by symbol."""
+    where = f"bars closing {moment(batch.bars[0].close_time)}"
+    for bar in batch.bars:
+        before = last.get(bar.symbol)
+        if before is not None and bar.open_time <= before:
+            return Difference(
+                where, "order", f"{bar.symbol} {moment(bar.open_time)} after {moment(before)}", "time goes on"
+            )
+        last[bar.symbol] = bar.open_time
+    return None
 
 
 def _happenings(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch | SideEvent]]:
@@ -161,74 +266,3 @@ def _batches(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch]]:
             together = []
         if row is not None:
             together.append(row)
-
-
-def _compare_fills(report: AuditReport, recorded: list[Execution], replayed: list[Execution]) -> None:
-    for old, new in zip_longest(recorded, replayed):
-        known = old if old is not None else new
-        report.fills += 1
-        if known.kind in ("stop_loss", "take_profit"):
-            report.protective_fills += 1
-        report.buys += known.side == "buy"
-        report.sells += known.side == "sell"
-        where = f"fill {known.execution_id} at {format_time(known.time)}"
-        if old is None or new is None:
-            report.note([Difference(where, "fill", "there" if old else "missing", "there" if new else "missing")])
-            continue
-        report.note(
-            Difference(where, name, getattr(old, name), getattr(new, name))
-            for name in Execution.__struct_fields__
-            if getattr(old, name) != getattr(new, name)
-        )
-
-
-def _decision_differences(recorded: Decision | None, replayed: Decision) -> Iterator[Difference]:
-    where = f"decision {replayed.number} ({replayed.signal.symbol} {format_time(replayed.signal.bar_open_time)})"
-    if recorded is None:
-        yield Difference(where, "decision", "missing", "there")
-        return
-    if recorded == replayed:
-        return
-    yield from field_differences(where, recorded, replayed)
-
-
-def field_differences(where: str, old: Decision, new: Decision) -> Iterator[Difference]:
-    """Every field in which two decisions differ, by its path."""
-    yield from _field_differences(where, "", msgspec.to_builtins(old), msgspec.to_builtins(new))
-
-
-def _field_differences(where: str, path: str, old: Any, new: Any) -> Iterator[Difference]:
-    """Paths of all leaves in which two trees of plain values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in {**old, **new}:
-            below = f"{path}.{name}" if path else name
-            yield from _field_differences(where, below, old.get(name), new.get(name))
-    elif isinstance(old, list | tuple) and isinstance(new, list | tuple):
-        for index, (left, right) in enumerate(zip_longest(old, new)):
-            yield from _field_differences(where, f"{path}[{index}]", left, right)
-    elif _written(old) != _written(new):
-        yield Difference(where, path, old, new)
-
-
-def _written(value: Any) -> Any:
-    """A leaf as the journal writes it: JSON has no word for what is not a finite number and says null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _compare_memory(report: AuditReport, stored: MemoryBank, replayed: MemoryBank) -> None:
-    for old, new in zip_longest(stored.entries(), replayed.entries()):
-        report.memory_entries += 1
-        report.note(_entry_differences(old, new))
-
-
-def _entry_differences(old: Entry | None, new: Entry | None) -> Iterator[Difference]:
-    known = old if old is not None else new
-    assert known is not None
-    where = f"memory entry {known.entry_id} ({known.symbol} {format_time(known.bar_time)})"
-    if old is None or new is None:
-        yield Difference(where, "entry", "there" if old else "missing", "there" if new else "missing")
-        return
-    for name in ("entry_id", "symbol", "bar_time", "regime", "encoder_version", "outcomes", "settled_times"):
-        yield from _field_differences(where, name, getattr(old, name), getattr(new, name))
-    if old.key.tobytes() != new.key.tobytes():
-        yield Difference(where, "key", "other bits", "other bits")

@@ -207,13 +207,18 @@ def load_bank(connection: sa.Connection, bank_id: int, *, record_changes: bool =
     return bank
 
 
+def key_bytes(entry: Entry) -> bytes:
+    """A key as it is stored."""
+    return entry.key.astype(_KEY_TYPE).tobytes()
+
+
 def _entry_row(bank_id: int, entry: Entry, at_time: int) -> Mapping[str, object]:
     return {
         "bank_id": bank_id,
         "entry_id": entry.entry_id,
         "symbol": entry.symbol,
         "bar_time": entry.bar_time,
-        "key": entry.key.astype(_KEY_TYPE).tobytes(),
+        "key": key_bytes(entry),
         "regime": entry.regime,
         "encoder_version": entry.encoder_version,
         "written_time": at_time,

@@ -34,8 +34,8 @@ from bot.session import reopen_session
 def audit(context: Context, run: str) -> None:
     """Replay RUN from its journal and report every field that differs.
 
-    Zero is the only pass: exit code 1 if any field differs. Decisions, fills and memory are recomputed from the recorded
-    bars, never read back.
+    Zero is the only pass: exit code 1 if any field differs. Decisions, orders, fills, trades, equity, memory and the state
+    that the run would go on from are recomputed from the recorded bars, never read back.
     """
     journal = open_journal(context)
     stored = journal.find_run(run)
@@ -44,9 +44,9 @@ def audit(context: Context, run: str) -> None:
     session = reopen_session(context.config, stored)
     trades: list[ClosedTrade] = []
     with console.status("replaying the run from its journal ..."):
-        session.warm()
+        session.warm(stored=True)
         engine = session.engine(stored.record.run_id, trades)
-        report = audit_run(journal, stored, engine)
+        report = audit_run(journal, stored, engine, trades)
     if context.as_json:
         context.answer(report.to_json())
     else:

@@ -123,7 +123,14 @@ async def _trade(
             begin = _last_close(journal, earlier) or span[0] or _fresh_start(config, home)
             try:
                 sandbox = make_sandbox(
-                    config, names, code, sandbox_clock(config), start=begin, end=span[1], paused=True
+                    config,
+                    names,
+                    code,
+                    sandbox_clock(config),
+                    start=begin,
+                    end=span[1],
+                    history_until=_began(journal, earlier),
+                    paused=True,
                 )
             except NothingLeftToPlay:
                 if earlier is None:
@@ -144,7 +151,16 @@ async def _trade(
         # A simulated clock may run at any speed, so that silence only means something on a real venue.
         quiet = None if config.venue.name == "sandbox" else interval_ms(code) / 1000 + _QUIET_MARGIN_S
         limits = FeedLimits(straggler_s=config.venue.straggler_deadline, quiet_s=quiet)
-        feed = MarketFeed(stream, connection.rest, names, code, last_seen, calendars=session.calendars, limits=limits)
+        feed = MarketFeed(
+            stream,
+            connection.rest,
+            names,
+            code,
+            last_seen,
+            calendars=session.calendars,
+            unavailable=run.engine.core.risk.state.unavailable,
+            limits=limits,
+        )
         events = await stack.enter_async_context(contextlib.aclosing(feed.events()))
         if sandbox is not None:
             sandbox.resume()
@@ -325,6 +341,16 @@ def _last_close(journal: Journal, run: StoredRun | None) -> int | None:
         return None
     rows = journal.read_bars(run.record.run_id)
     return max((row["close_time"] for row in rows), default=max(span.end_time for span in run.record.warm.values()))
+
+
+def _began(journal: Journal, run: StoredRun | None) -> int | None:
+    """Where a run once began: its bars open from then on, those before were its history."""
+    if run is None:
+        return None
+    warmed = max(span.end_time for span in run.record.warm.values())
+    if warmed:
+        return warmed
+    return min((row["open_time"] for row in journal.read_bars(run.record.run_id)), default=None)
 
 
 def _last_seen(run: PaperRun, session: Session) -> dict[str, int | None]:

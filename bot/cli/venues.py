@@ -75,9 +75,12 @@ def make_sandbox(
     *,
     start: int | None,
     end: int | None,
+    history_until: int | None = None,
     paused: bool = False,
 ) -> SandboxVenue:
     """A sandbox that is not started yet, playing what the configuration says.
+
+    ``history_until`` is where a run that goes on once began: bars that were forming when it stopped are still released.
 
     Raises:
         UsageError: the candle store lacks a symbol, or nothing is left to play.
@@ -92,7 +95,16 @@ def make_sandbox(
             for symbol in symbols
         }
         begin = synthetic_start(config) if start is None else start
-        return SandboxVenue(sources, interval, clock, start=begin, end=end, instruments=instruments, paused=paused)
+        return SandboxVenue(
+            sources,
+            interval,
+            clock,
+            start=begin,
+            history_until=history_until,
+            end=end,
+            instruments=instruments,
+            paused=paused,
+        )
     home = home_of(config, venue="sandbox")
     calendars = stored_calendars(home.candles, symbols, interval)
     instruments = instruments_of(config, symbols, calendars)
@@ -101,7 +113,16 @@ def make_sandbox(
     }
     begin = stored_start(home, symbols, interval) if start is None else start
     try:
-        return SandboxVenue(stored, interval, clock, start=begin, end=end, instruments=instruments, paused=paused)
+        return SandboxVenue(
+            stored,
+            interval,
+            clock,
+            start=begin,
+            history_until=history_until,
+            end=end,
+            instruments=instruments,
+            paused=paused,
+        )
     except ValueError:
         raise NothingLeftToPlay(
             "the candle store has no bars left to play in that span; choose an earlier --start or a later --end"

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ _CREATION_LOCK: Final = 0x5EC0
 
 _WAL_ATTEMPTS: Final = 200
 _WAL_WAIT_S: Final = 0.01
+_ROWS_AT_ONCE: Final = 512
 
 
 class Journal:
@@ -51,6 +53,7 @@ class Journal:
         with _translated("of storage.database_url"):
             self.url = sa.engine.make_url(url)
         self._place = self.url.render_as_string()
+        self._pinned: sa.Connection | None = None
         with _translated(self._place):
             if self.url.get_backend_name() == "sqlite" and self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -275,6 +278,29 @@ class Journal:
         with self._reading() as connection:
             return [(at, value) for at, value in connection.execute(query.order_by(schema.equity.c.time))]
 
+    def read_rows(self, table: sa.Table, **owner: object) -> Iterator[sa.RowMapping]:
+        """Rows of any table as they are, in the order of their primary key, fetched as they are asked for.
+
+        Args:
+            table: of the journal or of the memory.
+            owner: columns and the values that they must have, such as ``run_id``.
+        """
+        query = sa.select(table).filter_by(**owner).order_by(*table.primary_key)
+        with self._reading() as connection:
+            yield from connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}).mappings()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Journal]:
+        """The journal to read as it is now: what a running bot writes meanwhile is not seen."""
+        with self._reading() as connection:
+            if self.url.get_backend_name() == "sqlite":
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            frozen = copy(self)
+            frozen._pinned = connection
+            yield frozen
+
     def count(self, run_id: str, table: str) -> int:
         """How many rows a run has in one of the tables ``bars``, ``decisions``, ``executions`` or ``orders``."""
         rows = schema.metadata.tables[table]
@@ -333,6 +359,10 @@ class Journal:
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
+        if self._pinned is not None:
+            with _translated(self._place):
+                yield self._pinned
+            return
         with _translated(self._place), self.engine.connect() as connection:
             yield connection
 

@@ -14,7 +14,7 @@ from bot.assembly import home_of
 from bot.config import load_config
 from bot.execution.builtin import builtin_instrument
 from bot.market.candles import CandleStore
-from strategies.bars import BarSeries, Calendar
+from strategies.bars import DAY_MS, HOUR_MS, MINUTE_MS, BarSeries, Calendar, format_time
 from tests.runs import BEGIN, INTERVAL, journal_connection, make_candles, recall, span, start_recall, time_of
 
 CROSS = ("--strategy", "sma_cross", "--interval", INTERVAL)
@@ -80,3 +80,24 @@ def test_sandboxes_elsewhere_share_neither_candles_nor_runs_with_the_embedded_on
     another = embedded.changed({"venue": {"sandbox_url": "http://127.0.0.1:8789/"}}, "the test")
     homes = {home_of(config, venue="sandbox").root for config in (embedded, elsewhere, another)}
     assert len(homes) == 3
+
+
+def test_a_run_of_crypto_and_stocks_goes_on_wherever_it_stopped(tmp_path: Path):
+    """A stock's day is forming when the crypto day closes; stopped there, its bar must still come."""
+    store = CandleStore(tmp_path / "candles")
+    market = SyntheticMarket(3, "BTCUSDT", "D", instrument=builtin_instrument("BTCUSDT", Calendar.CONTINUOUS))
+    days = market.series(BEGIN, BEGIN + 120 * DAY_MS)
+    store.append(days, source="synthetic")
+    opened = days.open_time + 14 * HOUR_MS + 30 * MINUTE_MS
+    sessions = np.flatnonzero((days.open_time // DAY_MS + 3) % 7 < 5)  # 1 January 1970 was a Thursday
+    columns = {name: getattr(days, name)[sessions] for name in ("open", "high", "low", "close", "volume")}
+    stock = BarSeries("AAPL", "D", Calendar.SESSIONS, opened[sessions], **columns)
+    store.append(stock, source="synthetic")
+    dates = ("--start", format_time(BEGIN + 80 * DAY_MS), "--end", format_time(BEGIN + 110 * DAY_MS))
+    market_of = ("--symbols", "BTCUSDT,AAPL", "--interval", "D", "--strategy", "sma_cross")
+    replay = recall(tmp_path, "backtest", *market_of, *dates, "--no-plot")
+    paper = recall(tmp_path, "paper", *market_of, *SANDBOX, *dates, "--max-bars", "1")
+    while not paper["finished"]:
+        paper = recall(tmp_path, "paper", *market_of, *SANDBOX, *dates, "--max-bars", "7")
+    assert paper["decisions"] == replay["bars"]
+    assert (paper["decisions_sha256"], paper["trades_sha256"]) == (replay["decisions_sha256"], replay["trades_sha256"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +14,12 @@ from hypothesis import strategies as st
 
 from backtest.sandbox.clock import ClockSetting
 from backtest.sandbox.venue import SandboxVenue
-from bot.market.batches import BarBatch, SymbolAvailable, SymbolUnavailable
-from bot.market.feed import FeedLimits
+from bot.market.batches import BarBatch, FeedEvent, SymbolAvailable, SymbolUnavailable
+from bot.market.bybit_rest import BybitRest
+from bot.market.bybit_stream import KlineClosed, KlineStream, StreamEvent
+from bot.market.feed import FeedLimits, MarketFeed
 from strategies.bars import DAY_MS, HOUR_MS, Bar, BarSeries, Calendar, close_time_of, parse_time
-from tests.bot.market.scenes import LIMITS, T0, close_of, hourly, scene
+from tests.bot.market.scenes import LIMITS, QUICK, T0, close_of, hourly, scene
 
 
 def test_stepped_bars_arrive_one_by_one_exactly_as_stored():
@@ -251,55 +255,49 @@ def test_garbage_on_the_line_changes_nothing():
     assert (malformed, connections) == (6, 1)
 
 
+async def taken_after_queueing(series: BarSeries, queued: int, events_taken: int) -> list[FeedEvent]:
+    """The feed's events after the first bar, where the next ``queued`` bars arrived before anybody took one."""
+    symbol = series.symbol
+    venue = SandboxVenue({symbol: series}, "60", ClockSetting.stepped(), start=T0)
+    async with venue, KlineStream(venue.public_url, [symbol], "60", backoff=QUICK) as stream:
+        all_arrived = asyncio.Event()
+
+        async def overheard() -> AsyncIterator[StreamEvent]:
+            async for event in stream:
+                yield event
+                if isinstance(event, KlineClosed) and event.bar.close_time == close_of(queued):
+                    all_arrived.set()
+
+        rest = BybitRest(venue.rest_url, backoff=QUICK)
+        feed = MarketFeed(overheard(), rest, [symbol], "60", {symbol: T0 - HOUR_MS}, limits=LIMITS)
+        async with asyncio.timeout(10), aclosing(feed.events()) as events:
+            first = asyncio.ensure_future(anext(events))
+            await feed.caught_up()
+            await venue.step()
+            assert isinstance(await first, BarBatch)
+            await venue.step(queued)
+            await all_arrived.wait()
+            taken = [await anext(events) for _ in range(events_taken)]
+        rest.close()
+    return taken
+
+
 def test_of_bars_that_queued_up_while_nobody_took_them_only_the_newest_is_on_time():
     """A process that was frozen finds its bars all at once, and must not trade on those that are hours old."""
     series = hourly("BTCUSDT", 12)
-
-    async def play():
-        venue = SandboxVenue({"BTCUSDT": series}, "60", ClockSetting.stepped(), start=T0)
-        async with venue, KlineStream(venue.public_url, ["BTCUSDT"], "60", backoff=QUICK) as stream:
-            heard_all = asyncio.Event()
-
-            async def overheard() -> AsyncIterator[StreamEvent]:
-                async for event in stream:
-                    yield event
-                    if isinstance(event, KlineClosed) and event.bar.close_time == close_of(10):
-                        heard_all.set()
-
-            rest = BybitRest(venue.rest_url, backoff=QUICK)
-            feed = MarketFeed(overheard(), rest, ["BTCUSDT"], "60", {"BTCUSDT": T0 - HOUR_MS}, limits=LIMITS)
-            async with asyncio.timeout(10), aclosing(feed.events()) as events:
-                first = asyncio.ensure_future(anext(events))
-                await feed.caught_up()
-                await venue.step()
-                taken = [await first]
-                await venue.step(10)
-                await heard_all.wait()
-                taken += [await anext(events) for _ in range(10)]
-            rest.close()
-            return taken
-
-    batches = asyncio.run(play())
-    assert [batch.bars[0] for batch in batches] == list(series.bars())[:11]
-    assert [batch.late[0] for batch in batches] == [False] + [True] * 9 + [False]
+    batches = asyncio.run(taken_after_queueing(series, 10, 10))
+    assert [batch.bars[0] for batch in batches] == list(series.bars())[1:11]
+    assert [batch.late[0] for batch in batches] == [True] * 9 + [False]
 
 
-def test_a_bar_is_late_once_a_newer_one_was_heard_even_if_that_one_waits_for_a_repair():
-    series = hourly("BTCUSDT", 6)
-
-    async def play():
-        async with scene([series, hourly("ETHUSDT", 6)]) as at:
-            at.venue.mute("ETHUSDT", 2)
-            at.venue.fail_requests(1, status=503)
-            await at.venue.step(3)
-            events = []
-            while sum(isinstance(event, BarBatch) for event in events) < 3:
-                events.append(await at.next())
-            return [event for event in events if isinstance(event, BarBatch)]
-
-    batches = asyncio.run(play())
-    late = {bar.close_time: flag for batch in batches for bar, flag in zip(batch.bars, batch.late, strict=True)}
-    assert (late[close_of(0)], late[close_of(1)]) == (True, True)
+def test_a_symbol_does_not_come_back_with_a_bar_that_a_refused_one_has_overtaken():
+    good = hourly("BTCUSDT", 6)
+    closes = good.close.copy()
+    closes[2] = np.nan
+    refused, batch = asyncio.run(taken_after_queueing(replace(good, close=closes), 2, 2))
+    assert isinstance(refused, SymbolUnavailable)
+    assert isinstance(batch, BarBatch)
+    assert batch.bars[0].close_time == close_of(1)
 
 
 def test_a_symbol_that_the_caller_holds_to_be_unavailable_is_back_with_its_first_bar_that_is_not_late():
@@ -326,42 +324,6 @@ def test_an_unavailable_symbol_without_missed_bars_is_back_with_the_next_bar_tha
     first, _ = asyncio.run(play())
     assert first[0] == SymbolAvailable("BTCUSDT")
     assert isinstance(first[1], BarBatch)
-
-
-def test_a_symbol_does_not_come_back_with_a_bar_that_a_refused_one_has_overtaken():
-    good = hourly("BTCUSDT", 6)
-    closes = good.close.copy()
-    closes[2] = np.nan
-    series = replace(good, close=closes)
-
-    async def play():
-        venue = SandboxVenue({"BTCUSDT": series}, "60", ClockSetting.stepped(), start=T0)
-        async with venue, KlineStream(venue.public_url, ["BTCUSDT"], "60", backoff=QUICK) as stream:
-            heard_all = asyncio.Event()
-
-            async def overheard() -> AsyncIterator[StreamEvent]:
-                async for event in stream:
-                    yield event
-                    if isinstance(event, KlineClosed) and event.bar.close_time == close_of(2):
-                        heard_all.set()
-
-            rest = BybitRest(venue.rest_url, backoff=QUICK)
-            feed = MarketFeed(overheard(), rest, ["BTCUSDT"], "60", {"BTCUSDT": T0 - HOUR_MS}, limits=LIMITS)
-            async with asyncio.timeout(10), aclosing(feed.events()) as events:
-                first = asyncio.ensure_future(anext(events))
-                await feed.caught_up()
-                await venue.step()
-                await first
-                await venue.step(2)
-                await heard_all.wait()
-                taken = [await anext(events) for _ in range(2)]
-            rest.close()
-            return taken
-
-    refused, batch = asyncio.run(play())
-    assert isinstance(refused, SymbolUnavailable)
-    assert isinstance(batch, BarBatch)
-    assert batch.bars[0].close_time == close_of(1)
 
 
 def test_a_symbol_that_the_venue_does_not_stream_does_not_hold_up_the_others():

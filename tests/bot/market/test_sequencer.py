@@ -73,6 +73,25 @@ def test_bars_older_than_the_newest_closed_one_are_late():
     assert [batch.late for batch in sequencer.take_ready()] == [(True,), (True,), (False,)]
 
 
+def test_a_bar_is_late_once_a_newer_one_was_seen_though_that_one_waits_for_a_repair():
+    sequencer = fresh(("A", "B"), {"A": 0, "B": 0})
+    sequencer.offer(hour("A", 1))
+    sequencer.offer(hour("B", 1))
+    sequencer.saw(hour("B", 3))
+    assert [batch.late for batch in sequencer.take_ready()] == [(True, True)]
+    sequencer.give_up("B")
+    sequencer.accept([hour("A", number) for number in (2, 3)])
+    assert [batch.late for batch in sequencer.take_ready()] == [(True,), (False,)]
+
+
+def test_a_symbol_is_given_up_until_its_next_bar():
+    sequencer = fresh(("A",), {"A": 0})
+    sequencer.give_up("A")
+    assert sequencer.has_given_up("A")
+    sequencer.offer(hour("A", 1))
+    assert not sequencer.has_given_up("A")
+
+
 def test_symbols_whose_bars_close_at_other_times_are_not_waited_for():
     half = HOUR_MS // 2
     sequencer = fresh(("A", "S"), {"A": 0, "S": half}, calendars={"S": Calendar.SESSIONS})

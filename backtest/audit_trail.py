@@ -1,0 +1,117 @@
+"""The rows that a run owes to its journal, gathered step by step from its replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from backtest.audit_compare import (
+    BankRow,
+    DecisionRow,
+    EntryRow,
+    EquityRow,
+    OrderRow,
+    RowKey,
+    SettlementRow,
+    StateRow,
+    TradeRow,
+)
+from bot.engine import SimulatedEngine, Step
+from bot.orders import Decision
+from bot.portfolio import ClosedTrade
+from memory_store import BankChanges, MemoryBank
+from memory_store.storage import key_bytes
+
+
+class Trail:
+    """Rows by their keys. Decisions are not kept: a long run has more of them than need be in memory at once."""
+
+    def __init__(self) -> None:
+        self.orders: dict[RowKey, OrderRow] = {}
+        self.equity: dict[RowKey, EquityRow] = {}
+        self.entries: dict[RowKey, EntryRow] = {}
+        self.settlements: dict[RowKey, SettlementRow] = {}
+
+    def follow(self, step: Step) -> None:
+        """Note what a step left in the tables of orders and equity."""
+        for decision in step.decisions:
+            for order in decision.orders:
+                self.orders[order.client_order_id,] = OrderRow(
+                    order.client_order_id,
+                    decision.number,
+                    order.symbol,
+                    order.side.value,
+                    str(order.quantity),
+                    "intended",
+                    order.decided_at,
+                    msgspec.json.encode(order),
+                )
+        for execution in step.executions:
+            key = (execution.client_order_id,)
+            if key in self.orders:
+                self.orders[key] = msgspec.structs.replace(self.orders[key], status="filled")
+        # A late batch may close at the same time as one before it: the last word counts.
+        time = step.batch.bars[0].close_time
+        self.equity[time,] = EquityRow(time, step.decisions[0].equity)
+
+    def remember(self, changes: BankChanges, at_time: int) -> None:
+        """Note what happened to the memory in one transaction, written at ``at_time``."""
+        for entry in changes.appended:
+            self.entries[entry.entry_id,] = EntryRow(
+                entry.entry_id,
+                entry.symbol,
+                entry.bar_time,
+                key_bytes(entry),
+                entry.regime,
+                entry.encoder_version,
+                at_time,
+            )
+        for settled in changes.settlements:
+            self.settlements[settled.entry_id, settled.horizon] = SettlementRow(
+                settled.entry_id, settled.horizon, settled.outcome, settled.settled_time
+            )
+        for entry_id in changes.evicted:
+            self.entries[entry_id,] = msgspec.structs.replace(self.entries[entry_id,], evicted_time=at_time)
+
+
+def decision_row(decision: Decision, sequence: int) -> DecisionRow:
+    """The row of a decision on the batch of that sequence number."""
+    signal = decision.signal
+    return DecisionRow(
+        decision.number,
+        sequence,
+        signal.symbol,
+        signal.bar_open_time,
+        signal.target_exposure,
+        ",".join(decision.verdicts),
+        msgspec.json.encode(decision),
+    )
+
+
+def trade_rows(trades: Sequence[ClosedTrade]) -> dict[RowKey, TradeRow]:
+    """The rows of all round trips of a run, in the order in which they closed."""
+    return {
+        (number,): TradeRow(number, trade.symbol, trade.closed_at, str(trade.profit), msgspec.json.encode(trade))
+        for number, trade in enumerate(trades)
+    }
+
+
+def state_row(engine: SimulatedEngine, sequence: int) -> StateRow:
+    """The state of a run after its last event, from which a resume goes on."""
+    return StateRow(sequence, engine.portfolio.trades_closed, msgspec.json.encode(engine.state()))
+
+
+def bank_row(run_id: str, bank: MemoryBank) -> BankRow:
+    """The row of a run's bank."""
+    config = bank.config
+    return BankRow(
+        run_id,
+        bank.encoder_version,
+        config.capacity,
+        config.dimension,
+        ",".join(str(horizon) for horizon in config.horizons),
+        config.primary,
+        config.embargo_ms,
+        config.metric.value,
+    )
