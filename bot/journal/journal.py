@@ -188,7 +188,9 @@ class Journal:
         query = sa.select(schema.runs)
         if run_id == "latest":
             order = sa.case((schema.runs.c.kind == RunKind.PAPER, 0), else_=1)
-            newest = (column.desc() for column in (schema.runs.c.active_at, schema.runs.c.started_at, schema.runs.c.run_id))
+            newest = (
+                column.desc() for column in (schema.runs.c.active_at, schema.runs.c.started_at, schema.runs.c.run_id)
+            )
             query = query.order_by(order, *newest).limit(1)
         else:
             query = query.where(schema.runs.c.run_id == run_id)
