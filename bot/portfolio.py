@@ -116,11 +116,6 @@ class Portfolio:
         """Value of all other positions without their signs."""
         return sum(abs(quantity * self.marks[held]) for held, quantity in self._held.items() if held != symbol)
 
-    def unrealised(self, symbol: str) -> float:
-        """Profit of the open position at its mark, before exit costs."""
-        position = self.positions[symbol]
-        return self.notional(symbol) - float(position.cost)
-
     def apply_execution(self, execution: Execution) -> ClosedTrade | None:
         """Book a fill; returns the round trip that it ended, if any.
 

@@ -22,10 +22,6 @@ class Instrument(msgspec.Struct, frozen=True):
     funding_interval_minutes: int = 480
     calendar: Calendar = Calendar.CONTINUOUS
 
-    def floor_quantity(self, quantity: Decimal) -> Decimal:
-        """The largest multiple of the lot that is not more than ``quantity`` (which is not negative)."""
-        return (quantity / self.lot_size).to_integral_value(ROUND_FLOOR) * self.lot_size
-
     def lots(self, quantity: Decimal) -> int:
         """A quantity that lies on the grid, counted in lots."""
         return int(quantity / self.lot_size)

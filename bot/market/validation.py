@@ -76,7 +76,7 @@ _FIX: Final = {
     Problem.CONFLICT: "remove the wrong row of each pair",
     Problem.PRICE: "mend or remove these rows",
     Problem.VOLUME: "mend or remove these rows",
-    Problem.OHLC: "choose the policy 'repair', which widens high and low to contain them",
+    Problem.OHLC: "import them with recall fetch --repair, which widens high and low to contain them",
     Problem.OFF_GRID: "give the interval and the calendar that these bars have",
     Problem.OVERLAP: "give the interval that these bars have, or remove one bar of each pair",
 }

@@ -162,7 +162,6 @@ def test_entries_and_exits_in_steps_give_average_prices_and_the_largest_size() -
     assert position.entry_price == 115
     assert position.realised == 10
     portfolio.mark(A, 105.0)
-    assert portfolio.unrealised(A) == 20.0
     assert portfolio.notional(A) == -210.0
     trade = portfolio.apply_execution(execution(Side.BUY, "2", "100"))
     assert trade is not None
