@@ -195,9 +195,13 @@ def _ratios(returns: FloatArray, days_per_year: int) -> tuple[float | None, floa
     if len(returns) < 2:
         return None, None, None
     scale = math.sqrt(days_per_year)
-    mean = float(returns.mean())
-    spread = float(returns.std(ddof=1))
-    downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
+    # An account that comes back from next to nothing has returns whose squares are no number any more.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(returns.mean())
+        spread = float(returns.std(ddof=1))
+        downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
+    if not (math.isfinite(mean) and math.isfinite(spread) and math.isfinite(downside)):
+        return None, None, None
     volatility = spread * scale if spread > _NO_SPREAD else 0.0
     sharpe = mean / spread * scale if spread > _NO_SPREAD else None
     sortino = mean / downside * scale if downside > _NO_SPREAD else None

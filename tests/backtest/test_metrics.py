@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backtest.metrics import Metrics, drawdowns, performance
@@ -113,6 +113,7 @@ def test_max_drawdown_is_the_deepest_fall_between_any_two_moments(returns: list[
     assert figures(closes(len(returns)), curve(returns)).max_drawdown == pytest.approx(deepest, abs=1e-15)
 
 
+@example(equity=[9.9e-214, 1.0], spacing=DAY_MS)
 @given(equity=st.lists(st.floats(-1e6, 1e6), max_size=30), spacing=st.sampled_from([MINUTE_MS, HOUR_MS, DAY_MS]))
 def test_every_finite_curve_gives_strict_json_without_warnings(equity: list[float], spacing: int) -> None:
     with warnings.catch_warnings():
