@@ -115,7 +115,9 @@ def test_zero_volume_is_information_and_nothing_else() -> None:
 @pytest.mark.parametrize(("column", "value"), [("open", 500.0), ("close", 1.0), ("high", 1.0), ("low", 500.0)])
 def test_a_bar_that_contradicts_itself_is_refused_or_widened_as_the_policy_says(column: str, value: float) -> None:
     frame = CandleFrame.of(changed(walk(10), column, 4, value))
-    with pytest.raises(DataError, match=r"outside \[low, high\]: 1, first at 2024-01-01T04:00Z .*recall fetch --repair"):
+    with pytest.raises(
+        DataError, match=r"outside \[low, high\]: 1, first at 2024-01-01T04:00Z .*recall fetch --repair"
+    ):
         repair(frame, CONTINUOUS)
     series, report = repair(frame, CONTINUOUS, Policy.REPAIR)
     assert report.repaired == ("bars whose high or low was widened: 1",)
