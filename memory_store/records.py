@@ -34,6 +34,26 @@ class Metric(StrEnum):
     """Inner product of the keys as they are."""
 
 
+class Eviction(StrEnum):
+    """Which entry makes room at capacity."""
+
+    FIFO = "fifo"
+    """The oldest."""
+    IMPORTANCE = "importance"
+    """The least important; twice the importance stays one half-life longer."""
+    RESERVOIR = "reservoir"
+    """The least important of the regime that holds most entries."""
+
+
+class IndexKind(StrEnum):
+    """How neighbours are found."""
+
+    EXACT = "exact"
+    """All of the nearest, always."""
+    APPROXIMATE = "approximate"
+    """Nearly all of them, faster; scores are exact."""
+
+
 @dataclass(frozen=True, slots=True)
 class BankConfig:
     """The shape and the rules of a bank; they never change during its life.
@@ -53,6 +73,12 @@ class BankConfig:
     embargo_ms: int
     """Milliseconds that must pass after an outcome is known before a search may use it."""
     metric: Metric
+    eviction: Eviction = Eviction.FIFO
+    half_life_ms: int = 0
+    """How much longer an entry of double importance stays, milliseconds; positive unless first in, first out."""
+    outcome_scale: float = 1.0
+    """Size of an ordinary outcome, the unit in which importance measures outcomes and credit; positive."""
+    index: IndexKind = IndexKind.EXACT
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
@@ -66,6 +92,12 @@ class BankConfig:
             raise MemoryBankError(f"primary is {self.primary}; it is an index into the {len(self.horizons)} horizons")
         if not 0 <= self.embargo_ms < TIME_LIMIT:
             raise MemoryBankError(f"embargo_ms is {self.embargo_ms}; give 0 or more milliseconds, fewer than 2**62")
+        if not 0 <= self.half_life_ms < TIME_LIMIT:
+            raise MemoryBankError(f"half_life_ms is {self.half_life_ms}; give 0 or more milliseconds, fewer than 2**62")
+        if self.eviction is not Eviction.FIFO and self.half_life_ms == 0:
+            raise MemoryBankError(f"half_life_ms is 0; eviction by {self.eviction.value} needs a positive one")
+        if not 0.0 < self.outcome_scale < float("inf"):
+            raise MemoryBankError(f"outcome_scale is {self.outcome_scale}; give a positive number")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +118,14 @@ class Entry:
     """Per horizon, ``None`` while pending."""
     settled_times: tuple[int | None, ...]
     """Per horizon, when its outcome became known, milliseconds; ``None`` while pending."""
+    novelty: float = 0.0
+    """One minus the best similarity that the search of its own bar found; 0 where nobody said."""
+    hits: int = 0
+    """Decisions that used it."""
+    last_hit: int | None = None
+    """When it was last used, milliseconds."""
+    credit: float = 0.0
+    """How much it improved the forecasts that used it, in units of the outcome; negative where it misled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +140,20 @@ class Settlement:
     """Milliseconds."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Recollection:
+    """What a decision remembered: the neighbours that spoke for it."""
+
+    asker_id: int
+    """The entry of the bar that was decided."""
+    as_of: int
+    """When it asked, milliseconds."""
+    ids: IntArray
+    """``[n]`` the neighbours, best first."""
+    weights: ScoreArray
+    """``[n]`` their shares of the vote, not negative."""
+
+
 @dataclass(frozen=True, slots=True)
 class BankChanges:
     """What happened to a bank since it was last asked, each kind in the order in which it happened.
@@ -111,9 +165,10 @@ class BankChanges:
     appended: tuple[Entry, ...] = ()
     settlements: tuple[Settlement, ...] = ()
     evicted: tuple[int, ...] = ()
+    recollections: tuple[Recollection, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.appended or self.settlements or self.evicted)
+        return bool(self.appended or self.settlements or self.evicted or self.recollections)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
