@@ -1,0 +1,112 @@
+"""Planted motifs: what can be known about them is known in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backtest.synthetic.motifs import MotifSettings, motif_task
+from backtest.synthetic.optimum import bayes_r2, bayes_sign_accuracy, best_profit, flip_filter, posterior_mean
+from strategies.outcomes import outcome_matrix
+
+
+@pytest.mark.parametrize(
+    ("ratio", "occurrences", "accuracy", "r2"),
+    [
+        (1.0, 0, 0.500, 0.0),
+        (1.0, 1, 0.733, 0.275),
+        (1.0, 2, 0.788, 0.385),
+        (1.0, 4, 0.826, 0.466),
+        (1.0, 16, 0.841, 0.500),
+        (0.5, 1, 0.573, 0.041),
+        (0.5, 4, 0.631, 0.110),
+        (0.25, 64, 0.594, 0.055),
+    ],
+)
+def test_the_optimum_has_its_known_values(ratio: float, occurrences: int, accuracy: float, r2: float) -> None:
+    assert bayes_sign_accuracy(occurrences, ratio, 1.0) == pytest.approx(accuracy, abs=6e-4)
+    assert bayes_r2(occurrences, ratio, 1.0) == pytest.approx(r2, abs=1e-3)
+
+
+def test_the_best_forecast_explains_what_the_closed_form_says() -> None:
+    generator = np.random.default_rng(0)
+    signs = generator.choice((-1.0, 1.0), size=200_000)
+    past = signs[:, None] * 0.7 + generator.standard_normal((len(signs), 3))
+    following = signs * 0.7 + generator.standard_normal(len(signs))
+    forecast = 0.7 * np.tanh(0.7 * past.sum(axis=1))
+    r2 = 1.0 - ((following - forecast) ** 2).sum() / (following**2).sum()
+    assert r2 == pytest.approx(bayes_r2(3, 0.7, 1.0), abs=0.005)
+    assert posterior_mean(float(past[0].sum()), 0.7, 1.0) == pytest.approx(float(forecast[0]))
+
+
+def test_without_a_flip_the_filter_is_the_posterior_mean() -> None:
+    outcomes = np.random.default_rng(1).normal(0.3, 1.0, size=20)
+    means = flip_filter(outcomes, 0.5, 1.0, 0.0)
+    sums = np.concatenate(([0.0], np.cumsum(outcomes)[:-1]))
+    assert means == pytest.approx([posterior_mean(total, 0.5, 1.0) for total in sums.tolist()], abs=1e-12)
+
+
+def test_the_filter_knows_only_outcomes_before_its_forecast() -> None:
+    outcomes = np.random.default_rng(2).normal(size=30)
+    changed = outcomes.copy()
+    changed[17:] += 5.0
+    assert (flip_filter(outcomes, 0.5, 1.0, 0.1)[:18] == flip_filter(changed, 0.5, 1.0, 0.1)[:18]).all()
+
+
+def test_costs_take_profit_until_nothing_is_worth_trading() -> None:
+    free = best_profit(4, 1.0, 1.0, 0.0)
+    assert free > best_profit(4, 1.0, 1.0, 0.3) > best_profit(4, 1.0, 1.0, 0.9) > 0.0
+    assert best_profit(4, 1.0, 1.0, 1.0) == 0.0
+    assert best_profit(0, 1.0, 1.0, 0.0) == 0.0
+
+
+def test_no_motif_of_the_test_span_occurs_in_training() -> None:
+    events = motif_task(3).events
+    assert not set(events.motif[events.in_training]) & set(events.motif[~events.in_training])
+    assert (np.diff(events.bar) > 0).all()
+
+
+def test_the_planted_outcome_is_the_outcome_that_the_product_measures() -> None:
+    task = motif_task(4)
+    measured = outcome_matrix(task.series.close, (task.settings.horizon,))[task.events.bar, 0]
+    assert measured == pytest.approx(task.events.outcome, abs=1e-12)
+
+
+def test_the_best_forecast_explains_the_planted_outcomes() -> None:
+    task = motif_task(5, MotifSettings(bars=200_000, training_bars=0, test_motifs=500))
+    events = task.events
+    for matured in (1, 2, 4):
+        rows = events.matured == matured
+        explained = 1.0 - ((events.outcome - events.best)[rows] ** 2).sum() / (events.outcome[rows] ** 2).sum()
+        assert explained == pytest.approx(bayes_r2(matured, 1.0, 1.0), abs=0.12)
+    assert (events.best[events.matured == 0] == 0.0).all()
+
+
+def test_decoys_lean_nowhere_and_look_like_another_motif() -> None:
+    task = motif_task(6, MotifSettings(bars=120_000, training_bars=60_000, decoys=0.5))
+    events = task.events
+    decoys = events.outcome[~events.informative]
+    assert 0.4 < (~events.informative).mean() < 0.6
+    assert abs(decoys.mean()) < 4.0 * task.settings.noise / np.sqrt(len(decoys))
+    assert decoys.std() == pytest.approx(task.settings.noise, rel=0.1)
+    assert (events.best[~events.informative] == 0.0).all()
+
+
+def test_bars_are_sound_and_follow_from_the_seed() -> None:
+    one, two, other = motif_task(7).series, motif_task(7).series, motif_task(8).series
+    assert one.digest() == two.digest() != other.digest()
+    assert (one.high >= np.maximum(one.open, one.close)).all()
+    assert (one.low <= np.minimum(one.open, one.close)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strength": -1.0}, "strength is -1.0"),
+        ({"bars": 30_010}, "a motif needs 20"),
+        ({"decoys": 1.0}, "decoys is 1.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(changes: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MotifSettings(**changes)  # type: ignore[arg-type]
