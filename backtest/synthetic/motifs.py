@@ -50,7 +50,11 @@ class MotifSettings:
     flip_hazard: float = 0.0
     """Probability that a motif's sign flips between two of its occurrences."""
     decoys: float = 0.0
-    """Share of motifs that have no consequence; they look like an informative one but for their last bar."""
+    """Share of motifs that have no consequence; they look like an informative one but for their last two bars."""
+    hostile_motifs: int = 0
+    """Motifs that first come in the last quarter of the test span: each resembles an older one and means the opposite."""
+    resemblance: float = 0.8
+    """Correlation of a hostile motif's shape with the older one's."""
 
     def __post_init__(self) -> None:
         slot = self.length + self.horizon + self.gap
@@ -63,6 +67,8 @@ class MotifSettings:
             ("gap", self.gap >= 0, "0 or more"),
             ("strength", self.strength >= 0.0, "0 or more"),
             ("volatility", self.volatility > 0.0, "positive"),
+            ("hostile_motifs", 0 <= self.hostile_motifs <= self.test_motifs, "from 0 to test_motifs"),
+            ("resemblance", 0.0 <= self.resemblance < 1.0, "at least 0 and below 1"),
             ("flip_hazard", 0.0 <= self.flip_hazard <= 0.5, "between 0 and 0.5"),
             ("decoys", 0.0 <= self.decoys < 1.0, "at least 0 and below 1"),
         )
@@ -98,6 +104,8 @@ class MotifEvents:
     best: Floats
     """The best forecast of the outcome from the outcomes of earlier occurrences; 0 for decoys."""
     in_training: npt.NDArray[np.bool_]
+    hostile: npt.NDArray[np.bool_]
+    """It resembles an older motif and means the opposite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +125,7 @@ def motif_task(seed: int, settings: MotifSettings | None = None, *, symbol: str 
     shapes, informative = _shapes(settings, generator)
     bars, motifs = _places(settings, generator)
     signs = _signs(settings, motifs, generator)
+    first_hostile = settings.training_motifs + settings.test_motifs
     lean = np.where(informative[motifs], signs * settings.drift / settings.horizon, 0.0)
     for bar, motif, step in zip(bars.tolist(), motifs.tolist(), lean.tolist(), strict=True):
         noise = settings.jitter * generator.standard_normal(settings.length)
@@ -127,7 +136,14 @@ def motif_task(seed: int, settings: MotifSettings | None = None, *, symbol: str 
     outcome = sums[bars + 1 + settings.horizon] - sums[bars + 1]
     matured, best = _knowledge(settings, motifs, informative, outcome)
     events = MotifEvents(
-        bars, motifs, informative[motifs], matured, outcome, best, bars + settings.horizon < settings.training_bars
+        bars,
+        motifs,
+        informative[motifs],
+        matured,
+        outcome,
+        best,
+        bars + settings.horizon < settings.training_bars,
+        motifs >= first_hostile,
     )
     return MotifTask(settings, series_of(symbol, returns, generator), events)
 
@@ -150,18 +166,32 @@ def _shapes(settings: MotifSettings, generator: np.random.Generator) -> tuple[Fl
             shapes[first + place] = shapes[copied]
             shapes[first + place, -2:] = -shapes[copied, -2:][::-1]
             informative[first + place] = False
-    return shapes, informative
+    hostile = shapes[settings.training_motifs : settings.training_motifs + settings.hostile_motifs]
+    other = generator.standard_normal(hostile.shape)
+    other -= other.mean(axis=1, keepdims=True)
+    other -= (other * hostile).mean(axis=1, keepdims=True) * hostile
+    other /= np.sqrt((other**2).mean(axis=1, keepdims=True))
+    alike = settings.resemblance * hostile + np.sqrt(1.0 - settings.resemblance**2) * other
+    kinds = informative[settings.training_motifs : settings.training_motifs + settings.hostile_motifs]
+    return np.concatenate((shapes, alike)), np.concatenate((informative, kinds))
 
 
 def _places(settings: MotifSettings, generator: np.random.Generator) -> tuple[Integers, Integers]:
     """Last bars of all occurrences and which motif each is: no motif of the test span in the training span."""
     slot = settings.length + settings.horizon + settings.gap
     bars, motifs = [], []
-    spans = (
+    known = settings.training_motifs + settings.test_motifs
+    turn = settings.bars
+    if settings.hostile_motifs:
+        turn -= (settings.bars - settings.training_bars) // 4
+    spans = [
         (0, settings.training_bars, 0, settings.training_motifs),
-        (settings.training_bars, settings.bars, settings.training_motifs, settings.test_motifs),
-    )
+        (settings.training_bars, turn, settings.training_motifs, settings.test_motifs),
+        (turn, settings.bars, known, settings.hostile_motifs),
+    ]
     for start, stop, first, count in spans:
+        if not count:
+            continue
         starts = np.arange(start, stop - slot + 1, slot) + generator.integers(0, settings.gap + 1)
         starts = starts[starts + slot <= stop]
         rounds = -(-len(starts) // count)
@@ -175,6 +205,8 @@ def _signs(settings: MotifSettings, motifs: Integers, generator: np.random.Gener
     """Sign at every occurrence; a motif's stays unless it flips."""
     signs = np.empty(len(motifs))
     current = generator.choice((-1.0, 1.0), size=settings.training_motifs + settings.test_motifs)
+    older = slice(settings.training_motifs, settings.training_motifs + settings.hostile_motifs)
+    current = np.concatenate((current, -current[older]))
     seen = np.zeros(len(current), dtype=np.bool_)
     flips = generator.random(len(motifs)) < settings.flip_hazard
     for place, motif in enumerate(motifs.tolist()):

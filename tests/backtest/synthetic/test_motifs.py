@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from backtest.synthetic.echo import echo_task
 from backtest.synthetic.motifs import MotifSettings, motif_task
 from backtest.synthetic.optimum import bayes_r2, bayes_sign_accuracy, best_profit, flip_filter, posterior_mean
 from strategies.outcomes import outcome_matrix
@@ -90,6 +91,30 @@ def test_decoys_lean_nowhere_and_look_like_another_motif() -> None:
     assert abs(decoys.mean()) < 4.0 * task.settings.noise / np.sqrt(len(decoys))
     assert decoys.std() == pytest.approx(task.settings.noise, rel=0.1)
     assert (events.best[~events.informative] == 0.0).all()
+
+
+def test_hostile_motifs_mean_the_opposite_of_what_they_resemble() -> None:
+    task = motif_task(
+        9, MotifSettings(bars=80_000, training_bars=20_000, test_motifs=30, hostile_motifs=10, strength=2.0)
+    )
+    events, settings = task.events, task.settings
+    first = settings.training_motifs + settings.test_motifs
+    assert set(events.motif[events.hostile].tolist()) == set(range(first, first + 10))
+    assert events.bar[events.hostile].min() > settings.bars - (settings.bars - settings.training_bars) // 4 - 20
+    for hostile in range(first, first + 10):
+        older = settings.training_motifs + hostile - first
+        means = [events.outcome[events.motif == motif].mean() for motif in (hostile, older)]
+        assert means[0] * means[1] < 0.0
+
+
+def test_an_echo_may_be_known_from_earlier_motifs_and_would_be_known_better_from_the_same_one() -> None:
+    task = echo_task(10, MotifSettings(bars=60_000, training_bars=0, test_motifs=60))
+    assert outcome_matrix(task.follower.close, (8,))[task.bar, 0] == pytest.approx(task.outcome, abs=1e-12)
+    legal = np.corrcoef(task.best, task.outcome)[0, 1]
+    leaked = np.corrcoef(task.leak, task.outcome)[0, 1]
+    assert 0.4 < legal < leaked - 0.2
+    with pytest.raises(ValueError, match="below the horizon 8"):
+        echo_task(10, delay=8)
 
 
 def test_bars_are_sound_and_follow_from_the_seed() -> None:
