@@ -18,10 +18,12 @@ from backtest.audit_compare import (
     ENTRY,
     EQUITY,
     ORDER,
+    RECOLLECTION,
     SETTLEMENT,
     STATE,
     TRADE,
     Difference,
+    Findings,
     moment,
     table_differences,
 )
@@ -33,14 +35,14 @@ from bot.journal import Journal, StoredRun, schema
 from bot.journal.records import SideEvent
 from bot.orders import BarBatch, Execution
 from bot.portfolio import ClosedTrade
-from memory_store.storage import memory_banks, memory_entries, memory_settlements
+from memory_store.schema import memory_banks, memory_entries, memory_recollections, memory_settlements
 from strategies.bars import Bar
 
 Row = TypeVar("Row")
 
 
 @dataclass(slots=True)
-class AuditReport:
+class AuditReport(Findings):
     """What an audit found."""
 
     run_id: str
@@ -57,13 +59,6 @@ class AuditReport:
     differences: list[Difference] = field(default_factory=list)
     differing: int = 0
     """How many fields differ in all; ``differences`` keeps the first ones."""
-
-    def note(self, found: Iterable[Difference], *, keep: int = 200) -> None:
-        """Count differences and keep the first ones."""
-        for difference in found:
-            self.differing += 1
-            if len(self.differences) < keep:
-                self.differences.append(difference)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -125,7 +120,7 @@ class _Audit:
     def report_all(self) -> AuditReport:
         """Replay every event, then compare what is left in the tables."""
         run_id, report = self._run_id, self._report
-        self._remember(self._run.record.started_at)
+        self._remember(self._run.record.warmed_until)
         last: dict[str, int] = {}
         for sequence, happening in _happenings(self._journal, run_id):
             if isinstance(happening, BarBatch):
@@ -209,6 +204,8 @@ class _Audit:
         report.note(table_differences(ENTRY, entries, trail.entries))
         settlements = self._journal.read_rows(memory_settlements, bank_id=bank_id)
         report.note(table_differences(SETTLEMENT, settlements, trail.settlements))
+        recollections = self._journal.read_rows(memory_recollections, bank_id=bank_id)
+        report.note(table_differences(RECOLLECTION, recollections, trail.recollections))
 
     def _remember(self, at_time: int) -> None:
         bank = self._engine.core.strategy.bank
@@ -248,7 +245,7 @@ def _happenings(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch |
     """Batches and operator commands of a run in the order in which they were applied."""
     events = journal.read_events(run_id)
     position = 0
-    for sequence, batch in _batches(journal, run_id):
+    for sequence, batch in recorded_batches(journal, run_id):
         while position < len(events) and events[position][0] < sequence:
             yield events[position]
             position += 1
@@ -256,7 +253,8 @@ def _happenings(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch |
     yield from events[position:]
 
 
-def _batches(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch]]:
+def recorded_batches(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch]]:
+    """Batches of bars of a run with their sequence numbers, in the order in which they were applied."""
     names = Bar.__struct_fields__
     together: list[Any] = []
     for row in [*journal.read_bars(run_id), None]:

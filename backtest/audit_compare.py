@@ -27,6 +27,20 @@ class Difference:
     replayed: Any
 
 
+class Findings:
+    """Mixin of reports: differences are counted, and the first ones kept."""
+
+    differences: list[Difference]
+    differing: int
+
+    def note(self, found: Iterable[Difference], *, keep: int = 200) -> None:
+        """Count differences and keep the first ones."""
+        for difference in found:
+            self.differing += 1
+            if len(self.differences) < keep:
+                self.differences.append(difference)
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """How rows of one table are told apart and named."""
@@ -104,6 +118,10 @@ class BankRow(msgspec.Struct, frozen=True):
     primary_horizon: int
     embargo_ms: int
     metric: str
+    eviction: str
+    half_life_ms: int
+    outcome_scale: float
+    index_kind: str
 
 
 class EntryRow(msgspec.Struct, frozen=True, gc=False):
@@ -117,6 +135,7 @@ class EntryRow(msgspec.Struct, frozen=True, gc=False):
     encoder_version: str
     written_time: int
     evicted_time: int | None = None
+    novelty: float = 0.0
 
 
 class SettlementRow(msgspec.Struct, frozen=True, gc=False):
@@ -126,6 +145,15 @@ class SettlementRow(msgspec.Struct, frozen=True, gc=False):
     horizon: int
     outcome: float
     settled_time: int
+
+
+class RecollectionRow(msgspec.Struct, frozen=True, gc=False):
+    """A row of ``memory_recollections``."""
+
+    asker_id: int
+    as_of: int
+    ids: bytes
+    weights: bytes
 
 
 def moment(time: Any) -> str:
@@ -152,6 +180,7 @@ ENTRY: Final = Form(
     lambda row: f"memory entry {row['entry_id']} ({row['symbol']} {moment(row['bar_time'])})",
     ("entry_id",),
 )
+RECOLLECTION: Final = Form("recollection", lambda row: f"memory of entry {row['asker_id']}", ("asker_id",))
 SETTLEMENT: Final = Form(
     "settlement",
     lambda row: f"memory entry {row['entry_id']}",

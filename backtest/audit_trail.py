@@ -12,6 +12,7 @@ from backtest.audit_compare import (
     EntryRow,
     EquityRow,
     OrderRow,
+    RecollectionRow,
     RowKey,
     SettlementRow,
     StateRow,
@@ -21,7 +22,8 @@ from bot.engine import SimulatedEngine, Step
 from bot.orders import Decision
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
-from memory_store.storage import key_bytes
+from memory_store.registry import config_columns
+from memory_store.storage import id_bytes, key_bytes, weight_bytes
 
 
 class Trail:
@@ -32,6 +34,7 @@ class Trail:
         self.equity: dict[RowKey, EquityRow] = {}
         self.entries: dict[RowKey, EntryRow] = {}
         self.settlements: dict[RowKey, SettlementRow] = {}
+        self.recollections: dict[RowKey, RecollectionRow] = {}
 
     def follow(self, step: Step) -> None:
         """Note what a step left in the tables of orders and equity."""
@@ -66,11 +69,15 @@ class Trail:
                 entry.regime,
                 entry.encoder_version,
                 at_time,
+                novelty=entry.novelty,
             )
         for settled in changes.settlements:
             self.settlements[settled.entry_id, settled.horizon] = SettlementRow(
                 settled.entry_id, settled.horizon, settled.outcome, settled.settled_time
             )
+        for noted in changes.recollections:
+            row = RecollectionRow(noted.asker_id, noted.as_of, id_bytes(noted), weight_bytes(noted))
+            self.recollections[noted.asker_id,] = row
         for entry_id in changes.evicted:
             self.entries[entry_id,] = msgspec.structs.replace(self.entries[entry_id,], evicted_time=at_time)
 
@@ -104,14 +111,4 @@ def state_row(engine: SimulatedEngine, sequence: int) -> StateRow:
 
 def bank_row(run_id: str, bank: MemoryBank) -> BankRow:
     """The row of a run's bank."""
-    config = bank.config
-    return BankRow(
-        run_id,
-        bank.encoder_version,
-        config.capacity,
-        config.dimension,
-        ",".join(str(horizon) for horizon in config.horizons),
-        config.primary,
-        config.embargo_ms,
-        config.metric.value,
-    )
+    return BankRow(run_id, bank.encoder_version, **config_columns(bank.config))

@@ -88,46 +88,46 @@ def replay(
     series = dict(sorted(series.items(), key=lambda item: ranks[item[0]]))
     started = time.perf_counter()
     engine.core.strategy.preview(series)
-    close_times: list[int] = []
     equity: list[float] = []
     executions: list[Execution] = []
     kept: list[Decision] = []
     step = engine.step
-    done = 0
-    reported = 0
+    core = engine.core
+    before = core.decisions_made
+    due = before + _PROGRESS_EVERY
     with rare_collections():
         for batch in batches(series):
-            result = step(batch)
-            decisions = result.decisions
-            first = decisions[0]
-            close_times.append(first.close_time)
-            equity.append(first.equity)
+            result = step(batch, keep_all_decisions)
+            equity.append(result.equity)
             if result.executions:
                 executions += result.executions
-            if keep_all_decisions:
-                kept += decisions
-            else:
-                for decision in decisions:
-                    if decision.orders:
-                        kept.append(decision)
-            done += len(decisions)
-            if progress is not None and done - reported >= _PROGRESS_EVERY:
-                progress(done)
-                reported = done
+            if result.decisions:
+                kept += result.decisions
+            if progress is not None and core.decisions_made >= due:
+                progress(core.decisions_made - before)
+                due = core.decisions_made + _PROGRESS_EVERY
+    done = core.decisions_made - before
     if progress is not None:
         progress(done)
-    core = engine.core
     return ReplayResult(
         bars=done,
         decisions_sha256=core.decisions_sha256,
         trades_sha256=core.trades_sha256,
         seconds=time.perf_counter() - started,
-        close_times=np.array(close_times, dtype=np.int64),
+        close_times=_close_times(series),
         equity=np.array(equity, dtype=np.float64),
         executions=executions,
         trades=trades,
         decisions=kept,
     )
+
+
+def _close_times(series: Mapping[str, BarSeries]) -> IntArray:
+    """When the batches of these bars close."""
+    if len(series) == 1:
+        (only,) = series.values()
+        return only.close_time
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *[one.close_time for one in series.values()]]))
 
 
 def _ranked(rank: int, bars: Iterator[Bar]) -> Iterator[tuple[int, int, Bar]]:

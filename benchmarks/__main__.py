@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``."""
+"""``python -m benchmarks [--candles FOLDER] [NAME ...]``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-SUITES: Final = ("benchmarks.sma", "benchmarks.model")
+SUITES: Final = ("benchmarks.sma", "benchmarks.model", "benchmarks.memory", "benchmarks.whitening")
+USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
+
+Without names all are measured. With a candle store, such as data/candles after recall fetch, the memory is measured on the
+hours in it as well, under names that end in _stored_hours."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,15 +26,22 @@ def main(arguments: Sequence[str]) -> int:
     for suite in SUITES:
         importlib.import_module(suite)
     from benchmarks.harness import REGISTRY, BenchmarkError, run, select
+    from benchmarks.memory import register_stored
     from benchmarks.page import write_page
 
-    console = Console()
+    console, names = Console(), list(arguments)
+    if names[:1] == ["--candles"]:
+        if not names[1:] or not Path(names[1]).is_dir():
+            console.print("--candles needs the folder of a candle store, such as data/candles", style="red")
+            return 2
+        register_stored(Path(names[1]))
+        names = names[2:]
     if "--help" in arguments or "-h" in arguments:
-        names = "\n".join(f"  {name}" for one in REGISTRY for name in one.names)
-        console.print(f"python -m benchmarks [NAME ...]\n\nWithout names all are measured:\n{names}")
+        known = "\n".join(f"  {name}" for one in REGISTRY for name in one.names)
+        console.print(f"{USAGE}\n\n{known}", markup=False)
         return 0
     try:
-        refused = run(select(arguments), console)
+        refused = run(select(names), console)
         write_page()
         return 1 if refused else 0
     except BenchmarkError as problem:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import faiss
 import numpy as np
 import torch
 
@@ -22,6 +21,7 @@ from backtest.replay import batches, replay
 from benchmarks.harness import LATEST, BenchmarkError, Measurement, benchmark, median_ratio, spread, take_turns
 from benchmarks.market import START, SYMBOL, configuration, stored_session, synthetic_bars
 from benchmarks.naive import WINDOW, WindowModel, feature_frame, filled_memory, refuse_straw_man, signal_loop
+from benchmarks.threads import one_thread
 from bot.assembly import home_of
 from bot.config import Config
 from bot.engine import Step
@@ -50,7 +50,7 @@ HISTORY_BARS: Final = ENTRIES + 2_000
 @benchmark("replay_model_vs_naive", seed=17)
 def measure_replay(seed: int) -> Mapping[str, Measurement]:
     """Consecutive stretches of one replay against stretches of the naive loop, in turns."""
-    with _one_thread(), _workplace() as folder:
+    with one_thread(), _workplace() as folder:
         stage = _Stage.build(folder, seed, REPLAYED_BARS * (REPETITIONS + 1))
         session = stage.session()
         session.warm()
@@ -91,7 +91,7 @@ def measure_replay(seed: int) -> Mapping[str, Measurement]:
 @benchmark("decision_ms_p50", seed=17)
 def measure_decision(seed: int) -> Mapping[str, Measurement]:
     """From the bar's arrival to the durable commit of decision and order, through the paper driver."""
-    with _one_thread(), _workplace() as folder:
+    with one_thread(), _workplace() as folder:
         stage = _Stage.build(folder, seed, LIVE_BARS)
         live, replayed = stage.session(), stage.session()
         live.warm()
@@ -206,15 +206,3 @@ def _workplace() -> Iterator[Path]:
     parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix="bench-") as folder:
         yield Path(folder)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    torch_threads, faiss_threads = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(torch_threads)
-        faiss.omp_set_num_threads(faiss_threads)

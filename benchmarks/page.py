@@ -25,7 +25,31 @@ _GOALS: Final = {
     "replay_sma_vs_backtestingpy": "at least 1",
     "replay_model_vs_naive": "at least 10",
     "decision_ms_p50": "under 10",
+    "append_us_262144": "under 30",
+    "append_vs_naive": "at least 400",
+    "exact_query_ms_262144": "under 4, better 1.5",
+    "exact_vs_bandwidth": "at most 1.3",
+    "query_ms_262144": "under 0.35",
+    "recall_262144": "at least 0.99",
+    "recall_262144_after_churn": "at least 0.99",
+    "query_ms_1000000": "under 1.2",
+    "batch_queries_per_s_262144": "at least 5,000",
+    "warm_100k_s": "under 10",
+    "memory_bytes_over_raw": "under 2.2",
+    "open_s_262144": "under 2",
 }
+_CURVES: Final = """## The memory as it grows
+
+The same keys, one thread, medians; `query_ms_1000000`, `recall_262144_after_churn` and `whitening_cost` hold the numbers.
+
+![Time of one query against the number of entries](images/memory_query.png)
+
+![Time of one append against the number of entries](images/memory_append.png)
+
+![Recall while the memory is replaced](images/memory_churn.png)
+
+![What the whitening of keys costs](images/memory_whitening.png)
+"""
 
 
 def write_page(figures: Path = LATEST, page: Path = PAGE) -> None:
@@ -36,15 +60,18 @@ def write_page(figures: Path = LATEST, page: Path = PAGE) -> None:
 def render(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The page as text: a table of all figures, then how each was made."""
     rows = [
-        f"| `{name}` | {_shown(one['value'])} {one['unit']} | {_GOALS.get(name, '-')} |"
+        f"| `{name}` | {_shown(one['value'])} {one['unit']} | {_GOALS.get(name.removesuffix('_stored_hours'), '-')} |"
         for name, one in figures.items()
     ]
     notes = [
         f"## {name}\n\n{one['note']}.\n\nCommit `{one['commit']}`, seed {one['seed']}: `{one['command']}`"
         for name, one in figures.items()
     ]
-    return _OPENING + "\n".join(rows) + "\n\n" + "\n\n".join(notes) + "\n"
+    parts = [_OPENING + "\n".join(rows) + "\n"]
+    if "query_ms_1000000" in figures:
+        parts.append(_CURVES)
+    return "\n".join(parts) + "\n" + "\n\n".join(notes) + "\n"
 
 
 def _shown(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" if 0.99 <= value < 1 else f"{value:.3g}"

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from bot.market.candles import CandleStore
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
+from strategies.memory_rules import MemoryRules
 from strategies.similarity import SimilaritySettings, SimilarityStrategy
 
 BASELINES: Final[dict[str, type[Strategy]]] = {"sma_cross": SmaCross, "buy_and_hold": BuyAndHold}
@@ -42,6 +43,11 @@ class Home:
     def models(self) -> Path:
         """Folder of model bundles."""
         return self.root / "models"
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of snapshots that memories are opened from; may be deleted at any time."""
+        return self.root / "snapshots"
 
 
 def home_of(config: Config, *, venue: str | None = None) -> Home:
@@ -154,7 +160,13 @@ def _similarity_settings(config: Config) -> SimilaritySettings:
         horizons=memory.horizons,
         primary=memory.primary,
         embargo=memory.embargo,
+        rules=_memory_rules(config),
     )
+
+
+def _memory_rules(config: Config) -> MemoryRules:
+    names = [field.name for field in fields(MemoryRules)]
+    return MemoryRules(**{name: getattr(config.memory, name) for name in names})
 
 
 def _memory_transformer(
@@ -180,6 +192,7 @@ def _memory_transformer(
         exits=ExitRule(config.signal.exits),
         stop_multiple=config.signal.stop_multiple,
         target_multiple=config.signal.target_multiple,
+        rules=_memory_rules(config),
     )
     return MemoryTransformerStrategy(bundle, symbols, settings), path.name
 

@@ -77,6 +77,11 @@ class DecisionCore:
         self._decisions_tail: list[str] = []
         self._trades_hash = hashlib.sha256(b"trades").hexdigest()
         self._last_open_times: dict[str, int] = {}
+        # The verdicts met last and their text: most bars bring the very same tuple as the one before.
+        self._verdicts: tuple[Verdict, ...] = ()
+        self._verdicts_text = ""
+        self.equity = portfolio.equity
+        """Equity at the last batch, marked at its closes."""
 
     def apply(self, event: Event) -> tuple[Decision, ...]:
         """Apply one event; only a batch of bars answers with decisions.
@@ -136,60 +141,62 @@ class DecisionCore:
         self._decisions_tail = list(state.decisions_tail)
         self._trades_hash = state.trades_sha256
         self._last_open_times = dict(state.last_open_times)
+        self.equity = self.portfolio.equity
 
-    def decide(self, batch: BarBatch) -> tuple[Decision, ...]:
+    def decide(self, batch: BarBatch, every: bool = True) -> tuple[Decision, ...]:
         """Apply a batch of bars and decide on each of them, in their order.
+
+        Args:
+            batch: bars that close together.
+            every: return every decision; else only those with orders, so that a replay need not build what nobody keeps.
 
         Raises:
             ValueError: a bar is not later than the one before it of the same symbol.
         """
         bars = batch.bars
-        portfolio = self.portfolio
-        marks = portfolio.marks
         last = self._last_open_times
         for bar in bars:
             if bar.open_time <= last.get(bar.symbol, _BEFORE_ALL):
                 raise _backwards(bar, last[bar.symbol])
-        for bar in bars:
-            symbol = bar.symbol
-            last[symbol] = bar.open_time
-            marks[symbol] = bar.close
-        equity = portfolio.equity
+        portfolio, risk, strategy = self.portfolio, self.risk, self.strategy
+        self.equity = equity = portfolio.mark_closes(bars)
         close_time = bars[0].close_time
-        risk = self.risk
         risk.observe_equity(close_time, equity)
         if risk.ordered_lots:
             risk.forget_filled(self._is_working)
-        strategy = self.strategy
         # The law of the house (causality): settle what has matured, query and decide, and only then append.
         strategy.settle(bars)
-        on_bar = strategy.on_bar
-        signals = []
+        decisions: list[Decision] = []
+        # Flags are looked up by place: pairing them with their bars takes longer than reviewing a signal.
+        late, is_working, tail = batch.late, self._is_working, self._decisions_tail
+        number = first = self._decisions
         for bar in bars:
-            signals.append(on_bar(bar))
-        strategy.remember(bars)
-        decisions = []
-        number = self._decisions
-        tail = self._decisions_tail
-        for bar, signal, late in zip(bars, signals, batch.late, strict=True):
             symbol = bar.symbol
-            orders, verdicts = risk.review(signal, bar, portfolio, equity, late=late, working=self._is_working(symbol))
-            position = portfolio.positions[symbol].quantity
-            decision = Decision(number, signal, verdicts, orders, position, equity, close_time)
-            number += 1
-            decisions.append(decision)
-            tail.append(digest_text(symbol, bar.open_time, signal, verdicts, orders))
+            last[symbol] = open_time = bar.open_time
+            signal = strategy.on_bar(bar)
+            orders, verdicts = risk.review(signal, bar, portfolio, equity, late[number - first], is_working(symbol))
+            if orders or signal.explanation is not None:
+                tail.append(digest_text(symbol, open_time, signal, verdicts, orders))
+            else:
+                if verdicts is not self._verdicts:
+                    self._verdicts, self._verdicts_text = verdicts, ",".join(verdicts)
+                tail.append(f"{symbol}|{open_time}|{self._verdicts_text}")
             if len(tail) == _BLOCK:
                 self._decisions_link = _linked(self._decisions_link, tail)
                 tail.clear()
+            if every or orders:
+                position = portfolio.positions[symbol].quantity
+                decisions.append(Decision(number, signal, verdicts, orders, position, equity, close_time))
+            number += 1
         self._decisions = number
+        strategy.remember(bars)
         return tuple(decisions)
 
     def _on_execution(self, execution: Execution) -> None:
         closed = self.portfolio.apply_execution(execution)
         text = (
-            f"{execution.symbol}|{execution.side}|{execution.quantity.normalize()}|{execution.price.normalize()}"
-            f"|{execution.fee.normalize()}|{execution.kind}|{execution.time}"
+            f"{execution.symbol}|{execution.side!s}|{execution.quantity.normalize()!s}|{execution.price.normalize()!s}"
+            f"|{execution.fee.normalize()!s}|{execution.kind!s}|{execution.time}"
         )
         self._trades_hash = hashlib.sha256((self._trades_hash + text).encode()).hexdigest()
         if closed is not None and self._on_trade is not None:
@@ -219,6 +226,6 @@ def digest_text(
 
 def _order_text(order: Order) -> str:
     return (
-        f"{order.side}:{order.quantity.normalize()}:{order.order_type}:{order.limit_price}:{order.reduce_only}"
-        f":{order.stop_loss}:{order.take_profit}"
+        f"{order.side!s}:{order.quantity.normalize()!s}:{order.order_type!s}:{order.limit_price!s}:{order.reduce_only}"
+        f":{order.stop_loss!s}:{order.take_profit!s}"
     )

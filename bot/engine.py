@@ -35,6 +35,8 @@ class Step(msgspec.Struct):
     batch: BarBatch
     executions: list[Execution]
     decisions: tuple[Decision, ...]
+    equity: float
+    """Equity marked at the closes of the batch, in quote units."""
 
 
 class EngineState(msgspec.Struct, frozen=True):
@@ -64,25 +66,29 @@ class SimulatedEngine:
             strategy,
             RiskLayer(account.limits, instruments, run_token=run_token(run_id)),
             self.portfolio,
-            is_working=self.fills.has_working,
+            is_working=self.fills.waiting.__contains__,
             on_trade=on_trade,
         )
 
-    def step(self, batch: BarBatch) -> Step:
+    def step(self, batch: BarBatch, every: bool = True) -> Step:
         """Let a batch fill what was decided before it, then decide on it.
 
         The orders of the decisions wait from then on; they meet the next bar, so that whoever drives the engine can make
         them durable first.
+
+        Args:
+            batch: bars that close together.
+            every: answer with every decision; else only with those that have orders.
         """
-        executions = self.fills.on_bars(batch.bars)
-        core = self.core
+        core, fills = self.core, self.fills
+        executions = fills.on_bars(batch.bars)
         for execution in executions:
             core.apply(execution)
-        decisions = core.decide(batch)
+        decisions = core.decide(batch, every)
         for decision in decisions:
             for order in decision.orders:
-                self.fills.submit(order)
-        return Step(batch, executions, decisions)
+                fills.submit(order)
+        return Step(batch, executions, decisions, core.equity)
 
     def apply(self, events: Iterable[Event]) -> None:
         """Apply events that are neither bars nor fills, such as an operator's command."""

@@ -23,10 +23,11 @@ class Side(StrEnum):
     BUY = "buy"
     SELL = "sell"
 
-    @property
-    def sign(self) -> int:
-        """+1 for a purchase, -1 for a sale."""
-        return 1 if self is Side.BUY else -1
+    sign: int
+    """+1 for a purchase, -1 for a sale."""
+
+    def __init__(self, text: str) -> None:
+        self.sign = 1 if text == "buy" else -1
 
 
 class OrderType(StrEnum):
@@ -68,7 +69,7 @@ class Order(msgspec.Struct, frozen=True):
     @property
     def signed_quantity(self) -> Decimal:
         """Change of position if filled whole."""
-        return self.quantity if self.side is Side.BUY else -self.quantity
+        return self.quantity if self.side.sign > 0 else -self.quantity
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -87,7 +88,7 @@ class Execution(msgspec.Struct, frozen=True):
     @property
     def signed_quantity(self) -> Decimal:
         """Change of position."""
-        return self.quantity if self.side is Side.BUY else -self.quantity
+        return self.quantity if self.side.sign > 0 else -self.quantity
 
 
 class Verdict(StrEnum):

@@ -7,6 +7,7 @@ average prices are quotients. Marks are floats, because they only ever serve dec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -14,6 +15,7 @@ import msgspec
 
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, Execution, Funding
+from strategies.bars import Bar
 
 _FEE_UNIT: Final = Decimal("1e-12")
 """What a fee is split to when one fill ends a round trip and begins the next, so that the parts add up exactly."""
@@ -46,6 +48,12 @@ class Position(msgspec.Struct):
     def realised(self) -> Decimal:
         """Profit already taken in this round trip, before fees."""
         return self.cash_flow + self.cost
+
+    def clear(self) -> None:
+        """Forget the round trip: become what a symbol without one has."""
+        self.quantity = self.cost = self.peak_quantity = self.cash_flow = ZERO
+        self.fees = self.funding = self.exit_notional = self.exit_quantity = ZERO
+        self.opened_at = 0
 
 
 class ClosedTrade(msgspec.Struct, frozen=True):
@@ -92,7 +100,9 @@ class Portfolio:
         self.marks: dict[str, float] = {}
         # What the hot path reads: floats and lot counts that change only when something is filled.
         self._cash_float = float(initial_cash)
-        self._held: dict[str, float] = {}
+        # In the order of the instruments: one order of summation keeps equity the same to the last bit.
+        self._quantities = dict.fromkeys(instruments, 0.0)
+        self._held: tuple[tuple[str, float], ...] = ()
         self.lots: dict[str, int] = dict.fromkeys(instruments, 0)
 
     def mark(self, symbol: str, price: float) -> None:
@@ -102,44 +112,52 @@ class Portfolio:
     @property
     def equity(self) -> float:
         """Cash plus the value of all positions at their marks, in quote units."""
+        return self.mark_closes(())
+
+    def mark_closes(self, bars: Sequence[Bar]) -> float:
+        """Value the symbols of ``bars`` at their closes from now on; returns the equity that makes, in quote units."""
+        marks = self.marks
+        for bar in bars:
+            marks[bar.symbol] = bar.close
         total = self._cash_float
-        for symbol, quantity in self._held.items():
-            total += quantity * self.marks[symbol]
+        for symbol, quantity in self._held:
+            total += quantity * marks[symbol]
         return total
 
     def notional(self, symbol: str) -> float:
         """Signed value of a position at its mark."""
-        quantity = self._held.get(symbol)
-        return 0.0 if quantity is None else quantity * self.marks[symbol]
+        return sum((quantity * self.marks[held] for held, quantity in self._held if held == symbol), 0.0)
 
     def gross_notional_except(self, symbol: str) -> float:
         """Value of all other positions without their signs."""
-        return sum(abs(quantity * self.marks[held]) for held, quantity in self._held.items() if held != symbol)
+        return sum(abs(quantity * self.marks[held]) for held, quantity in self._held if held != symbol)
 
     def apply_execution(self, execution: Execution) -> ClosedTrade | None:
         """Book a fill; returns the round trip that it ended, if any.
 
         A fill that turns a position around ends one round trip and begins the next; its fee is split by quantity.
         """
-        position = self.positions[execution.symbol]
+        symbol, quantity, price = execution.symbol, execution.quantity, execution.price
+        fee, time = execution.fee, execution.time
+        position = self.positions[symbol]
+        held = position.quantity
         change = execution.signed_quantity
-        self.cash -= change * execution.price + execution.fee
-        self.fees_paid += execution.fee
-        self.turnover += execution.quantity * execution.price
+        self.cash -= change * price + fee
+        self.fees_paid += fee
+        self.turnover += quantity * price
         closed: ClosedTrade | None = None
-        closing = min(execution.quantity, abs(position.quantity)) if position.quantity * change < 0 else ZERO
-        if closing:
-            opening = execution.quantity - closing
-            share = (execution.fee * closing / execution.quantity).quantize(_FEE_UNIT) if opening else execution.fee
-            closed = self._reduce(position, closing, execution.price, share, execution.time)
+        if held * change < 0:
+            closing = min(quantity, abs(held))
+            opening = quantity - closing
+            share = (fee * closing / quantity).quantize(_FEE_UNIT) if opening else fee
+            closed = self._reduce(position, closing, price, share, time)
             if opening:
-                sign = 1 if change > 0 else -1
-                self._increase(position, sign * opening, execution.price, execution.fee - share, execution.time)
+                self._increase(position, opening if change > 0 else -opening, price, fee - share, time)
         else:
-            self._increase(position, change, execution.price, execution.fee, execution.time)
-        self._refresh(position)
-        if execution.symbol not in self.marks:
-            self.marks[execution.symbol] = float(execution.price)
+            self._increase(position, change, price, fee, time)
+        self._refresh(symbol)
+        if symbol not in self.marks:
+            self.marks[symbol] = float(price)
         return closed
 
     def apply_funding(self, funding: Funding) -> Decimal:
@@ -153,7 +171,7 @@ class Portfolio:
         self.cash -= paid
         self.funding_paid += paid
         position.funding += paid
-        self._refresh(position)
+        self._refresh(position.symbol)
         return paid
 
     def state(self) -> PortfolioState:
@@ -180,7 +198,7 @@ class Portfolio:
         self.trades_closed = state.trades_closed
         for position in state.positions:
             self.positions[position.symbol] = msgspec.structs.replace(position)
-            self._refresh(position)
+            self._refresh(position.symbol)
 
     def _increase(self, position: Position, change: Decimal, price: Decimal, fee: Decimal, time: int) -> None:
         if not position.quantity:
@@ -219,18 +237,12 @@ class Portfolio:
             funding=position.funding,
         )
         self.trades_closed += 1
-        fresh = Position(position.symbol)
-        for name in Position.__struct_fields__:
-            setattr(position, name, getattr(fresh, name))
+        position.clear()
         return trade
 
-    def _refresh(self, position: Position) -> None:
+    def _refresh(self, symbol: str) -> None:
+        quantity = self.positions[symbol].quantity
         self._cash_float = float(self.cash)
-        symbol = position.symbol
-        if position.quantity:
-            self._held[symbol] = float(position.quantity)
-        else:
-            self._held.pop(symbol, None)
-        # A fixed order of summation keeps equity the same to the last bit however positions came about.
-        self._held = {name: self._held[name] for name in self.instruments if name in self._held}
-        self.lots[symbol] = self.instruments[symbol].lots(position.quantity)
+        self._quantities[symbol] = float(quantity)
+        self._held = tuple([holding for holding in self._quantities.items() if holding[1]])
+        self.lots[symbol] = self.instruments[symbol].lots(quantity)

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from bot.execution.instruments import Instrument, exact
-from bot.orders import OperatorAction, OperatorCommand, Order, Side, Verdict
+from bot.orders import ZERO, OperatorAction, OperatorCommand, Order, Side, Verdict
 from bot.portfolio import Portfolio
 from strategies.bars import DAY_MS, Bar
 from strategies.base import Signal
@@ -31,9 +31,13 @@ _NO_FLOOR: Final = -math.inf
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME: Final = 18
 _NO_ORDERS: Final[Orders] = ()
+_NO_VERDICTS: Final[Verdicts] = ()
 _ON_TARGET: Final[Verdicts] = (Verdict.ON_TARGET,)
 _WITHIN_BAND: Final[Verdicts] = (Verdict.WITHIN_BAND,)
 _UNKNOWN: Final[Verdicts] = (Verdict.UNKNOWN_HELD,)
+_FOLLOWED: Final[Verdicts] = (Verdict.FOLLOWED,)
+_BUY: Final = Side.BUY
+_SELL: Final = Side.SELL
 
 
 class LossAction(StrEnum):
@@ -91,6 +95,14 @@ class RiskLayer:
         self._run_token = run_token
         self._lot_sizes = {symbol: float(instrument.lot_size) for symbol, instrument in instruments.items()}
         self._is_alone = len(self.instruments) == 1
+        # Up to here nothing limits the target of a symbol that has the leverage to itself.
+        self._unlimited = min(limits.max_position, limits.max_leverage) if self._is_alone else -math.inf
+        self._no_trade_band = limits.no_trade_band
+        self._stop_distance = exact(limits.stop_loss)
+        self._target_distance = exact(limits.take_profit)
+        self._most_lots = {
+            symbol: instrument.lots(instrument.maximum_market_quantity) for symbol, instrument in instruments.items()
+        }
         self._state = RiskState()
         self._last_equity: float | None = None
         self._day_end = _NO_DAY
@@ -148,7 +160,7 @@ class RiskLayer:
         self.ordered_lots = {symbol: lots for symbol, lots in self.ordered_lots.items() if is_working(symbol)}
 
     def review(
-        self, signal: Signal, bar: Bar, portfolio: Portfolio, equity: float, *, late: bool, working: bool
+        self, signal: Signal, bar: Bar, portfolio: Portfolio, equity: float, late: bool, working: bool
     ) -> tuple[Orders, Verdicts]:
         """Orders that bring the position towards the signal's target, and why they are as they are.
 
@@ -160,33 +172,53 @@ class RiskLayer:
             late: the bar arrived late, so that it may only reduce.
             working: an earlier order of this symbol is still working.
         """
+        symbol = bar.symbol
         target = signal.target_exposure
+        largest = self._unlimited
+        if target is None or not -largest <= target <= largest or self._restricted or late or working or equity <= 0.0:
+            notional, reduce_only, verdicts = self._limit(symbol, target, portfolio, equity, late, working)
+            if notional is None:
+                return _NO_ORDERS, verdicts
+        else:
+            notional, reduce_only, verdicts = target * equity, False, _NO_VERDICTS
+        lot_value = bar.close * self._lot_sizes[symbol]
+        target_lots = int(notional / lot_value)
+        held_lots = portfolio.lots[symbol]
+        if reduce_only:
+            target_lots = _towards_flat(target_lots, held_lots)
+        change = target_lots - held_lots
+        if not change:
+            return _NO_ORDERS, (*verdicts, Verdict.ON_TARGET) if verdicts else _ON_TARGET
+        if target_lots * held_lots > 0:
+            band = self._no_trade_band * equity
+            if -band < change * lot_value < band:
+                return _NO_ORDERS, (*verdicts, Verdict.WITHIN_BAND) if verdicts else _WITHIN_BAND
+        return self._order_for(signal, bar, target_lots, held_lots, verdicts)
+
+    def _limit(
+        self, symbol: str, target: float | None, portfolio: Portfolio, equity: float, late: bool, working: bool
+    ) -> tuple[float | None, bool, Verdicts]:
+        """What limits and halts leave of a target.
+
+        Returns the value to hold in quote units (``None``: no order), whether it may only reduce, and why.
+        """
         if target is not None and target != target:
             target = None  # Not a number is not an answer.
         if target is None and not self._restricted and equity > 0.0:
-            return _NO_ORDERS, _UNKNOWN
-        symbol = bar.symbol
-        held_lots = portfolio.lots[symbol]
-        verdicts: list[Verdict] = []
-        reduce_only = late
-        if late:
-            verdicts.append(Verdict.LATE_BAR)
-        if self._restricted:
-            target, reduce_only = self._restrict(symbol, target, reduce_only, verdicts)
+            return None, False, _UNKNOWN
+        verdicts = [Verdict.LATE_BAR] if late else []
+        target, reduce_only = self._restrict(symbol, target, late, verdicts)
         if equity <= 0.0:
             verdicts.append(Verdict.BANKRUPT)
             target = 0.0
-        if working:
-            return _NO_ORDERS, (*verdicts, Verdict.ORDER_WORKING)
-        if target is None:
-            return _NO_ORDERS, (*verdicts, Verdict.UNKNOWN_HELD)
-        limits = self.limits
-        largest = limits.max_position
+        if working or target is None:
+            return None, False, (*verdicts, Verdict.ORDER_WORKING if working else Verdict.UNKNOWN_HELD)
+        largest = self.limits.max_position
         if target > largest or -target > largest:
             verdicts.append(Verdict.CLIPPED_POSITION)
             target = largest if target > 0 else -largest
         notional = target * equity
-        room = limits.max_leverage * equity
+        room = self.limits.max_leverage * equity
         if not self._is_alone:
             room -= self._committed_elsewhere(symbol, portfolio)
         if notional > room or -notional > room:
@@ -194,20 +226,12 @@ class RiskLayer:
                 verdicts.append(Verdict.CLIPPED_LEVERAGE)
             room = max(room, 0.0)
             notional = room if target > 0 else -room
-        lot_value = bar.close * self._lot_sizes[symbol]
-        target_lots = int(notional / lot_value)
-        if reduce_only:
-            target_lots = _towards_flat(target_lots, held_lots)
-        if target_lots == held_lots:
-            return _NO_ORDERS, (*verdicts, Verdict.ON_TARGET) if verdicts else _ON_TARGET
-        if target_lots * held_lots > 0 and abs(target_lots - held_lots) * lot_value < limits.no_trade_band * equity:
-            return _NO_ORDERS, (*verdicts, Verdict.WITHIN_BAND) if verdicts else _WITHIN_BAND
-        return self._order_for(signal, bar, target_lots, held_lots, verdicts)
+        return notional, reduce_only, tuple(verdicts)
 
     def _restrict(
         self, symbol: str, target: float | None, reduce_only: bool, verdicts: list[Verdict]
     ) -> tuple[float | None, bool]:
-        state = self.state
+        state = self._state
         if symbol in state.unavailable:
             verdicts.append(Verdict.SYMBOL_UNAVAILABLE)
             reduce_only = True
@@ -237,53 +261,51 @@ class RiskLayer:
         return committed
 
     def _order_for(
-        self, signal: Signal, bar: Bar, target_lots: int, held_lots: int, verdicts: list[Verdict]
+        self, signal: Signal, bar: Bar, target_lots: int, held_lots: int, verdicts: Verdicts
     ) -> tuple[Orders, Verdicts]:
-        instrument = self.instruments[bar.symbol]
-        most = instrument.lots(instrument.maximum_market_quantity)
+        symbol = bar.symbol
+        instrument = self.instruments[symbol]
+        most = self._most_lots[symbol]
         if abs(target_lots - held_lots) > most:
             target_lots = held_lots + most if target_lots > held_lots else held_lots - most
-            verdicts.append(Verdict.CLIPPED_QUANTITY)
+            verdicts = (*verdicts, Verdict.CLIPPED_QUANTITY)
         change = target_lots - held_lots
         quantity = abs(change) * instrument.lot_size
         reducing = target_lots * held_lots >= 0 and abs(target_lots) < abs(held_lots)
         # A position that is closed whole may be smaller than the minimum: the venue lets reduce-only orders through.
-        too_small = quantity < instrument.minimum_quantity or quantity * exact(bar.close) < instrument.minimum_notional
+        close = exact(bar.close)
+        too_small = quantity < instrument.minimum_quantity or quantity * close < instrument.minimum_notional
         if too_small and not (reducing and target_lots == 0):
             return _NO_ORDERS, (*verdicts, Verdict.BELOW_MINIMUM)
-        side = Side.BUY if change > 0 else Side.SELL
-        stop_loss, take_profit = (None, None) if reducing else self._levels(signal, bar, side, instrument)
+        side = _BUY if change > 0 else _SELL
+        stop_loss, take_profit = (None, None) if reducing else self._levels(signal, close, side, instrument)
+        name = client_order_id(self._run_token, symbol, bar.open_time)
         order = Order(
-            client_order_id=client_order_id(self._run_token, bar.symbol, bar.open_time),
-            symbol=bar.symbol,
-            side=side,
-            quantity=quantity,
-            decided_at=bar.close_time,
-            bar_open_time=bar.open_time,
+            name,
+            symbol,
+            side,
+            quantity,
+            bar.close_time,
+            bar.open_time,
             reduce_only=reducing,
             stop_loss=stop_loss,
             take_profit=take_profit,
         )
-        self.ordered_lots[bar.symbol] = target_lots
-        verdicts.append(Verdict.FOLLOWED)
-        return (order,), tuple(verdicts)
+        self.ordered_lots[symbol] = target_lots
+        return (order,), (*verdicts, Verdict.FOLLOWED) if verdicts else _FOLLOWED
 
     def _levels(
-        self, signal: Signal, bar: Bar, side: Side, instrument: Instrument
+        self, signal: Signal, close: Decimal, side: Side, instrument: Instrument
     ) -> tuple[Decimal | None, Decimal | None]:
         """Protective levels, rounded towards the entry so that neither risks more than was asked for."""
-        stop_distance = _distance(signal.stop_distance, self.limits.stop_loss)
-        target_distance = _distance(signal.target_distance, self.limits.take_profit)
-        close = exact(bar.close)
+        stop_distance = _distance(signal.stop_distance, self._stop_distance)
+        target_distance = _distance(signal.target_distance, self._target_distance)
         round_up, round_down, sign = instrument.ceil_price, instrument.floor_price, side.sign
-        if side is Side.SELL:
+        if side is _SELL:
             round_up, round_down = round_down, round_up
-        stop_loss = round_up(close * (1 - sign * stop_distance))
-        take_profit = round_down(close * (1 + sign * target_distance))
-        return (
-            stop_loss if stop_distance and stop_loss > 0 else None,
-            take_profit if target_distance and take_profit > 0 else None,
-        )
+        stop_loss = round_up(close * (1 - sign * stop_distance)) if stop_distance else ZERO
+        take_profit = round_down(close * (1 + sign * target_distance)) if target_distance else ZERO
+        return stop_loss if stop_loss > 0 else None, take_profit if take_profit > 0 else None
 
     def _become(self, state: RiskState) -> None:
         """Take on a state, and keep what every bar asks for at hand."""
@@ -294,9 +316,9 @@ class RiskLayer:
         self._loss_floor = state.day_open_equity * (1.0 - limit) if limit and state.day is not None else _NO_FLOOR
 
 
-def _distance(asked: float | None, default: float) -> Decimal:
+def _distance(asked: float | None, default: Decimal) -> Decimal:
     """The distance that a strategy asks for; what cannot be one (negative, not finite) counts as not asked for."""
-    return exact(asked if asked is not None and 0.0 <= asked < math.inf else default)
+    return exact(asked) if asked is not None and 0.0 <= asked < math.inf else default
 
 
 def _towards_flat(target_lots: int, held_lots: int) -> int:

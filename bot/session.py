@@ -23,6 +23,7 @@ from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
 from bot.market.history import history_before
 from bot.portfolio import ClosedTrade
+from memory_store.opening import OpenedBank
 from strategies.bars import BarSeries, Calendar, FloatArray, format_time
 from strategies.base import Strategy
 
@@ -122,8 +123,13 @@ def earliest_start(config: Config, home: Home, symbols: tuple[str, ...], interva
     return max(starts)
 
 
-def reopen_session(config: Config, run: StoredRun) -> Session:
+def reopen_session(config: Config, run: StoredRun, *, bars: Mapping[str, BarSeries] | None = None) -> Session:
     """The session of an earlier run, from its record and the candles it was warmed from.
+
+    Args:
+        config: says where candles and models are now.
+        run: the run.
+        bars: take the candles from these series, not from the candle store.
 
     Raises:
         UsageError: the candles or the model are not there any more, or the candles have changed.
@@ -143,7 +149,10 @@ def reopen_session(config: Config, run: StoredRun) -> Session:
                 symbol, record.interval, record.calendars[symbol], first_ordinal=span.first_ordinal
             )
             continue
-        series = home.candles.load(symbol, record.interval, start=span.first_open_time, end=span.end_time)
+        if bars is None:
+            series = home.candles.load(symbol, record.interval, start=span.first_open_time, end=span.end_time)
+        else:
+            series = bars[symbol].span(span.first_open_time, span.end_time)
         series = replace(series, first_ordinal=span.first_ordinal)
         if series.digest() != span.digest:
             raise UsageError(
@@ -165,15 +174,26 @@ def reopen_session(config: Config, run: StoredRun) -> Session:
     )
 
 
-def warm_again(session: Session, journal: Journal, run: StoredRun) -> None:
-    """Bring a strategy to where a run stopped: bars from candles and journal, memory from the journal."""
-    extended = {
+def warm_again(session: Session, journal: Journal, run: StoredRun) -> OpenedBank | None:
+    """Bring a strategy to where a run stopped: bars from candles and journal, memory from the journal.
+
+    Returns:
+        How the memory was opened; ``None`` where the run has none.
+    """
+    opened = None
+    if run.bank_id is not None:
+        opened = journal.open_bank(run.bank_id, session.home.snapshots)
+        session.strategy.attach_bank(opened.bank)
+    session.strategy.warm(extended_history(session, journal, run), remember=run.bank_id is None)
+    return opened
+
+
+def extended_history(session: Session, journal: Journal, run: StoredRun) -> dict[str, BarSeries]:
+    """All bars that the strategy of a run has seen: those it was warmed from, then those in the journal."""
+    return {
         symbol: _extended(series, journal.read_bars(run.record.run_id, symbol=symbol))
         for symbol, series in session.history.items()
     }
-    if run.bank_id is not None:
-        session.strategy.attach_bank(journal.load_bank(run.bank_id))
-    session.strategy.warm(extended, remember=run.bank_id is None)
 
 
 def new_run_id(kind: RunKind) -> str:

@@ -13,10 +13,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from bot.execution.fills import Costs
 from bot.risk import LossAction, RiskLimits
+from memory_store.policy import RegimeRule, Scope
+from memory_store.records import Eviction, IndexKind
 from strategies.bars import parse_interval, parse_time
+from strategies.memory_rules import MemoryRules
 
 _RISK: Final = RiskLimits()
 _COSTS: Final = Costs()
+_RULES: Final = MemoryRules()
 
 EARLIEST_START: Final = parse_time("1971-01-01")
 LATEST_START: Final = parse_time("2100-01-01")
@@ -149,6 +153,43 @@ class MemorySection(Section):
     )
     primary: int = Field(24, ge=1, description="the horizon that trading looks at; one of horizons")
     embargo: int = Field(48, ge=0, le=10_000, description="bars after settlement before a memory may be asked")
+    eviction: Eviction = Field(
+        _RULES.eviction,
+        description="who makes room: fifo (the oldest), importance (the least important) or reservoir (that of the "
+        "largest regime)",
+    )
+    eviction_half_life_days: float = Field(
+        _RULES.eviction_half_life_days,
+        gt=0,
+        le=1_000_000,
+        description="importance and reservoir: days longer that a moment of double importance stays",
+    )
+    index: IndexKind = Field(_RULES.index, description="exact, or approximate: nearly all neighbours, faster")
+    age_half_life_days: float = Field(
+        _RULES.age_half_life_days,
+        ge=0,
+        le=1_000_000,
+        description="age that halves a neighbour's weight, in days; 0: off",
+    )
+    scope: Scope = Field(_RULES.scope, description="whose moments answer: all, same (the asking symbol's own) or other")
+    regimes: RegimeRule = Field(
+        _RULES.regimes, description="any, same (only moments of the present regime) or prefer (others are penalised)"
+    )
+    regime_penalty: float = Field(
+        _RULES.regime_penalty, ge=0, le=100, description="regimes = prefer: e-folds of weight that another regime costs"
+    )
+    minimum_similarity: float = Field(
+        _RULES.minimum_similarity, ge=-1, le=1, description="cosine below which a moment is no neighbour; -1: all are"
+    )
+    one_per_moment: bool = Field(
+        _RULES.one_per_moment, description="of neighbours that overlap in time only the best answers"
+    )
+    glitch_wick: float = Field(
+        _RULES.glitch_wick,
+        ge=0,
+        le=1000,
+        description="bars with a wick of this many median ranges, and nothing behind it, are not remembered; 0: off",
+    )
 
     @field_validator("horizons")
     @classmethod
@@ -176,8 +217,28 @@ class ModelSection(Section):
         le=10,
         description="softmax temperature of the memory at the start of training; from 0.2 on nearly uniform (warned)",
     )
+    whitening: str = Field(
+        "auto", description="shrinkage of the keys' whitening, 0.001 to 1 (centring only); auto: chosen on validation"
+    )
     gate_bias: float = Field(2.0, ge=-10, le=10, description="positive prefers the local state, negative the memory")
     output_type: Literal["regression", "direction", "portfolio"] = Field("regression", description="prediction head")
+
+    @field_validator("whitening", mode="before")
+    @classmethod
+    def _is_shrinkage(cls, value: Any) -> Any:
+        text = str(value).strip()
+        try:
+            sound = text == "auto" or 0.001 <= float(text) <= 1.0
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ValueError("it must be auto, or a number from 0.001 to 1")
+        return text
+
+    @property
+    def shrinkage(self) -> float | None:
+        """That of ``whitening``; ``None`` where training chooses."""
+        return None if self.whitening == "auto" else float(self.whitening)
 
 
 class TrainingSection(Section):

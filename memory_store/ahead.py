@@ -9,13 +9,13 @@ when the time has come.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from memory_store.index import rescore, scan_margin
-from memory_store.records import BoolArray, IntArray, Proposal, SearchResult
-from memory_store.retrieval import ranked, results
+from memory_store.records import BoolArray, Eviction, IntArray, Proposal, SearchResult
+from memory_store.retrieval import outside_now, ranked, results
 from memory_store.ring import EMPTY, Ring
 
 
@@ -29,32 +29,62 @@ class Outlook:
     """What each would give if no entry were evicted until then; without meaning where not ``complete``."""
     complete: tuple[bool, ...]
     """Whether the proposal had an answer to the query."""
+    slots: IntArray
+    """``[n, k]`` where the entries of the results lie."""
     lowest: tuple[int, ...]
     """Lowest id of each result."""
     first_stable: int
     """Lowest id of the proposal's stable set."""
+    stable_count: int
+    """Entries of the stable set that were held when it was made."""
     outside: IntArray
     """Ids that lived when it was made and are not in the stable set, increasing."""
+    outside_slots: IntArray
+    """Where they lie."""
     visible: BoolArray
     """``[n, len(outside)]``: which of them each search could choose."""
+    next_id: int
+    """The id that the next append was going to get."""
+    in_order: bool
+    """Whether the oldest are evicted first."""
     disorder: int
-    """The bank's count of outcomes that came out of order, when it was made."""
-    owner: object = field(repr=False)
-    """The ring that it was made for."""
+    """The bank's count of events that no outlook survives, when it was made."""
+    ring: Ring = field(repr=False)
+    """The entries that it was made for."""
 
-    def result(self, place: int, oldest_id: int) -> SearchResult | None:
+    def result(self, place: int, *, size: int, next_id: int) -> SearchResult | None:
         """The result of a search, ``None`` if an eviction changed it.
 
         Args:
             place: of the search.
-            oldest_id: lower ids are evicted by now.
+            size: entries held by now.
+            next_id: the id that the next append gets by now.
         """
-        if not self.complete[place] or oldest_id > self.lowest[place] or oldest_id > self.first_stable:
+        if not self.complete[place]:
+            return None
+        gone = self._gone_in_order(place, next_id) if self.in_order else self._gone(place, size, next_id)
+        if gone is None:
             return None
         result = self.results[place]
+        return result.with_visible(result.visible - gone) if gone else result
+
+    def _gone_in_order(self, place: int, next_id: int) -> int | None:
+        """How many entries that the search could choose are evicted, ``None`` if one that it chose is; the oldest go first."""
+        oldest_id = next_id - self.ring.config.capacity
+        if oldest_id > self.lowest[place] or oldest_id > self.first_stable:
+            return None
         evicted = int(np.searchsorted(self.outside, oldest_id))
-        gone = int(np.count_nonzero(self.visible[place, :evicted]))
-        return replace(result, visible=result.visible - gone) if gone else result
+        return int(np.count_nonzero(self.visible[place, :evicted]))
+
+    def _gone(self, place: int, size: int, next_id: int) -> int | None:
+        """The same where any may go."""
+        ids = self.results[place].ids
+        if np.count_nonzero(self.ring.still(ids, self.slots[place])) < np.count_nonzero(ids != EMPTY):
+            return None
+        held = self.ring.still(self.outside, self.outside_slots)
+        newer = np.count_nonzero(self.ring.still(*self.ring.slots.since(self.next_id, next_id)))
+        stable = size - np.count_nonzero(held) - newer
+        return int(self.stable_count - stable + np.count_nonzero(self.visible[place] & ~held))
 
 
 def look_ahead(
@@ -65,6 +95,7 @@ def look_ahead(
     *,
     key_norm: float,
     symbol_names: list[str],
+    size: int,
     next_id: int,
     disorder: int,
 ) -> Outlook:
@@ -72,45 +103,54 @@ def look_ahead(
 
     Args:
         ring: the entries.
-        proposal: made for the same ring and still holding.
+        proposal: made for the same ring, at no later a time.
         first_row: of the queries in the proposal.
         as_of: ``n`` times, milliseconds.
         key_norm: upper bound of the length of all keys.
         symbol_names: symbol of every number.
+        size: entries held.
         next_id: the id that the next append gets.
         disorder: see ``Outlook``.
     """
     rows = slice(first_row, first_row + len(as_of))
     queries, times = proposal.queries[rows], np.array(as_of, dtype=np.int64)
-    outside = np.concatenate((proposal.outside, np.arange(proposal.next_id, next_id)))
-    slots = outside % ring.config.capacity
-    here = ring.ids[slots] == outside
-    outside, slots = outside[here], slots[here]
+    outside, slots = outside_now(ring, proposal, next_id)
+    order = np.argsort(outside)
+    outside, slots = outside[order], slots[order]
     visible = ring.visible_from[slots] <= times[:, None]
+    stable_count = size - len(outside)
     best_ids, best_scores = proposal.ids[rows], proposal.scores[rows]
+    here = ring.still(best_ids, proposal.slots[rows])
+    listed = np.count_nonzero(here, axis=1)
+    enough = listed >= min(proposal.k, stable_count)
 
     margin = scan_margin(ring.config.dimension, key_norm, np.sqrt(rescore(queries, queries)))
-    floor = (best_scores[:, -1] - margin)[:, None]
+    floor = np.where(listed >= proposal.k, best_scores[:, -1] - margin, -np.inf)[:, None]
     asking, places = np.nonzero(visible & (queries @ ring.keys[slots].T >= floor))
     scores = rescore(ring.keys[slots[places]], queries[asking])
-    kept, column = np.nonzero(best_ids != EMPTY)
+    kept, column = np.nonzero(here)
     ids, found = ranked(
         np.concatenate((kept, asking)),
         np.concatenate((best_ids[kept, column], outside[places])),
         np.concatenate((best_scores[kept, column], scores)),
-        best_ids.shape,
+        (len(times), proposal.k),
     )
-    counts = proposal.stable_count + np.count_nonzero(visible, axis=1)
+    counts = stable_count + np.count_nonzero(visible, axis=1)
     lowest = np.where(ids == EMPTY, next_id, ids).min(axis=1)
-    order = np.argsort(outside)
+    found_slots = ring.slots.slots(ids.ravel()).reshape(ids.shape)
     return Outlook(
         as_of=tuple(as_of),
-        results=results(ring, ids, found, times, counts.tolist(), symbol_names),
-        complete=tuple(proposal.complete[rows].tolist()),
+        results=results(ring, ids, found_slots, found, found, times, counts.tolist(), symbol_names),
+        complete=tuple((proposal.complete[rows] & enough).tolist()),
+        slots=found_slots,
         lowest=tuple(lowest.tolist()),
         first_stable=proposal.first_stable,
-        outside=outside[order],
-        visible=visible[:, order],
+        stable_count=stable_count,
+        outside=outside,
+        outside_slots=slots,
+        visible=visible,
+        next_id=next_id,
+        in_order=ring.config.eviction is Eviction.FIFO,
         disorder=disorder,
-        owner=ring,
+        ring=ring,
     )

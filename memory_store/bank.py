@@ -1,4 +1,4 @@
-"""The memory bank: moments go in pending, become visible when their outcome is known, and leave first in, first out."""
+"""The memory bank: moments go in pending, become visible when their outcome is known, and leave when room is needed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ import numpy.typing as npt
 from memory_store.ahead import Outlook, look_ahead
 from memory_store.digest import content_digest
 from memory_store.directory import Directory
+from memory_store.eviction import make_evictor
+from memory_store.finding import Finder, Question
 from memory_store.index import scan_margin
+from memory_store.policy import Asker, RetrievalPolicy
+from memory_store.pruning import PruneRule, candidates_for_pruning
+from memory_store.recall_monitor import RecallReading
+from memory_store.recollections import Recollections
 from memory_store.records import (
+    LARGEST_NOVELTY,
     REGIME_LIMIT,
     TIME_LIMIT,
     BankChanges,
     BankConfig,
-    BoolArray,
     Entry,
+    Eviction,
+    KeyArray,
     MemoryBankError,
     Proposal,
+    Recollection,
     ScoreArray,
     SearchResult,
     Settlement,
 )
-from memory_store.restoration import refill
-from memory_store.retrieval import propose, result, search_all, search_proposed, still_holds
+from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of
+from memory_store.retrieval import no_proposal, propose, result, search_proposed
 from memory_store.ring import EMPTY, NEVER, Ring
 from memory_store.vectors import prepare
 
@@ -38,7 +47,11 @@ class MemoryBank:
 
     An entry is visible to a search at ``as_of`` if and only if its primary outcome is known and
     ``settled_time[primary] + embargo_ms <= as_of``. Outcomes of other horizons are nan until the same holds for them. Scores
-    are exact in float64; equal scores come in the order of ids.
+    are exact in float64; equal scores come in the order of ids. Everything is a function of the calls made: the same calls
+    give the same bank, and one that was restored goes on as the original would.
+
+    A bank belongs to one thread, and no call may be made while another is under way. Who wants to read what another thread
+    or process writes opens a bank of its own from storage; ``state`` gives a copy that shares nothing.
 
     Args:
         config: shape and rules.
@@ -50,14 +63,19 @@ class MemoryBank:
         self.config = config
         self.encoder_version = encoder_version
         self._record_changes = record_changes
-        self._ring = Ring(config)
-        self._next_id = 0
-        self._size = 0
-        self._key_norm = 0.0
-        self._directory = Directory()
+        ring = Ring(config)
+        self._use(Refilled(ring, Directory(ring), Recollections(ring), 0.0), next_id=0)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
         self._forget_changes()
+
+    def _use(self, parts: Refilled, *, next_id: int) -> None:
+        """Go on with these parts."""
+        self._ring, self._directory, self._recollections, self._key_norm = parts
+        self._evictor = make_evictor(self._ring)
+        self._finder = Finder(self._ring)
+        self._next_id = next_id
+        self._size = int(np.count_nonzero(self._ring.ids != EMPTY))
 
     def __len__(self) -> int:
         """Entries held, pending ones included."""
@@ -70,44 +88,59 @@ class MemoryBank:
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
-    def append(self, key: npt.ArrayLike, *, symbol: str, bar_time: int, regime: int = 0) -> int:
-        """Remember a moment, pending until ``settle``; at capacity the oldest entry is evicted. Constant time.
+    def append(self, key: npt.ArrayLike, *, symbol: str, bar_time: int, regime: int = 0, novelty: float = 0.0) -> int:
+        """Remember a moment, pending until ``settle``. Where there is no room, the config's eviction makes some.
+
+        First in, first out that takes constant time; else it grows with the logarithm of the entries.
 
         Args:
             key: ``[dimension]``.
             symbol: whose bar.
             bar_time: name of the bar, milliseconds; strictly increasing per symbol.
             regime: label of the moment, any 32-bit number.
+            novelty: one minus the best similarity that the bar found; kept as float32.
 
         Returns:
             The entry's id.
 
         Raises:
-            MemoryBankError: the key is of another dimension, not finite or zero, the bar is there already, or time
-                runs backwards.
+            MemoryBankError: the key is of another dimension, not finite or zero, the novelty is not finite, the bar is there
+                already, or time runs backwards.
         """
         rows, lengths = prepare(np.asarray(key)[None], self.config, "key")
-        bar_time, regime = whole(bar_time), whole(regime)
+        bar_time, regime, novelty = whole(bar_time), whole(regime), float(novelty)
         if not -REGIME_LIMIT <= regime < REGIME_LIMIT:
             raise MemoryBankError(f"{symbol}: regime {regime} does not fit 32 bits")
+        if not abs(novelty) <= LARGEST_NOVELTY:
+            raise MemoryBankError(f"{symbol}: novelty {novelty} is no finite number; leave it 0 where it is not known")
         self._directory.admit(symbol, bar_time)
         entry_id = self._next_id
-        self._evict(entry_id - self.config.capacity)
+        leaving = self._evictor.due(entry_id, regime)
+        if leaving is not None:
+            self._remove(leaving)
         number = self._directory.add(symbol, bar_time, entry_id)
-        self._ring.write(entry_id, rows[0], number, bar_time, regime)
+        slot = self._ring.write(entry_id, rows[0], number, bar_time, regime, novelty)
+        self._evictor.added(slot)
         self._key_norm = max(self._key_norm, float(lengths[0]))
         self._next_id += 1
+        self._finder.written(slot, self._next_id)
         self._size += 1
         if self._record_changes:
-            stored = rows[0].copy()
-            stored.flags.writeable = False
-            pending = (None,) * len(self.config.horizons)
-            entry = Entry(entry_id, symbol, bar_time, stored, regime, self.encoder_version, pending, pending)
-            self._appended.append(entry)
+            self._appended.append(self._pending(entry_id, rows[0], symbol, bar_time, regime, slot))
         return entry_id
+
+    def _pending(self, entry_id: int, row: KeyArray, symbol: str, bar_time: int, regime: int, slot: int) -> Entry:
+        """What was appended, for the record."""
+        key = row.copy()
+        key.flags.writeable = False
+        nothing = (None,) * len(self.config.horizons)
+        novelty = float(self._ring.novelties[slot])
+        return Entry(entry_id, symbol, bar_time, key, regime, self.encoder_version, nothing, nothing, novelty)
 
     def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
         """Record what followed an entry. Saying the same again changes nothing; an evicted entry is left alone.
+
+        With the primary outcome the neighbours that ``note`` gave the entry are credited; see ``memory_store.credit``.
 
         Args:
             entry_id: from ``append``.
@@ -125,16 +158,17 @@ class MemoryBank:
             raise MemoryBankError(f"entry {entry_id} cannot be settled: this memory has given no such id")
         if not 0 <= horizon < len(self.config.horizons):
             raise MemoryBankError(f"horizon {horizon} is no index into the {len(self.config.horizons)} horizons")
-        if not self._ring.holds(entry_id):
+        slot = self._ring.find(entry_id)
+        if slot is None:
             return
         if not math.isfinite(outcome):
             raise MemoryBankError(f"outcome of entry {entry_id} is {outcome}; leave it pending until it is a number")
-        bar_time = int(self._ring.bar_times[entry_id % self.config.capacity])
+        bar_time = int(self._ring.bar_times[slot])
         if not bar_time < settled_time < TIME_LIMIT:
             raise MemoryBankError(
                 f"outcome of entry {entry_id} is said to be known at {settled_time}, which is not after its bar {bar_time}"
             )
-        known = self._ring.settlement(entry_id, horizon)
+        known = self._ring.settlement(slot, horizon)
         if known is not None:
             if known != (outcome, settled_time):
                 raise MemoryBankError(
@@ -142,12 +176,64 @@ class MemoryBank:
                     f"it cannot become {outcome!r} known at {settled_time}"
                 )
             return
-        self._ring.settle(entry_id, horizon, outcome, settled_time)
+        self._ring.settle(slot, horizon, outcome, settled_time)
+        if horizon == self.config.primary:
+            self._evictor.changed((slot, *self._recollections.settled(entry_id, outcome)))
         if settled_time < self._settled_until:
             self._disorder += 1
         self._settled_until = max(self._settled_until, settled_time)
         if self._record_changes:
             self._settlements.append(Settlement(entry_id, horizon, outcome, settled_time))
+
+    def note(self, asker_id: int, *, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
+        """Remember which neighbours spoke for a decision: hits now, and credit when the asker's primary outcome settles.
+
+        Neighbours that were evicted since they were found are left out, and an evicted asker is left alone. No neighbours
+        at all is no decision to remember.
+
+        Args:
+            asker_id: the entry of the bar that was decided, its primary outcome pending; each is noted once.
+            as_of: when it asked, milliseconds.
+            ids: ``[n]`` the neighbours, best first, none twice.
+            weights: ``[n]`` their shares of the vote, not negative and not all 0.
+
+        Raises:
+            MemoryBankError: an id was never given, a neighbour was not visible then, the asker's outcome is known or its
+                neighbours are noted already, or the arrays do not fit.
+        """
+        recollection = self._recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=self._next_id)
+        if recollection is not None and self._record_changes:
+            self._noted.append(recollection)
+
+    def evict(self, ids: Iterable[int]) -> None:
+        """Forget entries now, whoever's turn it is. Those that are gone already are left alone.
+
+        Raises:
+            MemoryBankError: an id was never given; nothing is evicted then.
+        """
+        leaving = [whole(entry_id) for entry_id in ids]
+        for entry_id in leaving:
+            if not 0 <= entry_id < self._next_id:
+                raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
+        for entry_id in leaving:
+            if self._ring.holds(entry_id):
+                self._remove(entry_id)
+                self._disorder += 1
+
+    def prune(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
+        """Evict what ``prune_candidates`` names; returns the ids."""
+        ids = self.prune_candidates(rule, as_of)
+        self.evict(ids)
+        return ids
+
+    def prune_candidates(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
+        """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed."""
+        return candidates_for_pruning(self._ring, rule, whole(as_of))
+
+    @property
+    def recall(self) -> RecallReading | None:
+        """What the running check of an approximate index shows; ``None`` where the index is exact."""
+        return self._finder.recall
 
     def stop_recording(self) -> None:
         """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""
@@ -156,7 +242,7 @@ class MemoryBank:
 
     def take_changes(self) -> BankChanges:
         """What happened since the last call, for the transaction that makes it durable."""
-        changes = BankChanges(tuple(self._appended), tuple(self._settlements), tuple(self._evicted))
+        changes = BankChanges(tuple(self._appended), tuple(self._settlements), tuple(self._evicted), tuple(self._noted))
         self._forget_changes()
         return changes
 
@@ -164,13 +250,16 @@ class MemoryBank:
         self._appended: list[Entry] = []
         self._settlements: list[Settlement] = []
         self._evicted: list[int] = []
+        self._noted: list[Recollection] = []
 
-    def _evict(self, entry_id: int) -> None:
-        """Forget an entry, if it is there; its slot is free to be written."""
-        if not self._ring.holds(entry_id):
-            return
-        slot = entry_id % self.config.capacity
-        self._directory.remove(int(self._ring.symbols[slot]), int(self._ring.bar_times[slot]))
+    def _remove(self, entry_id: int) -> None:
+        """Forget an entry that is here."""
+        slot = self._ring.slots.slot(entry_id)
+        number = int(self._ring.symbols[slot])
+        self._evictor.removing(slot)
+        self._recollections.forget(entry_id)
+        self._ring.clear(slot)
+        self._directory.removed(number)
         self._size -= 1
         if self._record_changes:
             self._evicted.append(entry_id)
@@ -184,43 +273,48 @@ class MemoryBank:
         as_of: int,
         k: int,
         symbols: Collection[str] | None = None,
+        policy: RetrievalPolicy | None = None,
+        asker: Asker | None = None,
         proposal: Proposal | None = None,
         row: int = 0,
     ) -> SearchResult:
-        """The ``k`` nearest entries that were visible at a time.
+        """The ``k`` nearest entries that were visible at a time, or those that a policy prefers.
+
+        All of the nearest, always; with an approximate index nearly all of them.
 
         Args:
             query: ``[dimension]``.
             as_of: milliseconds; what was not usable then is not used.
             k: neighbours wanted; with fewer visible the result is masked.
             symbols: search only these.
+            policy: what is preferred beyond being alike.
+            asker: the bar that asks, where the policy compares with it.
             proposal: from ``propose`` of this bank: makes the search faster, never different. It is left aside when it no
-                longer holds: another query, more neighbours, an earlier time, or an entry evicted that it counted on.
+                longer holds: another query, more neighbours, an earlier time, or too many entries evicted that it counted on.
             row: of the query in the proposal.
 
         Raises:
-            MemoryBankError: the query is of another dimension, not finite or zero, ``k`` is not positive, or the proposal
-                is of another bank or has no such row.
+            MemoryBankError: the query is of another dimension, not finite or zero, ``k`` is not positive, the policy needs
+                an asker, or the proposal is of another bank or has no such row.
         """
         rows, lengths = prepare(np.asarray(query)[None], self.config, "query")
-        as_of = self._moment(as_of, k)
+        question = Question(rows, self._margin(lengths), self._moment(as_of, k), k, symbols, policy, asker)
+        found = None
         if proposal is not None:
             self._check_proposal(proposal, row)
-            oldest_id = self._next_id - self.config.capacity
-            if symbols is None and still_holds(proposal, row, rows, as_of=as_of, k=k, oldest_id=oldest_id):
-                found = search_proposed(self._ring, proposal, row, rows, as_of=as_of, k=k, next_id=self._next_id)
-                return result(self._ring, found, self._directory.names, as_of=as_of, k=k)
-        hidden = self._ring.hidden(as_of, self._ring.scanned(self._next_id))
-        if symbols is not None:
-            hidden |= self._of_others(symbols, len(hidden))
-        found = search_all(self._ring, rows, self._margin(lengths), hidden=hidden, k=k)
-        return result(self._ring, found, self._directory.names, as_of=as_of, k=k)
+            held = {"size": self._size, "next_id": self._next_id}
+            found = search_proposed(self._ring, self._directory, proposal, row, question, **held)
+        if found is None:
+            found = self._finder.search(self._directory, question, next_id=self._next_id)
+        return result(self._ring, found, self._directory.names, question)
 
     def propose(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> Proposal:
         """Do the bulk of the work of many coming searches at once.
 
-        The proposal covers the stable set: entries visible at ``as_of`` that ``skip_oldest`` more appends do not evict (at
-        a full bank: all visible but the ``skip_oldest`` oldest). ``search`` adds what is outside it.
+        The proposal covers the stable set: the entries visible at ``as_of``; first in, first out only those that
+        ``skip_oldest`` more appends do not evict (at a full bank: all visible but the ``skip_oldest`` oldest). ``search``
+        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. Where an approximate
+        index answers, there is nothing to be had in advance: the proposal is empty, and searches are as fast without.
 
         Args:
             queries: ``[n, dimension]``, one or more.
@@ -236,15 +330,10 @@ class MemoryBank:
             raise MemoryBankError("queries are empty; propose for at least one")
         if skip_oldest < 0:
             raise MemoryBankError(f"skip_oldest is {skip_oldest}; it counts entries, from 0")
-        return propose(
-            self._ring,
-            rows.copy(),
-            self._margin(lengths),
-            as_of=self._moment(as_of, k),
-            k=k,
-            skip_oldest=skip_oldest,
-            next_id=self._next_id,
-        )
+        wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": self._next_id}
+        if not self._finder.exact:
+            return no_proposal(self._ring, rows.copy(), **wanted)
+        return propose(self._ring, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.
@@ -264,8 +353,9 @@ class MemoryBank:
         self._check_proposal(proposal, first_row)
         end = self._settled_until + self.config.embargo_ms
         times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
-        oldest_id = self._next_id - self.config.capacity
-        if not times or times[0] < proposal.as_of or oldest_id > proposal.first_stable:
+        fifo = self.config.eviction is Eviction.FIFO
+        turned = fifo and self._next_id - self.config.capacity > proposal.first_stable
+        if not times or times[0] < proposal.as_of or turned or not self._finder.exact:
             return None
         return look_ahead(
             self._ring,
@@ -274,6 +364,7 @@ class MemoryBank:
             times,
             key_norm=self._key_norm,
             symbol_names=self._directory.names,
+            size=self._size,
             next_id=self._next_id,
             disorder=self._disorder,
         )
@@ -291,9 +382,9 @@ class MemoryBank:
         """
         if not 0 <= place < len(outlook.results):
             raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
-        if outlook.owner is not self._ring or outlook.disorder != self._disorder or outlook.as_of[place] != as_of:
+        if outlook.ring is not self._ring or outlook.disorder != self._disorder or outlook.as_of[place] != as_of:
             return None
-        return outlook.result(place, self._next_id - self.config.capacity)
+        return outlook.result(place, size=self._size, next_id=self._next_id)
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""
@@ -309,10 +400,10 @@ class MemoryBank:
         Raises:
             MemoryBankError: it was evicted or never was.
         """
-        if not self._ring.holds(entry_id):
+        slot = self._ring.find(entry_id)
+        if slot is None:
             raise MemoryBankError(f"entry {entry_id} is not in this memory; it was evicted or never was")
-        symbol = self._directory.names[self._ring.symbols[entry_id % self.config.capacity]]
-        return self._ring.entry(entry_id, symbol, self.encoder_version)
+        return self._ring.entry(slot, self._directory.names[self._ring.symbols[slot]], self.encoder_version)
 
     def entries(self) -> Iterator[Entry]:
         """Copies of all entries, oldest first; the bank must not change meanwhile."""
@@ -320,8 +411,11 @@ class MemoryBank:
             yield self.entry(entry_id)
 
     def digest(self) -> str:
-        """SHA-256 over all entries in the order of their ids, in hexadecimal: equal digests mean equal content."""
-        return content_digest(self._ring, self._directory.names, self.encoder_version)
+        """SHA-256 over all entries in the order of their ids, in hexadecimal: equal digests mean equal content.
+
+        Hits, credits and the recollections that wait for an outcome are content too.
+        """
+        return content_digest(self._ring, self._directory.names, self._recollections, self.encoder_version)
 
     @staticmethod
     def _moment(as_of: int, k: int) -> int:
@@ -339,30 +433,67 @@ class MemoryBank:
         if not 0 <= row < len(proposal.ids):
             raise MemoryBankError(f"row {row} is not in the proposal, which has {len(proposal.ids)} queries")
 
-    def _of_others(self, symbols: Collection[str], scanned: int) -> BoolArray:
-        """Which of the first slots hold entries of symbols that were not asked for."""
-        if isinstance(symbols, str):
-            raise MemoryBankError(f"symbols is the text {symbols!r}; give a collection such as [{symbols!r}]")
-        unwanted = np.array([name not in symbols for name in self._directory.names] or [True], dtype=np.bool_)
-        return unwanted[self._ring.symbols[:scanned]]
-
     # -- from storage -----------------------------------------------------------------------------------------------
 
-    def restore(self, entries: Iterable[Entry], *, next_id: int, last_times: Mapping[str, int] | None = None) -> None:
+    def restore(
+        self,
+        entries: Iterable[Entry],
+        *,
+        next_id: int,
+        last_times: Mapping[str, int] | None = None,
+        recollections: Iterable[Recollection] = (),
+        outcomes: Mapping[int, float] | None = None,
+    ) -> None:
         """Fill a bank that was never used, keeping ids and keys as they are. Nothing is recorded as a change.
 
         Args:
-            entries: in the order of their ids.
+            entries: in the order of their ids, with the hits and credits that the recollections do not count.
             next_id: the id that the next append gets.
             last_times: latest bar time of symbols, evicted entries included, so that their time cannot run backwards.
+            recollections: what decisions remembered, in any order: all of them where the entries come without hits. One
+                may be left out if none of its neighbours is held and its asker's outcome is not pending.
+            outcomes: primary outcomes of entries that are evicted, for the askers and neighbours that recollections name.
 
         Raises:
             MemoryBankError: the bank was used, or the entries do not fit it; the bank is then still empty.
         """
+        self._check_unused()
+        parts = refill_from_entries(
+            self.config,
+            self.encoder_version,
+            entries,
+            next_id=next_id,
+            last_times=last_times or {},
+            recollections=recollections,
+            outcomes=outcomes or {},
+        )
+        self._use(parts, next_id=next_id)
+
+    def state(self) -> BankState:
+        """A copy of all that the bank holds."""
+        return state_of(self._ring, self._directory, self._recollections, next_id=self._next_id)
+
+    def restore_state(
+        self,
+        state: BankState,
+        *,
+        recollections: Iterable[Recollection] = (),
+        outcomes: Mapping[int, float] | None = None,
+    ) -> None:
+        """Fill a bank that was never used, of the same config and encoder. Nothing is recorded as a change.
+
+        Args:
+            state: of another bank, or made from stored columns. Where the asker of a recollection that waits has an
+                outcome by now, the credit is given.
+            recollections: as for ``restore``: those that the state's hits do not count.
+            outcomes: as for ``restore``.
+
+        Raises:
+            MemoryBankError: the bank was used, or the state does not fit it; the bank is then still empty.
+        """
+        self._check_unused()
+        self._use(refill(self.config, state, recollections, outcomes or {}), next_id=state.next_id)
+
+    def _check_unused(self) -> None:
         if self._next_id or self._size:
             raise MemoryBankError(f"memory bank holds {self._size} entries already; only an unused one can be restored")
-        ring, directory, longest = refill(self.config, self.encoder_version, entries, next_id=next_id)
-        directory.advance(last_times or {})
-        self._ring, self._directory, self._key_norm = ring, directory, longest
-        self._next_id = next_id
-        self._size = int(np.count_nonzero(ring.ids != EMPTY))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from memory_store.moments import Independence, independence
+
+if TYPE_CHECKING:
+    from memory_store.policy import RetrievalPolicy
 
 KeyArray = npt.NDArray[np.float32]
 ScoreArray = npt.NDArray[np.float64]
@@ -19,6 +24,14 @@ TIME_LIMIT: Final = 2**62
 """Times and spans of this many milliseconds and more are mistakes."""
 REGIME_LIMIT: Final = 2**31
 """Regimes are 32-bit numbers."""
+DEFAULT_TEMPERATURE: Final = 0.07
+"""Points of similarity that make one e-fold of weight, where nobody says otherwise."""
+LARGEST_NOVELTY: Final = float(np.finfo(np.float32).max)
+"""Novelties are kept as float32."""
+SMALLEST_SCALE: Final = 1e-100
+"""Outcomes of ordinary size are neither smaller than this nor larger than its inverse."""
+_THE_SCORES: Final[ScoreArray] = np.empty(0)
+"""Stands for preferences that are the scores."""
 
 
 class MemoryBankError(ValueError):
@@ -63,7 +76,7 @@ class BankConfig:
     """
 
     capacity: int
-    """Entries held at most; the oldest makes room for the newest."""
+    """Entries held at most; ``eviction`` says which makes room for the next."""
     dimension: int
     """Numbers in a key."""
     horizons: tuple[int, ...]
@@ -96,8 +109,13 @@ class BankConfig:
             raise MemoryBankError(f"half_life_ms is {self.half_life_ms}; give 0 or more milliseconds, fewer than 2**62")
         if self.eviction is not Eviction.FIFO and self.half_life_ms == 0:
             raise MemoryBankError(f"half_life_ms is 0; eviction by {self.eviction.value} needs a positive one")
-        if not 0.0 < self.outcome_scale < float("inf"):
-            raise MemoryBankError(f"outcome_scale is {self.outcome_scale}; give a positive number")
+        if self.index is IndexKind.APPROXIMATE and self.eviction is not Eviction.FIFO:
+            # Cells are learned from entries that a reopened bank must still hold, so that it learns the same.
+            raise MemoryBankError(
+                f"index is approximate and eviction {self.eviction.value}; an approximate index needs eviction fifo"
+            )
+        if not SMALLEST_SCALE <= self.outcome_scale <= 1.0 / SMALLEST_SCALE:
+            raise MemoryBankError(f"outcome_scale is {self.outcome_scale}; give a positive number such as 0.02")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,10 +191,10 @@ class BankChanges:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchResult:
-    """The nearest visible entries to one query, best first; equal scores in the order of their ids.
+    """The nearest visible entries to one query, best first; equal ones in the order of their ids.
 
     All arrays have ``k`` rows. Where fewer entries were visible, the rows at the end are masked: id -1, score -inf, key
-    and time 0, regime -1, empty symbol, outcomes nan.
+    and time 0, regime -1, empty symbol, outcomes nan. Under a policy the order is that of preferences.
     """
 
     ids: IntArray
@@ -192,11 +210,50 @@ class SearchResult:
     regimes: IntArray
     visible: int
     """Entries that the search could choose from: visible then, and of the symbols asked for."""
+    preferences: ScoreArray = field(default_factory=lambda: _THE_SCORES)
+    """What each is worth to the asker under the policy; the scores without one. Masked rows: -inf."""
+    policy: RetrievalPolicy | None = None
+    """By which they were chosen."""
+
+    def __post_init__(self) -> None:
+        if self.preferences is _THE_SCORES:
+            object.__setattr__(self, "preferences", self.scores)
 
     @property
     def count(self) -> int:
         """How many rows are real neighbours."""
         return int(np.count_nonzero(self.mask))
+
+    def with_visible(self, visible: int) -> SearchResult:
+        """The same with another count of entries to choose from; ``dataclasses.replace`` takes three times as long."""
+        return SearchResult(
+            self.ids,
+            self.scores,
+            self.mask,
+            self.keys,
+            self.outcomes,
+            self.bar_times,
+            self.symbols,
+            self.regimes,
+            visible,
+            self.preferences,
+            self.policy,
+        )
+
+    @property
+    def moments(self) -> int:
+        """Neighbours, those that the policy takes for one moment counted once."""
+        return self._independence().moments
+
+    @property
+    def effective(self) -> float:
+        """Effective number of independent moments (Kish): few if one outweighs the others; 0 without neighbours."""
+        return self._independence().effective
+
+    def _independence(self) -> Independence:
+        cluster_ms = 0 if self.policy is None else self.policy.cluster_ms
+        temperature = DEFAULT_TEMPERATURE if self.policy is None else self.policy.temperature
+        return independence(self.preferences, self.bar_times, self.mask, cluster_ms=cluster_ms, temperature=temperature)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,8 +261,8 @@ class Proposal:
     """The neighbours of a block of queries among the entries that later searches cannot lose: the *stable* set.
 
     Made by ``MemoryBank.propose`` and handed back to ``MemoryBank.search``, which adds the entries outside the stable set
-    and otherwise computes nothing twice. Rows whose queries are too alike to everything (``complete`` False) are searched
-    in full.
+    and otherwise computes nothing twice. Rows whose queries are too alike to everything (``complete`` False), and rows that
+    have since lost neighbours to eviction beyond those listed in reserve, are searched in full.
     """
 
     as_of: int
@@ -213,16 +270,20 @@ class Proposal:
     queries: KeyArray
     """``[n, dimension]`` as searched."""
     ids: IntArray
-    """``[n, k]`` best first; -1 where the stable set has fewer."""
+    """``[n, m]`` best first, ``m`` at least k; -1 where the stable set has fewer."""
     scores: ScoreArray
-    """``[n, k]`` exact; -inf where ``ids`` is -1."""
+    """``[n, m]`` exact; -inf where ``ids`` is -1."""
     complete: BoolArray
     """``[n]``."""
+    slots: IntArray
+    """``[n, m]`` where those entries lie."""
     stable_count: int
     first_stable: int
-    """Lowest id of the stable set; once it is evicted the proposal serves no more."""
+    """Lowest id of the stable set."""
     outside: IntArray
     """Ids that lived when the proposal was made and are not in the stable set."""
+    outside_slots: IntArray
+    """Where they lie."""
     next_id: int
     """The id that the next append was going to get."""
     owner: object = field(repr=False)

@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
+from memory_store.directory import Directory
+from memory_store.finding import Neighbours, Question, excluded_slots, prefer
 from memory_store.index import GIVE_UP, best_first, candidates, rescore
-from memory_store.records import BoolArray, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
+from memory_store.policy import RetrievalPolicy, is_final
+from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
 from memory_store.ring import EMPTY, Ring
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Neighbours:
-    """The nearest slots of one query, best first."""
-
-    slots: IntArray
-    scores: ScoreArray
-    visible: int
-    """Entries that could be chosen from."""
-
-
-def search_all(ring: Ring, query: KeyArray, margin: ScoreArray, *, hidden: BoolArray, k: int) -> Neighbours:
-    """Nearest of all slots that are not hidden.
-
-    Args:
-        ring: the entries.
-        query: ``[1, d]``.
-        margin: ``[1]`` from ``scan_margin``.
-        hidden: ``[scanned]``, a multiple of the block.
-        k: neighbours wanted.
-    """
-    scanned = len(hidden)
-    near = candidates(ring.keys[:scanned], hidden, query, k, margin).slots
-    scores = rescore(ring.keys[near], query[0])
-    best = best_first(scores, ring.ids[near], k)
-    return Neighbours(near[best], scores[best], scanned - int(np.count_nonzero(hidden)))
+RESERVE: Final = 16
+"""Neighbours listed beyond those wanted, for those that eviction may take, where it cannot be known whom it takes."""
 
 
 def propose(
@@ -55,11 +34,17 @@ def propose(
     """
     scanned = ring.scanned(next_id)
     ids = ring.ids[:scanned]
-    hidden = ring.hidden(as_of, scanned) | (ids < next_id + skip_oldest - ring.config.capacity)
-    found = candidates(ring.keys[:scanned], hidden, queries, k, margin, give_up=GIVE_UP)
+    hidden = ring.visibility.hidden(as_of)[:scanned]
+    listed = k
+    if ring.config.eviction is Eviction.FIFO:
+        hidden = hidden | (ids < next_id + skip_oldest - ring.config.capacity)
+    elif skip_oldest:
+        listed += RESERVE
+    found = candidates(ring.keys[:scanned], hidden, queries, listed, margin, give_up=GIVE_UP)
     scores = rescore(ring.keys[found.slots], queries[found.rows])
-    best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), k))
+    best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
     stable = ids[~hidden]
+    outside = np.flatnonzero(hidden & (ids != EMPTY))
     return Proposal(
         as_of=as_of,
         k=k,
@@ -67,57 +52,91 @@ def propose(
         ids=best_ids,
         scores=best_scores,
         complete=found.complete,
+        slots=ring.slots.slots(best_ids.ravel()).reshape(best_ids.shape),
         stable_count=len(stable),
         first_stable=int(stable.min(initial=next_id)),
-        outside=ids[hidden & (ids != EMPTY)],
+        outside=ids[outside],
+        outside_slots=outside,
         next_id=next_id,
         owner=ring,
     )
 
 
-def still_holds(proposal: Proposal, row: int, query: KeyArray, *, as_of: int, k: int, oldest_id: int) -> bool:
-    """Whether a proposal still answers this search.
-
-    Args:
-        proposal: made for the same ring.
-        row: of the query in the proposal.
-        query: ``[1, d]``.
-        as_of: milliseconds.
-        k: neighbours wanted.
-        oldest_id: lower ids are evicted.
-    """
-    return (
-        as_of >= proposal.as_of
-        and k <= proposal.k
-        and oldest_id <= proposal.first_stable
-        and bool(proposal.complete[row])
-        and np.array_equal(proposal.queries[row], query[0])
+def no_proposal(ring: Ring, queries: KeyArray, *, as_of: int, k: int, next_id: int) -> Proposal:
+    """A proposal that answers nothing: for a bank whose searches do not find all of the nearest."""
+    nothing = np.full((len(queries), k), EMPTY, dtype=np.int64)
+    none = np.empty(0, dtype=np.int64)
+    return Proposal(
+        as_of=as_of,
+        k=k,
+        queries=queries,
+        ids=nothing,
+        scores=np.full(nothing.shape, -np.inf),
+        complete=np.zeros(len(queries), dtype=np.bool_),
+        slots=np.zeros_like(nothing),
+        stable_count=0,
+        first_stable=next_id,
+        outside=none,
+        outside_slots=none,
+        next_id=next_id,
+        owner=ring,
     )
 
 
 def search_proposed(
-    ring: Ring, proposal: Proposal, row: int, query: KeyArray, *, as_of: int, k: int, next_id: int
-) -> Neighbours:
-    """Nearest of the proposed entries and of all visible ones outside the stable set, if the proposal still holds.
+    ring: Ring, directory: Directory, proposal: Proposal, row: int, question: Question, *, size: int, next_id: int
+) -> Neighbours | None:
+    """Nearest of the proposed entries and of all visible ones outside the stable set; ``None`` if the proposal has no answer.
+
+    Evicted entries drop out of the proposed ones. What is left is the best of what is left of the stable set; it answers
+    if it is ``k`` entries, or all that there are. A policy chooses among the same, if nobody left out could be preferred.
 
     Args:
         ring: the entries.
+        directory: of the entries.
         proposal: made for the same ring.
         row: of the query in the proposal.
-        query: ``[1, d]``.
-        as_of: milliseconds.
-        k: neighbours wanted.
+        question: the search; a proposal knows nothing of symbols.
+        size: entries held.
         next_id: the id that the next append gets.
     """
-    capacity = ring.config.capacity
-    others = np.concatenate((proposal.outside, np.arange(proposal.next_id, next_id)))
-    slots = others % capacity
-    slots = slots[(ring.ids[slots] == others) & (ring.visible_from[slots] <= as_of)]
-    known = min(k, proposal.stable_count)
-    ids = np.concatenate((proposal.ids[row, :known], ring.ids[slots]))
-    scores = np.concatenate((proposal.scores[row, :known], rescore(ring.keys[slots], query[0])))
-    best = best_first(scores, ids, k)
-    return Neighbours(ids[best] % capacity, scores[best], proposal.stable_count + len(slots))
+    k, as_of, policy = question.k, question.as_of, question.policy
+    fits = as_of >= proposal.as_of and k <= proposal.k and bool(proposal.complete[row]) and question.symbols is None
+    if not fits or not np.array_equal(proposal.queries[row], question.query[0]):
+        return None
+    others, slots = outside_now(ring, proposal, next_id)
+    stable_count = size - len(others)
+    here = ring.still(proposal.ids[row], proposal.slots[row])
+    ids, known, scores = proposal.ids[row], proposal.slots[row], proposal.scores[row]
+    if not here.all():
+        ids, known, scores = ids[here], known[here], scores[here]
+    if len(ids) < min(k, stable_count):
+        return None
+    seen = ring.visible_from[slots] <= as_of
+    others, slots = others[seen], slots[seen]
+    visible = stable_count + len(slots)
+    ids, slots = np.concatenate((ids, others)), np.concatenate((known, slots))
+    scores = np.concatenate((scores, rescore(ring.keys[slots[len(known) :]], question.query[0])))
+    if policy is None:
+        best = best_first(scores, ids, k)
+        return Neighbours(slots[best], scores[best], scores[best], visible)
+    unseen = -np.inf if len(known) == stable_count else float(scores[len(known) - 1])
+    out = excluded_slots(ring, directory, question, slots)
+    if out is not None:
+        slots, scores = slots[~out], scores[~out]
+    chosen, worth = prefer(ring, question, slots, scores)
+    if not is_final(policy, worth[chosen], k, unseen):
+        return None
+    return Neighbours(slots[chosen], scores[chosen], worth[chosen], visible)
+
+
+def outside_now(ring: Ring, proposal: Proposal, next_id: int) -> tuple[IntArray, IntArray]:
+    """Ids and slots of all entries held that are not in the proposal's stable set, increasing ids not assured."""
+    newer, newer_slots = ring.slots.since(proposal.next_id, next_id)
+    others = np.concatenate((proposal.outside, newer))
+    slots = np.concatenate((proposal.outside_slots, newer_slots))
+    here = ring.still(others, slots)
+    return (others, slots) if here.all() else (others[here], slots[here])
 
 
 def ranked(rows: IntArray, ids: IntArray, scores: ScoreArray, shape: tuple[int, ...]) -> tuple[IntArray, ScoreArray]:
@@ -140,30 +159,47 @@ def ranked(rows: IntArray, ids: IntArray, scores: ScoreArray, shape: tuple[int, 
     return best_ids, best_scores
 
 
-def result(ring: Ring, found: Neighbours, symbol_names: list[str], *, as_of: int, k: int) -> SearchResult:
+def result(ring: Ring, found: Neighbours, symbol_names: list[str], question: Question) -> SearchResult:
     """The answer to a search, padded with masked rows to ``k``."""
+    k, policy = question.k, question.policy
     ids = np.full((1, k), EMPTY, dtype=np.int64)
+    slots = np.zeros((1, k), dtype=np.int64)
     scores = np.full((1, k), -np.inf, dtype=np.float64)
-    ids[0, : len(found.slots)] = ring.ids[found.slots]
-    scores[0, : len(found.slots)] = found.scores
-    return results(ring, ids, scores, np.array([as_of]), [found.visible], symbol_names)[0]
+    count = len(found.slots)
+    ids[0, :count], slots[0, :count], scores[0, :count] = ring.ids[found.slots], found.slots, found.scores
+    preferences = scores
+    if policy is not None:
+        preferences = np.full((1, k), -np.inf, dtype=np.float64)
+        preferences[0, :count] = found.preferences
+    times = np.array([question.as_of])
+    return results(ring, ids, slots, scores, preferences, times, [found.visible], symbol_names, policy)[0]
 
 
 def results(
-    ring: Ring, ids: IntArray, scores: ScoreArray, as_of: IntArray, visible: Sequence[int], symbol_names: list[str]
+    ring: Ring,
+    ids: IntArray,
+    slots: IntArray,
+    scores: ScoreArray,
+    preferences: ScoreArray,
+    as_of: IntArray,
+    visible: Sequence[int],
+    symbol_names: list[str],
+    policy: RetrievalPolicy | None = None,
 ) -> tuple[SearchResult, ...]:
     """The answers to ``n`` searches.
 
     Args:
         ring: holds all these entries.
         ids: ``[n, k]`` best first, then ``EMPTY``.
+        slots: ``[n, k]`` theirs; any slot where the id is ``EMPTY``.
         scores: ``[n, k]``, -inf where the id is ``EMPTY``.
+        preferences: ``[n, k]``, the same.
         as_of: ``[n]`` milliseconds.
         visible: ``n`` counts of entries that could be chosen from.
         symbol_names: symbol of every number.
+        policy: by which they were chosen.
     """
     mask = ids != EMPTY
-    slots = ids % ring.config.capacity
     names = np.array([*symbol_names, ""], dtype=object)
     outcomes = np.where(ring.usable_from[slots] <= as_of[:, None, None], ring.outcomes[slots], np.nan)
     keys = ring.keys[slots]
@@ -178,5 +214,8 @@ def results(
         regimes[nothing] = -1
         numbers[nothing] = -1
     symbols = map(tuple, names[numbers].tolist())
-    rows = zip(ids, scores, mask, keys, outcomes, bar_times, symbols, regimes, visible, strict=True)
+    policies = [policy] * len(ids)
+    rows = zip(
+        ids, scores, mask, keys, outcomes, bar_times, symbols, regimes, visible, preferences, policies, strict=True
+    )
     return tuple([SearchResult(*row) for row in rows])

@@ -1,4 +1,4 @@
-"""Where a bank's entries lie: one array per field, overwritten in a circle."""
+"""Where a bank's entries lie: one array per field, slots overwritten as entries leave."""
 
 from __future__ import annotations
 
@@ -7,78 +7,133 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from memory_store.credit import credit_in_outcomes
 from memory_store.index import BLOCK
-from memory_store.records import BankConfig, BoolArray, Entry, IntArray, KeyArray, ScoreArray
+from memory_store.records import BankConfig, BoolArray, Entry, Eviction, IntArray, KeyArray, ScoreArray
+from memory_store.slots import FreeSlots, Slots, TurningSlots
+from memory_store.visibility import Visibility
 
 NEVER: Final = np.iinfo(np.int64).max
 """A time that does not come: what is pending, and what is no entry, is usable from then on."""
+NOT_YET: Final = np.iinfo(np.int64).min
+"""The last hit of an entry that nobody used."""
 EMPTY: Final = -1
 """Id of a slot without entry."""
 
 
 class Ring:
-    """Arrays over slots. An entry's slot is its id modulo the capacity, so eviction is first in, first out.
+    """Arrays over slots.
 
-    All fields of an entry are written by one call into one slot, and nothing ever moves.
+    All fields of an entry are written by one call into one slot, and nothing ever moves: while an entry is held, its slot
+    is the same. A slot without entry has the id ``EMPTY`` and is visible from ``NEVER``.
     """
 
-    __slots__ = ("bar_times", "config", "ids", "keys", "outcomes", "regimes", "symbols", "usable_from", "visible_from")
+    __slots__ = (
+        "bar_times",
+        "config",
+        "credits",
+        "hits",
+        "ids",
+        "keys",
+        "last_hits",
+        "novelties",
+        "outcomes",
+        "regimes",
+        "slots",
+        "symbols",
+        "usable_from",
+        "visibility",
+        "visible_from",
+    )
 
     def __init__(self, config: BankConfig) -> None:
         self.config = config
-        slots = -(-config.capacity // BLOCK) * BLOCK
-        self.ids: IntArray = np.full(slots, EMPTY, dtype=np.int64)
-        self.keys: KeyArray = np.zeros((slots, config.dimension), dtype=np.float32)
-        self.symbols: npt.NDArray[np.int32] = np.zeros(slots, dtype=np.int32)
-        self.bar_times: IntArray = np.zeros(slots, dtype=np.int64)
-        self.regimes: npt.NDArray[np.int32] = np.zeros(slots, dtype=np.int32)
-        self.outcomes: ScoreArray = np.full((slots, len(config.horizons)), np.nan, dtype=np.float64)
-        self.usable_from: IntArray = np.full((slots, len(config.horizons)), NEVER, dtype=np.int64)
+        self.slots: Slots = TurningSlots(config.capacity) if config.eviction is Eviction.FIFO else FreeSlots()
+        size = -(-config.capacity // BLOCK) * BLOCK
+        self.ids: IntArray = np.full(size, EMPTY, dtype=np.int64)
+        self.keys: KeyArray = np.zeros((size, config.dimension), dtype=np.float32)
+        self.symbols: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
+        self.bar_times: IntArray = np.zeros(size, dtype=np.int64)
+        self.regimes: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
+        self.novelties: KeyArray = np.zeros(size, dtype=np.float32)
+        self.hits: npt.NDArray[np.int32] = np.zeros(size, dtype=np.int32)
+        self.last_hits: IntArray = np.full(size, NOT_YET, dtype=np.int64)
+        self.credits: IntArray = np.zeros(size, dtype=np.int64)
+        """In the units of ``memory_store.credit``."""
+        self.outcomes: ScoreArray = np.full((size, len(config.horizons)), np.nan, dtype=np.float64)
+        self.usable_from: IntArray = np.full((size, len(config.horizons)), NEVER, dtype=np.int64)
         """Per horizon: when its outcome was known, plus the embargo."""
-        self.visible_from: IntArray = np.full(slots, NEVER, dtype=np.int64)
-        """``usable_from`` of the primary horizon, contiguous for the scan."""
+        self.visible_from: IntArray = np.full(size, NEVER, dtype=np.int64)
+        """``usable_from`` of the primary horizon; written through ``visibility`` once a search was made."""
+        self.visibility = Visibility(self.visible_from)
+
+    def find(self, entry_id: int) -> int | None:
+        """Slot of an entry, ``None`` if it is not here."""
+        if entry_id < 0:
+            return None
+        slot = self.slots.slot(entry_id)
+        return slot if self.ids[slot] == entry_id else None
 
     def holds(self, entry_id: int) -> bool:
         """Whether this entry is here."""
-        return entry_id >= 0 and int(self.ids[entry_id % self.config.capacity]) == entry_id
+        return self.find(entry_id) is not None
 
-    def write(self, entry_id: int, key: KeyArray, symbol: int, bar_time: int, regime: int) -> None:
-        """Put an entry, all its horizons pending, where its id belongs."""
-        slot = entry_id % self.config.capacity
+    def locate(self, ids: IntArray) -> tuple[IntArray, BoolArray]:
+        """Slots of entries, and whether they are here, both ``[n]``; elsewhere the slot is of no meaning."""
+        slots = self.slots.slots(ids)
+        return slots, self.still(ids, slots)
+
+    def still(self, ids: IntArray, slots: IntArray) -> BoolArray:
+        """Which entries that had these slots are here yet; never ``EMPTY``."""
+        held: BoolArray = (self.ids[slots] == ids) & (ids >= 0)
+        return held
+
+    def write(self, entry_id: int, key: KeyArray, symbol: int, bar_time: int, regime: int, novelty: float = 0.0) -> int:
+        """Put an entry that nobody has used, all its horizons pending, into a free slot; returns the slot."""
+        slot = self.slots.take(entry_id)
         self.ids[slot] = entry_id
         self.keys[slot] = key
         self.symbols[slot] = symbol
         self.bar_times[slot] = bar_time
         self.regimes[slot] = regime
+        self.novelties[slot] = novelty
+        self.hits[slot] = 0
+        self.last_hits[slot] = NOT_YET
+        self.credits[slot] = 0
         self.outcomes[slot] = np.nan
         self.usable_from[slot] = NEVER
-        self.visible_from[slot] = NEVER
+        self.visibility.write(slot)
+        return slot
 
-    def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
-        """Record the outcome of one horizon of an entry that is here."""
-        slot = entry_id % self.config.capacity
+    def clear(self, slot: int) -> None:
+        """Take the entry of a slot away."""
+        self.ids[slot] = EMPTY
+        self.visibility.write(slot)
+        self.slots.release(slot)
+
+    def settle(self, slot: int, horizon: int, outcome: float, settled_time: int) -> None:
+        """Record the outcome of one horizon of an entry."""
         usable_from = settled_time + self.config.embargo_ms
         self.outcomes[slot, horizon] = outcome
         self.usable_from[slot, horizon] = usable_from
         if horizon == self.config.primary:
-            self.visible_from[slot] = usable_from
+            self.visibility.settle(slot, usable_from)
 
-    def settlement(self, entry_id: int, horizon: int) -> tuple[float, int] | None:
-        """Outcome and time known of one horizon of an entry that is here; ``None`` while pending."""
-        slot = entry_id % self.config.capacity
+    def settlement(self, slot: int, horizon: int) -> tuple[float, int] | None:
+        """Outcome and time known of one horizon of an entry; ``None`` while pending."""
         usable_from = int(self.usable_from[slot, horizon])
         if usable_from == NEVER:
             return None
         return float(self.outcomes[slot, horizon]), usable_from - self.config.embargo_ms
 
-    def entry(self, entry_id: int, symbol: str, encoder_version: str) -> Entry:
-        """A copy of an entry that is here."""
-        slot = entry_id % self.config.capacity
+    def entry(self, slot: int, symbol: str, encoder_version: str) -> Entry:
+        """A copy of an entry."""
         key = self.keys[slot].copy()
         key.flags.writeable = False
-        settlements = [self.settlement(entry_id, horizon) for horizon in range(len(self.config.horizons))]
+        settlements = [self.settlement(slot, horizon) for horizon in range(len(self.config.horizons))]
+        last_hit = int(self.last_hits[slot])
         return Entry(
-            entry_id=entry_id,
+            entry_id=int(self.ids[slot]),
             symbol=symbol,
             bar_time=int(self.bar_times[slot]),
             key=key,
@@ -86,6 +141,10 @@ class Ring:
             encoder_version=encoder_version,
             outcomes=tuple(None if known is None else known[0] for known in settlements),
             settled_times=tuple(None if known is None else known[1] for known in settlements),
+            novelty=float(self.novelties[slot]),
+            hits=int(self.hits[slot]),
+            last_hit=None if last_hit == NOT_YET else last_hit,
+            credit=credit_in_outcomes(int(self.credits[slot]), self.config.outcome_scale),
         )
 
     def slots_in_order(self) -> IntArray:
@@ -95,8 +154,4 @@ class Ring:
 
     def scanned(self, next_id: int) -> int:
         """Slots that a scan must cover, at least one block of them, when ids below ``next_id`` were given."""
-        return max(1, -(-min(next_id, self.config.capacity) // BLOCK)) * BLOCK
-
-    def hidden(self, as_of: int, scanned: int) -> BoolArray:
-        """Which of the first slots hold nothing that may be seen at a time."""
-        return self.visible_from[:scanned] > as_of
+        return max(1, -(-self.slots.used(next_id) // BLOCK)) * BLOCK

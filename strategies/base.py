@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from strategies.bars import Bar, BarSeries
+from strategies.regime_vote import RegimeVote, regime_vote
 
 if TYPE_CHECKING:
     from memory_store import MemoryBank
 
 
-class Neighbour(msgspec.Struct, frozen=True):
+class Neighbour(msgspec.Struct, frozen=True, gc=False):
     """One remembered moment that spoke for a decision."""
 
     entry_id: int
@@ -29,6 +30,8 @@ class Neighbour(msgspec.Struct, frozen=True):
     """Share of the vote in [0, 1]."""
     outcome: float
     """Log return over the primary horizon after that moment."""
+    regime: int = -1
+    """Label of that moment, an index into ``REGIME_NAMES``; -1 in decisions from before it was written down."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -46,6 +49,16 @@ class Explanation(msgspec.Struct, frozen=True):
     gate: float | None = None
     """Share that the memory got in the model's mixture, in [0, 1]."""
     neighbours: tuple[Neighbour, ...] = ()
+    independent: float | None = None
+    """Effective number of independent moments that the neighbours are."""
+    novelty: float | None = None
+    """One minus the similarity of the closest moment; 1 where there was none."""
+
+    @property
+    def regime_vote(self) -> RegimeVote:
+        """In which regimes the neighbours lived, by their weight."""
+        known = [neighbour for neighbour in self.neighbours if neighbour.regime >= 0]
+        return regime_vote([each.regime for each in known], [each.weight for each in known])
 
 
 class Signal(msgspec.Struct, frozen=True):

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import compress
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from memory_store import SearchResult
+from memory_store.moments import cluster_moments, effective_number, relative_strengths, row_sums, share_out
 from strategies.base import Neighbour
 
 QUANTILES: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-
-_SMALLEST_STRENGTH: Final = 1e-300  # a far neighbour's share stays a number that can be divided
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -47,32 +47,6 @@ class MemoryView:
     def quantile(self, probability: float) -> float:
         """The outcome at one of the probabilities of ``QUANTILES``."""
         return dict(self.quantiles)[probability]
-
-
-def cluster_moments(
-    times: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], cluster_ms: int
-) -> npt.NDArray[np.int64]:
-    """Place of the leader of the moment that each time belongs to, ``[n, k]``; of no meaning where unknown.
-
-    Row by row: a time that is at least ``cluster_ms`` from all leaders before it leads a moment of its own; any other joins
-    the first leader closer than that. Pass the best neighbour first and it leads.
-
-    Args:
-        times: ``[n, k]``.
-        known: ``[n, k]``, which of them count.
-        cluster_ms: positive.
-    """
-    near = np.abs(times[:, :, None] - times[:, None, :]) < cluster_ms
-    before = near & np.tri(times.shape[1], k=-1, dtype=np.bool_)
-    leads = known
-    # Whether a place leads depends on earlier places alone: every round settles at least one more place for good.
-    while True:
-        leading = known & ~(before & leads[:, None, :]).any(axis=2)
-        if np.array_equal(leading, leads):
-            break
-        leads = leading
-    leaders: npt.NDArray[np.int64] = (near & leads[:, None, :]).argmax(axis=2)
-    return leaders
 
 
 def weighted_quantiles(values: FloatArray, weights: FloatArray, probabilities: tuple[float, ...]) -> FloatArray:
@@ -114,9 +88,10 @@ def read_out_all(
     Args:
         results: best neighbours first, all with the same ``k``.
         horizon: index into the bank's horizons; neighbours without an outcome there do not count.
-        temperature: of the softmax over scores, positive; smaller listens to fewer.
-        cluster_ms: moments closer than this (positive) count as one, whose share is that of its best member's score and
-            is divided among its members by their scores.
+        temperature: of the softmax over preferences, which are the scores unless a policy says otherwise; positive, smaller
+            listens to fewer.
+        cluster_ms: moments closer than this (positive) count as one, whose share is that of its best member and is divided
+            among its members by their preferences.
     """
     outcomes = np.array([result.outcomes[:, horizon] for result in results])
     known = np.array([result.mask for result in results]) & ~np.isnan(outcomes)
@@ -124,16 +99,16 @@ def read_out_all(
     views = [_nothing(outcomes.shape[1])] * len(results)
     if filled.any():
         rows = np.flatnonzero(filled)
-        scores = np.array([result.scores for result in results])[rows]
+        preferences = np.array([result.preferences for result in results])[rows]
         times = np.array([result.bar_times for result in results])[rows]
-        seen = _views(scores, outcomes[rows], times, known[rows], temperature, cluster_ms)
+        seen = _views(preferences, outcomes[rows], times, known[rows], temperature, cluster_ms)
         for row, view in zip(rows.tolist(), seen, strict=True):
             views[row] = view
     return tuple(views)
 
 
 def _views(
-    scores: FloatArray,
+    preferences: FloatArray,
     outcomes: FloatArray,
     times: npt.NDArray[np.int64],
     known: npt.NDArray[np.bool_],
@@ -141,18 +116,18 @@ def _views(
     cluster_ms: int,
 ) -> Iterator[MemoryView]:
     """Summaries of rows ``[n, k]`` that all have something known."""
-    scores = np.where(known, scores, -np.inf)
-    strengths = np.maximum(np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature), _SMALLEST_STRENGTH)
-    shares, weights = _shares(strengths * known, cluster_moments(times, known, cluster_ms))
+    shares, weights = share_out(
+        relative_strengths(preferences, known, temperature), cluster_moments(times, known, cluster_ms)
+    )
     values = np.where(known, outcomes, 0.0)
-    means = _sums(weights * values)
-    deviations = np.sqrt(_sums(weights * (values - means) ** 2))
-    positive = np.clip(_sums(weights * (0.5 * (np.sign(values) + 1.0))), 0.0, 1.0)
+    means = row_sums(weights * values)
+    deviations = np.sqrt(row_sums(weights * (values - means) ** 2))
+    positive = np.clip(row_sums(weights * (0.5 * (np.sign(values) + 1.0))), 0.0, 1.0)
     levels = weighted_quantiles(np.where(known, outcomes, np.inf), weights, QUANTILES)
     columns = zip(
         np.count_nonzero(known, axis=1).tolist(),
         np.count_nonzero(shares, axis=1).tolist(),
-        (1.0 / _sums(shares * shares))[:, 0].tolist(),
+        effective_number(shares).tolist(),
         weights,
         means[:, 0].tolist(),
         deviations[:, 0].tolist(),
@@ -165,23 +140,6 @@ def _views(
         yield MemoryView(count, moments, effective, row, mean, deviation, ratio, pairs)
 
 
-def _shares(strengths: FloatArray, leaders: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-    """Shares of moments, at the places of their leaders, and of their members, both ``[n, k]`` with rows summing to 1."""
-    cells = leaders + np.arange(len(leaders))[:, None] * leaders.shape[1]
-    best = np.zeros(strengths.size)
-    np.maximum.at(best, cells.ravel(), strengths.ravel())
-    totals = np.bincount(cells.ravel(), weights=strengths.ravel(), minlength=strengths.size)
-    shares = best.reshape(strengths.shape)
-    shares /= _sums(shares)
-    members = strengths * (shares.ravel() / np.where(totals > 0.0, totals, 1.0))[cells]
-    return shares, members / _sums(members)
-
-
-def _sums(rows: FloatArray) -> FloatArray:
-    """Sums of rows, ``[n, 1]``, added from left to right: zeros at the end change no bit, as they would pairwise."""
-    return np.cumsum(rows, axis=1)[:, -1:]
-
-
 def _nothing(k: int) -> MemoryView:
     """The summary of a search that found nothing known."""
     nan = float("nan")
@@ -190,13 +148,16 @@ def _nothing(k: int) -> MemoryView:
 
 def neighbours(result: SearchResult, view: MemoryView, horizon: int) -> tuple[Neighbour, ...]:
     """The neighbours that had a vote, best first, as they are journalled and shown."""
-    columns = zip(
+    columns: tuple[Sequence[Any], ...] = (
         result.ids.tolist(),
         result.symbols,
         result.bar_times.tolist(),
         result.scores.tolist(),
         view.weights.tolist(),
         result.outcomes[:, horizon].tolist(),
-        strict=True,
+        result.regimes.tolist(),
     )
-    return tuple([Neighbour(*row) for row in columns if row[4] > 0.0])
+    if not view.weights.all():
+        voting = (view.weights > 0.0).tolist()
+        columns = tuple([list(compress(column, voting)) for column in columns])
+    return tuple(map(Neighbour, *columns))

@@ -9,22 +9,25 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, exp, sqrt
 from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from memory_store import BankConfig, MemoryBank, Metric
-from strategies.bars import Bar, BarSeries, interval_ms
+from memory_store import BankConfig, MemoryBank, SearchResult
+from memory_store.policy import Asker
+from strategies.admission import AdmissionState
+from strategies.bars import DAY_MS, Bar, BarSeries, interval_ms
 from strategies.base import Explanation, Signal, Strategy
 from strategies.errors import SettingsError
 from strategies.features import FEATURE_NAMES, LOG_RETURN_FEATURE, FeatureState, feature_matrix
+from strategies.memory_rules import EVERY_BAR, MemoryRules
 from strategies.outcomes import trailing_volatility
 from strategies.proposals import ProposalPlan
 from strategies.readout import MemoryView, neighbours, read_out
-from strategies.recorder import Key, MemoryRecorder
+from strategies.recorder import Key, MemoryRecorder, Recall, recall_of
 from strategies.regimes import RegimeState
 from strategies.shape import SHAPE_DIMENSION, SHAPE_VERSION, SHAPE_WARMUP, SHAPE_WINDOW, shape_key, shape_keys
 
@@ -33,6 +36,7 @@ _TARGET_PROBABILITY: Final = 0.1
 _NEAREST: Final = 0.5  # of the volatility over the primary horizon: bounds of the stop and of the target
 _FARTHEST: Final = 3.0
 _LARGEST_DISTANCE: Final = 0.5
+_DAILY_MOVE: Final = 0.03  # log return: the standard deviation of BTC's days, 2020 to 2025; a scale, not a forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class SimilaritySettings:
     """The horizon that is traded; one of ``horizons``."""
     embargo: int = 48
     """Bars between an outcome and the first decision that may use it."""
+    rules: MemoryRules = field(default_factory=MemoryRules)
+    """Who stays in the memory, and who of it may answer."""
 
     def __post_init__(self) -> None:
         checks = (
@@ -91,14 +97,17 @@ class _Moment:
     features: tuple[float, ...]
     key: Key | None
     regime: int
+    admitted: bool
+    """Whether it may be remembered."""
 
 
 class _SymbolState:
     """Everything about one symbol that is a function of its bars alone."""
 
-    __slots__ = ("features", "moment", "regime", "returns", "seen")
+    __slots__ = ("admission", "features", "moment", "regime", "returns", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, glitch_wick: float) -> None:
+        self.admission = AdmissionState(glitch_wick)
         self.features = FeatureState()
         self.regime = RegimeState()
         self.returns: deque[float] = deque(maxlen=SHAPE_WINDOW)
@@ -113,17 +122,18 @@ class _SymbolState:
         self.returns.append(features[LOG_RETURN_FEATURE])
         self.seen += 1
         key = shape_key(np.array(self.returns), np.array(features)) if self.seen >= SHAPE_WARMUP else None
-        self.moment = _Moment(bar.open_time, features, key, self.regime.update(features))
+        self.moment = _Moment(bar.open_time, features, key, self.regime.update(features), self.admission.admit(bar))
         return self.moment
 
-    def catch_up(self, series: BarSeries) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Observe a whole history at once; keys of its last bars and regimes of all."""
+    def catch_up(self, series: BarSeries) -> tuple[Key, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Observe a whole history at once; keys of its last bars, regimes of all, and which may be remembered."""
         matrix = feature_matrix(series)
         regimes = self.regime.update_many(matrix)
         self.features = FeatureState.after(series)
         self.returns.extend(matrix[-SHAPE_WINDOW:, LOG_RETURN_FEATURE].tolist())
         self.seen = len(series)
-        return shape_keys(matrix)[max(0, SHAPE_WARMUP - SHAPE_WINDOW) :], regimes
+        keys = shape_keys(matrix)[max(0, SHAPE_WARMUP - SHAPE_WINDOW) :]
+        return keys, regimes, self.admission.admit_many(series)
 
     def foresee(self, series: BarSeries) -> npt.NDArray[np.float32]:
         """Keys of bars to come, without observing them; zero rows for bars without a key."""
@@ -141,7 +151,7 @@ class SimilarityStrategy(Strategy):
     """Long where enough similar moments were followed by a rise, short where by a fall, flat otherwise.
 
     Regime labels of new entries depend on where the history shown to ``warm`` begins (see ``strategies.regimes``); they
-    are journalled with the entries and take no part in the decision.
+    are journalled with the entries and take part in the decision only under rules that look at regimes.
 
     Args:
         symbols: of the run; the memory is shared by all.
@@ -166,7 +176,8 @@ class SimilarityStrategy(Strategy):
         self.interval = interval
         self._primary = self.settings.horizons.index(self.settings.primary)
         self._cluster_ms = (SHAPE_WINDOW + self.settings.primary) * interval_ms(interval)
-        self._states = {symbol: _SymbolState() for symbol in self.symbols}
+        self._policy = self.settings.rules.policy(temperature=self.settings.temperature, cluster_ms=self._cluster_ms)
+        self._states = self._fresh_states()
         self._plan = ProposalPlan()
         self.attach_bank(MemoryBank(self.bank_config, encoder_version=SHAPE_VERSION) if bank is None else bank)
 
@@ -174,13 +185,14 @@ class SimilarityStrategy(Strategy):
     def bank_config(self) -> BankConfig:
         """The shape and rules of this strategy's memory."""
         settings = self.settings
-        return BankConfig(
+        span_ms = interval_ms(self.interval)
+        return settings.rules.bank_config(
             capacity=settings.memory_size,
             dimension=SHAPE_DIMENSION,
             horizons=settings.horizons,
             primary=self._primary,
-            embargo_ms=settings.embargo * interval_ms(self.interval),
-            metric=Metric.COSINE,
+            embargo_ms=settings.embargo * span_ms,
+            outcome_scale=_DAILY_MOVE * sqrt(settings.primary * span_ms / DAY_MS),
         )
 
     @property
@@ -191,7 +203,9 @@ class SimilarityStrategy(Strategy):
 
     @property
     def history_bars(self) -> int:
-        """Enough to fill the memory."""
+        """Enough to fill the memory; all there are where it keeps others than the latest."""
+        if not self.settings.rules.keeps_latest:
+            return EVERY_BAR
         return max(self.required_bars, SHAPE_WARMUP + ceil(self.settings.memory_size / max(1, len(self.symbols))))
 
     def attach_bank(self, bank: MemoryBank) -> None:
@@ -204,16 +218,17 @@ class SimilarityStrategy(Strategy):
             raise SettingsError("similarity: this memory was made with other settings or features; start an empty one")
         self.bank: MemoryBank = bank
         self._recorder = MemoryRecorder(bank, self.settings.horizons)
+        self._recalls: dict[str, Recall] = {}
 
     def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
         """See ``Strategy.warm``."""
         self._plan = ProposalPlan()
-        self._states = {symbol: _SymbolState() for symbol in self.symbols}
-        keys, regimes = {}, {}
+        self._states = self._fresh_states()
+        keys, regimes, admitted = {}, {}, {}
         for symbol, series in history.items():
-            keys[symbol], regimes[symbol] = self._states[symbol].catch_up(series)
+            keys[symbol], regimes[symbol], admitted[symbol] = self._states[symbol].catch_up(series)
         if remember:
-            self._recorder.warm(history, keys, regimes)
+            self._recorder.warm(history, keys, regimes, admitted)
         else:
             self._recorder.resume(history)
 
@@ -233,17 +248,21 @@ class SimilarityStrategy(Strategy):
         if moment.key is None:
             return Signal(bar.symbol, bar.open_time, None, "too early to have a shape")
         settings = self.settings
-        proposal, row = self._plan.proposal(self.bank, bar, settings.n_neighbors)
-        result = self.bank.search(moment.key, as_of=bar.close_time, k=settings.n_neighbors, proposal=proposal, row=row)
+        result = self._search(bar, moment.key, moment.regime)
         view = read_out(result, self._primary, temperature=settings.temperature, cluster_ms=self._cluster_ms)
+        recall = recall_of(result, view.weights)
         explanation = Explanation(
             features=moment.features,
             model_id=SHAPE_VERSION,
             memory_size=result.visible,
             memory_mean=view.mean if view.count else None,
             neighbours=neighbours(result, view, self._primary),
+            independent=view.effective,
+            novelty=recall.novelty,
         )
-        if view.count < settings.minimum_neighbors:
+        decided = view.count >= settings.minimum_neighbors
+        self._recalls[bar.symbol] = recall if decided else recall.unused()
+        if not decided:
             reason = f"only {view.count} similar moments known, {settings.minimum_neighbors} needed"
             return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
         return self._signal(bar, moment, view, explanation)
@@ -252,7 +271,17 @@ class SimilarityStrategy(Strategy):
         """See ``Strategy.remember``."""
         for bar in bars:
             moment = self._states[bar.symbol].observe(bar)
-            self._recorder.remember(bar, moment.key, moment.regime)
+            key = moment.key if moment.admitted else None
+            self._recorder.remember(bar, key, moment.regime, self._recalls.pop(bar.symbol, None))
+
+    def _fresh_states(self) -> dict[str, _SymbolState]:
+        return {symbol: _SymbolState(self.settings.rules.glitch_wick) for symbol in self.symbols}
+
+    def _search(self, bar: Bar, key: Key, regime: int) -> SearchResult:
+        k, policy = self.settings.n_neighbors, self._policy
+        asker = None if policy is None else Asker(bar.symbol, regime, bar.open_time)
+        proposal, row = self._plan.proposal(self.bank, bar, k)
+        return self.bank.search(key, as_of=bar.close_time, k=k, policy=policy, asker=asker, proposal=proposal, row=row)
 
     def _signal(self, bar: Bar, moment: _Moment, view: MemoryView, explanation: Explanation) -> Signal:
         up = rise_probability(view, self.settings.prior_strength)

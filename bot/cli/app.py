@@ -33,6 +33,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "train": Entry("training", "train", "Train a memory transformer on stored candles and print its id."),
         "models": Entry("training", "models", "List and show trained models."),
     },
+    "Memory": {
+        "memory": Entry("memory", "memory", "Ask the memory, fill it and look after it."),
+    },
     "Trading": {
         "backtest": Entry("backtest", "backtest", "Replay stored candles through the very code that trades."),
         "paper": Entry("paper", "paper", "Trade on paper: real or simulated candles, simulated fills."),

@@ -242,7 +242,11 @@ async def _resume(
     console.print(f"run [bold]{run_id}[/] goes on")
     session = reopen_session(config, earlier)
     with console.status("warming from candles and journal ..."):
-        await loop.run_in_executor(thread, warm_again, session, journal, earlier)
+        opened = await loop.run_in_executor(thread, warm_again, session, journal, earlier)
+    if opened is not None and opened.rebuilt is not None:
+        console.print(f"memory rebuilt from the journal, not opened from its snapshot: {opened.rebuilt}", markup=False)
+    if opened is not None and opened.unsaved is not None:
+        console.print(opened.unsaved, markup=False)
     trades: list[ClosedTrade] = []
     run = PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=earlier.bank_id, closed_trades=trades)
     run.resume()

@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+_GLANCE_S: Final = 0.1
 PIPE_WIDTH: Final = 120
 """Columns of a table that goes into a file or a pipe, where nobody knows how wide the reader's window is."""
 
@@ -68,3 +70,30 @@ def progress_bar(label: str, total: float | None, *, unit: str = "bars") -> Iter
             progress.update(task, total=total, completed=done, note=note)
 
         yield update
+
+
+@contextmanager
+def watched_bar(label: str, *, unit: str = "bars") -> Iterator[Callable[[Callable[[], float], float], None]]:
+    """A progress bar for work that does not tell how far it is; yields ``watch(done, total)``, where ``done`` is asked.
+
+    It is asked from another thread, some times a second, until the context ends; so it must be as cheap as a ``len``.
+    """
+    over = Event()
+    watchers: list[Thread] = []
+    with progress_bar(label, None, unit=unit) as update:
+
+        def follow(done: Callable[[], float], total: float) -> None:
+            while not over.wait(_GLANCE_S):
+                update(min(done(), total), total)
+
+        def watch(done: Callable[[], float], total: float) -> None:
+            if console.is_terminal:
+                watchers.append(Thread(target=follow, args=(done, total), daemon=True))
+                watchers[-1].start()
+
+        try:
+            yield watch
+        finally:
+            over.set()
+            for each in watchers:
+                each.join()

@@ -39,12 +39,18 @@ _FIRST_MODEL_EPOCHS: Final = 2
     examples=(
         "recall train --symbols BTCUSDT --interval 60 --end 2024-01-01",
         "recall train --symbols BTCUSDT,ETHUSDT --interval 60 --epochs 5 --memory-size 50000",
+        "recall train --symbols BTCUSDT --interval 60 --whitening 0.1",
     ),
 )
 @market_options
 @span_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the span [default: config].")
 @click.option("--memory-size", type=int, help="Capacity of the memory [default: config].")
+@click.option(
+    "--whitening",
+    metavar="auto|SHRINKAGE",
+    help="Strength of the keys' whitening: 0.001 (full) to 1 (centring only), or auto [default: config].",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch [default: all cores].")
 @standard_options
 def train(
@@ -55,6 +61,7 @@ def train(
     end: str | None,
     epochs: int | None,
     memory_size: int | None,
+    whitening: str | None,
     threads: int | None,
 ) -> None:
     """Train a memory transformer on stored candles and print its id.
@@ -64,6 +71,8 @@ def train(
     config = with_choices(context, memory_size=memory_size)
     if epochs is not None:
         config = config.changed({"training": {"epochs": epochs}}, "the command line")
+    if whitening is not None:
+        config = config.changed({"model": {"whitening": whitening}}, "the command line")
     names, code = chosen_market(config, symbols, interval)
     first, last = chosen_span(start, end)
     home = home_of(config)
@@ -140,7 +149,7 @@ def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: in
     from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
 
     settings = config.training
-    architecture = config.model.model_dump(exclude={"id", "output_type"})
+    architecture = config.model.model_dump(exclude={"id", "output_type", "whitening"})
     model = ModelConfig(
         n_features=len(FEATURE_NAMES),
         **architecture,
@@ -162,6 +171,7 @@ def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: in
         memory_dropout=settings.memory_dropout,
         patience=settings.patience,
         seed=settings.seed,
+        whitening=config.model.shrinkage,
         cost=float(config.costs.taker_fee),
         threads=threads,
     )
@@ -195,7 +205,33 @@ def _show_report(report: dict[str, Any], seconds: float) -> None:
             "-" if gate is None else f"{gate:.1%}",
         )
     console.print(table)
+    _show_keys(report["whitening"], report["keys"])
     console.print(f"{report['train_bars']:,} training bars, best epoch {report['best_epoch']}, {seconds:.0f} s")
+
+
+def _show_keys(whitening: dict[str, Any], keys: dict[str, Any]) -> None:
+    if whitening["candidates"]:
+        columns = ("whitening", "skill", "behind the best", "directions", "")
+        table = listing(*columns, right=columns[:-1])
+        for each in whitening["candidates"]:
+            table.add_row(
+                f"{each['shrinkage']:g}",
+                f"{each['skill']:+.4f}",
+                f"{each['behind']:.4f} ± {each['standard_error']:.4f}" if each["behind"] else "-",
+                f"{each['directions']:.1f}",
+                "chosen" if each["shrinkage"] == whitening["shrinkage"] else "",
+            )
+        console.print(table)
+    else:
+        why = "as asked for" if whitening["source"] == "given" else "the validation part is too short to choose one"
+        console.print(f"whitening {whitening['shrinkage']:g}, {why}")
+    effective = keys["effective_neighbors"]
+    listens = "" if effective is None else f", which listens to {effective:.1f} of {keys['n_neighbors']} neighbours"
+    console.print(
+        f"mean cosine of two states {keys['state_anisotropy']:+.3f}, of two keys {keys['key_anisotropy']:+.3f}; "
+        f"softmax temperature {keys['temperature']:.3g}{listens}",
+        soft_wrap=True,
+    )
 
 
 def _listing(home: Home, found: ModelListing) -> dict[str, Any]:

@@ -49,14 +49,19 @@ def why(context: Context, decision: str, run_id: str) -> None:
     DECISION is a number from 0 on, or 'last'.
     """
     journal = open_journal(context)
-    found = _find_decision(journal, journal.find_run(run_id), decision)
+    found = find_decision(journal, journal.find_run(run_id), decision)
     if context.as_json:
         context.answer(msgspec.to_builtins(found))
         return
     _explain(found)
 
 
-def _find_decision(journal: Journal, run: StoredRun, name: str) -> Decision:
+def find_decision(journal: Journal, run: StoredRun, name: str) -> Decision:
+    """A decision of a run by its number, or the last one.
+
+    Raises:
+        UsageError: there is no such decision.
+    """
     if name != "last" and not name.isdecimal():
         raise UsageError(f"decision {name!r} is neither a number nor 'last'; see recall why --help")
     made = _decisions_made(journal, run)

@@ -28,7 +28,12 @@ from bot.execution.instruments import Instrument, exact
 from bot.orders import ZERO, Execution, ExecutionKind, Order, OrderType, Side
 from strategies.bars import Bar
 
-_EVERYWHERE: Final = (-math.inf, math.inf)
+_ANY_BAR: Final = (math.inf, -math.inf)
+"""The quiet range of a symbol with an order that waits: no bar lies in it."""
+# Looking a member up in its enumeration costs as much as an addition of decimals.
+_LIMIT: Final = OrderType.LIMIT
+_MARKET: Final = ExecutionKind.MARKET
+_BUY: Final = Side.BUY
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +65,31 @@ class FillModel:
         self.costs = costs
         self.instruments = instruments
         self.books = {symbol: BookSide(symbol, working=[]) for symbol in instruments}
-        self._quiet: dict[str, tuple[float, float]] = dict.fromkeys(instruments, _EVERYWHERE)
+        self.waiting: set[str] = set()
+        """Symbols with an order that waits."""
+        # What the hot path reads: the range in which a bar meets neither a level nor an order.
+        self._quiet = {symbol: _quiet_range(book) for symbol, book in self.books.items()}
+        self._bought = 1 + costs.slippage
+        self._sold = 1 - costs.slippage
 
     def submit(self, order: Order) -> None:
         """Let an order wait for the next bar of its symbol."""
-        self.books[order.symbol].working.append(order)
+        symbol = order.symbol
+        self.books[symbol].working.append(order)
+        self.waiting.add(symbol)
+        self._quiet[symbol] = _ANY_BAR
 
     def has_working(self, symbol: str) -> bool:
         """Whether an order of this symbol still waits."""
-        return bool(self.books[symbol].working)
+        return symbol in self.waiting
 
     def on_bars(self, bars: Sequence[Bar]) -> list[Execution]:
         """Executions of a batch, symbol by symbol."""
         executions: list[Execution] = []
+        quiet = self._quiet
         for bar in bars:
-            symbol = bar.symbol
-            lowest, highest = self._quiet[symbol]
-            if bar.low <= lowest or bar.high >= highest or self.books[symbol].working:
+            lowest, highest = quiet[bar.symbol]
+            if bar.low <= lowest or bar.high >= highest:
                 executions += self.on_bar(bar)
         return executions
 
@@ -85,17 +98,23 @@ class FillModel:
         book = self.books[bar.symbol]
         executions: list[Execution] = []
         waiting, book.working = book.working, []
-        limits = [order for order in waiting if order.order_type is OrderType.LIMIT]
+        limits: list[Order] = []
         for order in waiting:
-            if order.order_type is OrderType.MARKET:
+            if order.order_type is _LIMIT:
+                limits.append(order)
+            else:
                 price = self._slipped(exact(bar.open), order.side, bar.symbol)
-                self._fill(book, order, price, ExecutionKind.MARKET, bar, executions)
+                self._fill(book, order, price, _MARKET, bar, executions)
+        lowest, highest = _quiet_range(book)
         if limits:
             self._fill_limits(book, limits, bar, executions)
-        else:
+        elif bar.low <= lowest or bar.high >= highest:
             self._fill_stop_loss(book, bar, executions)
             self._fill_take_profit(book, bar, executions)
-        self._quiet[bar.symbol] = _quiet_range(book)
+        else:
+            self._note(book, (lowest, highest))
+            return executions
+        self._note(book, _quiet_range(book))
         return executions
 
     def state(self) -> tuple[BookSide, ...]:
@@ -106,7 +125,16 @@ class FillModel:
         """Go on from ``state``."""
         for book in state:
             self.books[book.symbol] = msgspec.structs.replace(book, working=list(book.working))
-            self._quiet[book.symbol] = _quiet_range(book)
+            self._note(book, _quiet_range(book))
+
+    def _note(self, book: BookSide, quiet: tuple[float, float]) -> None:
+        """Keep what every bar asks for at hand."""
+        if book.working:
+            self.waiting.add(book.symbol)
+            self._quiet[book.symbol] = _ANY_BAR
+        else:
+            self.waiting.discard(book.symbol)
+            self._quiet[book.symbol] = quiet
 
     def _fill_limits(self, book: BookSide, limits: list[Order], bar: Bar, executions: list[Execution]) -> None:
         """Fill the limit orders that this bar fills and look at the stop where that hurts most."""
@@ -146,23 +174,13 @@ class FillModel:
             if not quantity:
                 return  # The position is gone already: a reduce-only order has nothing left to do.
         rate = self.costs.maker_fee if kind is ExecutionKind.LIMIT else self.costs.taker_fee
-        executions.append(
-            Execution(
-                execution_id=f"{order.client_order_id}-f",
-                client_order_id=order.client_order_id,
-                symbol=order.symbol,
-                side=order.side,
-                quantity=quantity,
-                price=price,
-                fee=price * quantity * rate,
-                kind=kind,
-                time=bar.open_time,
-            )
-        )
-        book.quantity += quantity * order.side.sign
+        name, side = order.client_order_id, order.side
+        fee = price * quantity * rate
+        executions.append(Execution(f"{name}-f", name, order.symbol, side, quantity, price, fee, kind, bar.open_time))
+        book.quantity += quantity if side is _BUY else -quantity
         if not order.reduce_only:
             book.stop_loss, book.take_profit = order.stop_loss, order.take_profit
-            book.protected_by, book.protective_fills = order.client_order_id, 0
+            book.protected_by, book.protective_fills = name, 0
         if not book.quantity:
             book.stop_loss = book.take_profit = None
 
@@ -213,9 +231,9 @@ class FillModel:
     def _slipped(self, price: Decimal, side: Side, symbol: str) -> Decimal:
         """``price`` made worse by the slippage and moved onto the tick, away from the account's favour."""
         instrument = self.instruments[symbol]
-        if side is Side.BUY:
-            return instrument.ceil_price(price * (1 + self.costs.slippage))
-        return max(instrument.floor_price(price * (1 - self.costs.slippage)), instrument.tick_size)
+        if side is _BUY:
+            return instrument.ceil_price(price * self._bought)
+        return max(instrument.floor_price(price * self._sold), instrument.tick_size)
 
 
 def _quiet_range(book: BookSide) -> tuple[float, float]:

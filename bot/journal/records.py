@@ -12,7 +12,7 @@ from bot.execution.instruments import Instrument
 from bot.orders import BarBatch, Decision, Execution, Funding, OperatorCommand, SymbolAvailability
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges
-from strategies.bars import Calendar
+from strategies.bars import Calendar, close_time_of
 
 
 class RunKind(StrEnum):
@@ -20,6 +20,8 @@ class RunKind(StrEnum):
 
     REPLAY = "replay"
     PAPER = "paper"
+    MEMORY = "memory"
+    """A memory that was filled from stored candles and trades nothing: a *standing bank*, named by its run id."""
 
 
 class RunStatus(StrEnum):
@@ -61,6 +63,20 @@ class RunRecord(msgspec.Struct, frozen=True):
     """The folder of the candle store below data_dir that the warm spans lie in."""
     started_at: int
     versions: dict[str, str]
+    source: str = ""
+    """The run whose bars in the journal the warm spans reach into; empty where they are all stored candles."""
+    copied: bool = False
+    """Whether the memory was written by the decisions of ``source``, so that warming alone does not make it again."""
+
+    @property
+    def warmed_until(self) -> int:
+        """Close of the newest bar that it was warmed from, milliseconds, on the clock of its bars; 0 without any."""
+        closes = [
+            close_time_of(span.end_time - 1, self.interval, self.calendars[symbol])
+            for symbol, span in self.warm.items()
+            if span.bars
+        ]
+        return max(closes, default=0)
 
 
 SideEvent = OperatorCommand | SymbolAvailability | Funding

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from memory_store import MemoryBank, Outlook, Proposal, SearchResult
+from memory_store.policy import Asker
 from strategies.bars import Bar, interval_ms
 from strategies.base import Neighbour
+from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.forecaster import BarForecast, Forecaster
 from strategies.memory_transformer.streaming import EncodedBar, EncodedSeries
 from strategies.readout import MemoryView, neighbours, read_out_all
+from strategies.recorder import Recall, recall_of
 
 
 class Appraisal(NamedTuple):
@@ -22,6 +25,7 @@ class Appraisal(NamedTuple):
     forecast: BarForecast
     view: MemoryView
     neighbours: tuple[Neighbour, ...]
+    recall: Recall
 
 
 class Prospect:
@@ -52,9 +56,10 @@ class Appraiser:
         bundle: the trained model.
         n_neighbors: asked for at every bar.
         symbols: how many share the memory.
+        rules: of the memory.
     """
 
-    def __init__(self, bundle: Bundle, n_neighbors: int, symbols: int) -> None:
+    def __init__(self, bundle: Bundle, n_neighbors: int, symbols: int, rules: MemoryRules) -> None:
         config = bundle.config
         self._neighbors = n_neighbors
         self._forecaster = Forecaster(bundle, n_neighbors)
@@ -62,10 +67,11 @@ class Appraiser:
         self._horizon = config.primary
         # Outcomes of moments closer than this overlap, or nearly so: together they are one piece of evidence.
         self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
+        self._policy = rules.policy(temperature=self._temperature, cluster_ms=self._cluster_ms)
         self._skip_oldest = config.block * symbols
 
     def appraise(
-        self, bank: MemoryBank, bar: Bar, encoded: EncodedBar, ordinal: int, prospect: Prospect | None
+        self, bank: MemoryBank, bar: Bar, encoded: EncodedBar, ordinal: int, prospect: Prospect | None, regime: int
     ) -> Appraisal:
         """The appraisal of a bar whose batch has settled and of which nothing is remembered yet.
 
@@ -75,6 +81,7 @@ class Appraiser:
             encoded: its state and key.
             ordinal: its absolute number.
             prospect: one that expected this very bar, if there is any.
+            regime: label of the bar.
         """
         proposal, row = None, 0
         if prospect is not None:
@@ -83,7 +90,15 @@ class Appraiser:
             if early is not None:
                 return early
             proposal = prospect.proposal
-        result = bank.search(encoded.key, as_of=bar.close_time, k=self._neighbors, proposal=proposal, row=row)
+        result = bank.search(
+            encoded.key,
+            as_of=bar.close_time,
+            k=self._neighbors,
+            policy=self._policy,
+            asker=None if self._policy is None else Asker(bar.symbol, regime, bar.open_time),
+            proposal=proposal,
+            row=row,
+        )
         alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
         return self._appraisals(alone, (result,), (bar.open_time,), ordinal)[0]
 
@@ -105,6 +120,8 @@ class Appraiser:
                 prospect.encoded.keys, as_of=times[0], k=self._neighbors, skip_oldest=self._skip_oldest
             )
         prospect.first_row, prospect.appraisals = row, []
+        if self._policy is not None:
+            return  # what a bar is going to prefer depends on more than its key
         prospect.outlook = bank.look_ahead(prospect.proposal, row, times)
         if prospect.outlook is not None:
             results = prospect.outlook.results
@@ -120,6 +137,12 @@ class Appraiser:
         forecasts = self._forecaster.forecast(encoded, results, opened, ordinal)
         views = read_out_all(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
         return [
-            Appraisal(result.visible, forecast, view, neighbours(result, view, self._horizon))
+            Appraisal(
+                result.visible,
+                forecast,
+                view,
+                neighbours(result, view, self._horizon),
+                recall_of(result, view.weights),
+            )
             for result, forecast, view in zip(results, forecasts, views, strict=True)
         ]

@@ -145,8 +145,9 @@ def _describe(trained: TrainedModel, weights_sha256: str) -> dict[str, Any]:
         "whitening": {
             "method": "zca",
             "dimension": len(whitening.mean),
-            "state_anisotropy": trained.report.state_anisotropy,
-            "key_anisotropy": trained.report.key_anisotropy,
+            "shrinkage": config.shrinkage,
+            "source": trained.report.whitening.source,
+            **asdict(trained.report.keys),
         },
         "horizons": list(config.horizons),
         "embargo": config.embargo,

@@ -13,6 +13,9 @@ from strategies.features import FEATURE_WARMUP
 MAXIMUM_SCALE: Final = 100.0
 """Upper bound of the learned score scale: sharper softmaxes than this only follow rounding."""
 
+SMALLEST_SHRINKAGE: Final = 0.001
+"""Of the whitening: with less, directions without any variance would become noise a thousand times enlarged."""
+
 KERNEL_SIZE: Final = 3
 """Width of the causal token convolution in bars."""
 
@@ -78,6 +81,9 @@ class ModelConfig:
     """Position in ``horizons`` of the one that is predicted and that makes an entry visible."""
     embargo: int = 48
     """Bars that an entry stays hidden after its primary outcome is known."""
+    shrinkage: float = 0.1
+    """Of the whitening of keys: the smaller, the more alike all directions count; 1 only centres. That of a trained model
+    is the one that its keys have, whether training chose it or was told. Models without the field were made with 0.1."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_type", OutputType(self.output_type))
@@ -99,6 +105,10 @@ class ModelConfig:
             f"model.temperature = {self.temperature} must be at least {1.0 / MAXIMUM_SCALE}",
         )
         _require(self.flat_threshold > 0.0, f"model.flat_threshold = {self.flat_threshold} must be positive")
+        _require(
+            SMALLEST_SHRINKAGE <= self.shrinkage <= 1.0,
+            f"model.shrinkage = {self.shrinkage} must be from {SMALLEST_SHRINKAGE} to 1",
+        )
         _require(self.embargo >= 0, f"model.embargo = {self.embargo} must not be negative")
         increasing = all(a < b for a, b in zip(self.horizons, self.horizons[1:], strict=False))
         _require(

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from strategies.memory_transformer.dataset import Floats, Integers, Moments
 from strategies.memory_transformer.losses import head_loss, signed_view
@@ -28,6 +29,8 @@ class Metrics:
     information_coefficient: float | None
     """Pearson correlation of forecast and scaled outcome."""
     mean_gate: float
+    effective_neighbors: float | None
+    """Mean effective number of neighbours: one over the sum of squares of their shares (Kish), the null entry left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def measure(
 ) -> Metrics:
     """Figures of a model in evaluation mode on some moments, one or more."""
     config = model.config
-    predictions, gates = [], []
+    predictions, gates, listened = [], [], []
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(rows), _BATCH):
@@ -80,6 +83,7 @@ def measure(
             forecast = model(hidden, query, memory.retrieve(batch, outcomes=outcomes), force_gate=force_gate)
             predictions.append(forecast.prediction)
             gates.append(forecast.gate)
+            listened.append(_effective(forecast.weights))
         prediction = torch.cat(predictions)
         target = memory.moments.target[rows]
         volatility = torch.from_numpy(memory.moments.volatility[rows].astype(np.float32))
@@ -88,7 +92,14 @@ def measure(
         )
         view = signed_view(prediction, config.output_type).numpy()
         mean_gate = float(torch.cat(gates).double().mean())
-    return Metrics(float(loss), _accuracy(view, target), _correlation(view, target), mean_gate)
+        effective = torch.cat(listened)
+    return Metrics(
+        float(loss),
+        _accuracy(view, target),
+        _correlation(view, target),
+        mean_gate,
+        float(effective.mean()) if len(effective) else None,
+    )
 
 
 def shuffle_outcomes(moments: Moments, seed: int) -> Floats:
@@ -97,6 +108,13 @@ def shuffle_outcomes(moments: Moments, seed: int) -> Floats:
     dealt = moments.outcomes.copy()
     dealt[known] = moments.outcomes[np.random.default_rng(seed).permutation(known)]
     return dealt
+
+
+def _effective(shares: Tensor) -> Tensor:
+    """Kish's effective number of the shares ``[n, k]`` of every row that has any."""
+    total = shares.double().sum(dim=1)
+    squares = shares.double().square().sum(dim=1)
+    return (total.square() / squares)[squares > 0.0]
 
 
 def _base_rate(target: npt.NDArray[np.float32]) -> float | None:

@@ -16,7 +16,6 @@ import torch
 from memory_store import SearchResult
 from strategies.bars import interval_ms
 from strategies.memory_transformer.bundle import Bundle
-from strategies.memory_transformer.config import MAXIMUM_SCALE
 from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
 from strategies.memory_transformer.streaming import EncodedSeries
@@ -52,8 +51,7 @@ class Forecaster:
     @property
     def temperature(self) -> float:
         """Of the model's learned softmax over cosines."""
-        scale = float(self._model.memory_read.log_scale.detach().exp())
-        return 1.0 / min(scale, MAXIMUM_SCALE)
+        return self._model.memory_read.temperature
 
     def forecast(
         self, encoded: EncodedSeries, results: Sequence[SearchResult], bar_times: Sequence[int], ordinal: int

@@ -121,6 +121,11 @@ class MemoryRead(nn.Module):
             gate = hidden.new_full((len(hidden), 1), force_gate)
         return MemoryReading(hidden + gate * self.output(context), shares, gate.squeeze(1))
 
+    @property
+    def temperature(self) -> float:
+        """Of the learned softmax over cosines."""
+        return 1.0 / min(float(self.log_scale.detach().exp()), MAXIMUM_SCALE)
+
     def _similarity(self, query: Tensor, keys: Tensor) -> Tensor:
         """``[batch, k]`` cosines under the learned metric, the same for query and keys."""
         rows = F.normalize(self.metric(torch.cat((query.unsqueeze(1), keys), dim=1)), dim=2)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from strategies.errors import SettingsError
+from strategies.memory_rules import MemoryRules
 
 
 class ExitRule(StrEnum):
@@ -41,6 +42,8 @@ class MemoryTransformerSettings:
     """Stop distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
     target_multiple: float = 1.5
     """Target distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
+    rules: MemoryRules = field(default_factory=MemoryRules)
+    """Who stays in the memory, and who of it may answer."""
 
     def __post_init__(self) -> None:
         if self.exits not in tuple(ExitRule):

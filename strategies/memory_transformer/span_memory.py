@@ -19,7 +19,7 @@ from strategies.memory_transformer.dataset import Dataset, Flags, Floats, Intege
 from strategies.memory_transformer.encoder import Encoder
 from strategies.memory_transformer.memory_read import Retrieved, describe
 from strategies.memory_transformer.retrieval import NeighbourTable, VisibilityRule, causal_neighbours
-from strategies.memory_transformer.whitening import anisotropy
+from strategies.memory_transformer.whitening import Whitening, anisotropy
 
 _BLOCKS_AT_ONCE: Final = 16
 
@@ -33,7 +33,7 @@ def block_starts(blocks: SymbolBlocks, numbers: Integers) -> Integers:
 
 
 def encode_blocks(encoder: Encoder, blocks: SymbolBlocks) -> tuple[Rows, Rows]:
-    """States and keys before whitening is fitted anew, ``[blocks, block, d_model]`` each.
+    """States, and keys under the whitening as it is, ``[blocks, block, d_model]`` each.
 
     Several blocks at once: faster than the streaming kernel, and the same up to rounding.
     """
@@ -50,6 +50,31 @@ def encode_blocks(encoder: Encoder, blocks: SymbolBlocks) -> tuple[Rows, Rows]:
             hidden.append(encoding.hidden[0].numpy())
             keys.append(encoding.keys[0].numpy())
     return np.concatenate(hidden), np.concatenate(keys)
+
+
+def encode_span(encoder: Encoder, dataset: Dataset) -> Rows:
+    """States of all moments, ``[n, d_model]``.
+
+    The encoder is put in evaluation mode, because dropout in a key would be noise.
+    """
+    encoder.eval()
+    hidden = np.zeros((len(dataset.moments), encoder.config.d_model), dtype=np.float32)
+    for blocks in dataset.blocks:
+        present = blocks.rows >= 0
+        hidden[blocks.rows[present]] = encode_blocks(encoder, blocks)[0][present]
+    return hidden
+
+
+def whitened(whitening: Whitening, hidden: Rows) -> Rows:
+    """Keys of states ``[n, d_model]``."""
+    with torch.inference_mode():
+        keys: Rows = whitening(torch.from_numpy(hidden)).numpy()
+    return keys
+
+
+def visibility_rule(dataset: Dataset, config: ModelConfig) -> VisibilityRule:
+    """When the moments of a span may be retrieved: the rule that trading obeys."""
+    return VisibilityRule(config.primary, config.embargo * interval_ms(dataset.interval), config.memory_size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,21 +95,17 @@ class SpanMemory:
 
     @classmethod
     def build(cls, encoder: Encoder, dataset: Dataset, config: ModelConfig) -> SpanMemory:
-        """Encode the span, fit the whitening to its training rows, and find all neighbours.
+        """Encode the span, fit the whitening to its training rows, and find all neighbours."""
+        return cls.of_states(encode_span(encoder, dataset), encoder, dataset, config)
 
-        The encoder is put in evaluation mode, because dropout in a key would be noise.
-        """
-        encoder.eval()
+    @classmethod
+    def of_states(cls, hidden: Rows, encoder: Encoder, dataset: Dataset, config: ModelConfig) -> SpanMemory:
+        """As :meth:`build`, from what :func:`encode_span` gave."""
         moments = dataset.moments
-        hidden = np.zeros((len(moments), config.d_model), dtype=np.float32)
-        for blocks in dataset.blocks:
-            present = blocks.rows >= 0
-            hidden[blocks.rows[present]] = encode_blocks(encoder, blocks)[0][present]
-        encoder.whitening.fit(hidden[dataset.train])
-        with torch.inference_mode():
-            keys = encoder.whitening(torch.from_numpy(hidden)).numpy()
+        encoder.whitening.fit(hidden[dataset.train], config.shrinkage)
+        keys = whitened(encoder.whitening, hidden)
         length = interval_ms(dataset.interval)
-        rule = VisibilityRule(config.primary, config.embargo * length, config.memory_size)
+        rule = visibility_rule(dataset, config)
         asking = np.union1d(dataset.train, dataset.validation)
         positions = np.full(len(moments), -1, dtype=np.int64)
         positions[asking] = np.arange(len(asking))
@@ -109,7 +130,7 @@ class SpanMemory:
         facts = describe(known, ages, self.outcome_scale)
         return Retrieved(torch.from_numpy(self.keys[found]), torch.from_numpy(facts), torch.from_numpy(mask))
 
-    def state_anisotropy(self) -> tuple[float, float]:
+    def anisotropies(self) -> tuple[float, float]:
         """Mean cosine of pairs of states, and of pairs of keys: what the whitening changes."""
         present = self.moments.has_key
         states = self.hidden[present]

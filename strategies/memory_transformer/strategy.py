@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from memory_store import BankConfig, MemoryBank, Metric
+from memory_store import BankConfig, MemoryBank
 from strategies.bars import Bar, BarSeries, interval_ms
 from strategies.base import Explanation, Signal, Strategy
 from strategies.errors import SettingsError
 from strategies.features import FEATURE_NAMES
+from strategies.memory_rules import EVERY_BAR
 from strategies.memory_transformer.appraisal import Appraisal, Appraiser
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.config import OutputType
@@ -21,7 +22,7 @@ from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
 from strategies.outcomes import trailing_volatility
-from strategies.recorder import MemoryRecorder
+from strategies.recorder import MemoryRecorder, Recall
 
 
 class MemoryTransformerStrategy(Strategy):
@@ -56,7 +57,7 @@ class MemoryTransformerStrategy(Strategy):
                 f"it must be at most n_neighbors, {neighbors}"
             )
         self._kernel = BlockKernel(bundle.model.encoder)
-        self._appraiser = Appraiser(bundle, neighbors, len(self.symbols))
+        self._appraiser = Appraiser(bundle, neighbors, len(self.symbols), self.settings.rules)
         self._states = self._fresh_states()
         self.attach_bank(MemoryBank(self.bank_config, encoder_version=bundle.model_id) if bank is None else bank)
 
@@ -64,13 +65,13 @@ class MemoryTransformerStrategy(Strategy):
     def bank_config(self) -> BankConfig:
         """The shape and rules of this strategy's memory."""
         config = self.bundle.config
-        return BankConfig(
+        return self.settings.rules.bank_config(
             capacity=self.settings.memory_size or config.memory_size,
             dimension=config.d_model,
             horizons=config.horizons,
             primary=config.primary,
             embargo_ms=config.embargo * interval_ms(self.bundle.interval),
-            metric=Metric.COSINE,
+            outcome_scale=float(self.bundle.outcome_scale[config.primary]),
         )
 
     @property
@@ -81,7 +82,9 @@ class MemoryTransformerStrategy(Strategy):
 
     @property
     def history_bars(self) -> int:
-        """Enough to fill the memory."""
+        """Enough to fill the memory; all there are where it keeps others than the latest."""
+        if not self.settings.rules.keeps_latest:
+            return EVERY_BAR
         share = ceil(self.bank_config.capacity / max(1, len(self.symbols)))
         return max(self.required_bars, self.bundle.config.warmup + share)
 
@@ -100,16 +103,18 @@ class MemoryTransformerStrategy(Strategy):
             raise SettingsError("memory_transformer: this memory was made with other settings; start an empty one")
         self.bank: MemoryBank = bank
         self._recorder = MemoryRecorder(bank, self.bundle.config.horizons)
+        self._recalls: dict[str, Recall] = {}
 
     def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
         """See ``Strategy.warm``."""
         self._states = self._fresh_states()
-        wanted = self.bank.config.capacity if remember else 0
-        keys, regimes = {}, {}
+        wanted = self.bank.config.capacity if self.settings.rules.keeps_latest else EVERY_BAR
+        keys, regimes, admitted = {}, {}, {}
         for symbol, series in history.items():
-            keys[symbol], regimes[symbol] = self._states[symbol].catch_up(series, wanted)
+            caught_up = self._states[symbol].catch_up(series, wanted if remember else 0)
+            keys[symbol], regimes[symbol], admitted[symbol] = caught_up
         if remember:
-            self._recorder.warm(history, keys, regimes)
+            self._recorder.warm(history, keys, regimes, admitted)
         else:
             self._recorder.resume(history)
 
@@ -129,9 +134,12 @@ class MemoryTransformerStrategy(Strategy):
         observed = state.observe(bar)
         if observed.encoded is None:
             return Signal(bar.symbol, bar.open_time, None, "too early to have a key")
-        appraisal = self._appraiser.appraise(self.bank, bar, observed.encoded, state.ordinal, state.prospect)
+        appraisal = self._appraiser.appraise(
+            self.bank, bar, observed.encoded, state.ordinal, state.prospect, observed.regime
+        )
         explanation = self._explain(observed, appraisal)
         known, needed = appraisal.view.count, self.settings.minimum_neighbors
+        self._recalls[bar.symbol] = appraisal.recall if known >= needed else appraisal.recall.unused()
         if known < needed:
             reason = f"only {known} neighbours known, {needed} needed"
             return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
@@ -141,11 +149,14 @@ class MemoryTransformerStrategy(Strategy):
         """See ``Strategy.remember``."""
         for bar in bars:
             observed = self._states[bar.symbol].observe(bar)
-            key = None if observed.encoded is None else observed.encoded.key
-            self._recorder.remember(bar, key, observed.regime)
+            key = observed.encoded.key if observed.encoded is not None and observed.admitted else None
+            self._recorder.remember(bar, key, observed.regime, self._recalls.pop(bar.symbol, None))
 
     def _fresh_states(self) -> dict[str, SymbolState]:
-        return {symbol: SymbolState(self._kernel, self.bundle.scaler) for symbol in self.symbols}
+        glitch_wick = self.settings.rules.glitch_wick
+        return {
+            symbol: SymbolState(self._kernel, self.bundle.scaler, glitch_wick=glitch_wick) for symbol in self.symbols
+        }
 
     def _explain(self, observed: ObservedBar, appraisal: Appraisal) -> Explanation:
         view, forecast = appraisal.view, appraisal.forecast
@@ -157,6 +168,8 @@ class MemoryTransformerStrategy(Strategy):
             memory_mean=view.mean if view.count else None,
             gate=forecast.gate,
             neighbours=appraisal.neighbours,
+            independent=view.effective,
+            novelty=appraisal.recall.novelty,
         )
 
     def _signal(self, bar: Bar, observed: ObservedBar, appraisal: Appraisal, explanation: Explanation) -> Signal:

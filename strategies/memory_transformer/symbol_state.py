@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from strategies.admission import AdmissionState
 from strategies.bars import Bar, BarSeries
 from strategies.features import FEATURE_WARMUP, FeatureState, feature_matrix
 from strategies.memory_transformer.appraisal import Prospect
@@ -28,6 +29,8 @@ class ObservedBar:
     encoded: EncodedBar | None
     """``None`` for a bar too early to have a key."""
     regime: int
+    admitted: bool
+    """Whether it may be remembered."""
 
 
 class SymbolState:
@@ -37,13 +40,17 @@ class SymbolState:
         kernel: the model's block kernel.
         scaler: the model's scaler.
         first_ordinal: absolute number of the first bar.
+        glitch_wick: see ``strategies.admission``; 0 admits every bar.
     """
 
-    def __init__(self, kernel: BlockKernel, scaler: Scaler, first_ordinal: int = 0) -> None:
+    def __init__(
+        self, kernel: BlockKernel, scaler: Scaler, first_ordinal: int = 0, *, glitch_wick: float = 0.0
+    ) -> None:
         self._kernel = kernel
         self._scaler = scaler
         self._features = FeatureState()
         self._regime = RegimeState()
+        self._admission = AdmissionState(glitch_wick)
         self._encoder = StreamingEncoder(kernel, first_ordinal)
         self._seen = 0
         self._observed: ObservedBar | None = None
@@ -55,21 +62,27 @@ class SymbolState:
         self._came_true: deque[Bar] = deque(maxlen=FEATURE_WARMUP)
         """Bars whose features were foreseen, so that ``_features`` has not seen them."""
 
-    def catch_up(self, series: BarSeries, wanted: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    def catch_up(
+        self, series: BarSeries, wanted: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Observe a whole history at once, from the beginning.
 
         Args:
             series: all past bars.
-            wanted: keys that are of use; older bars are not encoded.
+            wanted: moments that are of use; older bars are not encoded.
 
         Returns:
-            Keys of its last bars, at most ``wanted``, and regimes of all bars.
+            Keys of its last bars, of ``wanted`` that may be remembered or of all; regimes of all bars; and which of all bars
+            may be remembered.
         """
         self._upcoming = self._prospect = None
         self._came_true.clear()
         matrix = feature_matrix(series)
         regimes = self._regime.update_many(matrix)
         self._features = FeatureState.after(series)
+        admitted = self._admission.admit_many(series)
+        if wanted:
+            wanted += len(series) - int(np.count_nonzero(admitted))
         config = self._kernel.config
         # A state depends on a finite number of bars, so those before it may be left out without a trace.
         start = max(0, len(series) - wanted - config.receptive_field)
@@ -77,7 +90,7 @@ class SymbolState:
         encoded = self._encoder.encode_series(self._scaler.transform(matrix[start:]))
         self._seen = len(series)
         with_key = max(0, min(wanted, len(series) - config.warmup + 1))
-        return encoded.keys[len(encoded.keys) - with_key :], regimes
+        return encoded.keys[len(encoded.keys) - with_key :], regimes, admitted
 
     def foresee(self, series: BarSeries) -> None:
         """Remember which bars a replay is going to show next."""
@@ -99,6 +112,7 @@ class SymbolState:
             features,
             encoded if self._seen >= self._kernel.config.warmup else None,
             self._regime.update(features),
+            self._admission.admit(bar),
         )
         return self._observed
 

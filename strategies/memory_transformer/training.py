@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from strategies.bars import BarSeries
-from strategies.memory_transformer.config import ModelConfig
+from strategies.memory_transformer.config import SMALLEST_SHRINKAGE, ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Floats, TrainingError, build_dataset
 from strategies.memory_transformer.evaluation import Evaluation, evaluate, measure
 from strategies.memory_transformer.losses import head_loss
 from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.segments import Segments, draw_segments
-from strategies.memory_transformer.span_memory import SpanMemory
+from strategies.memory_transformer.shrinkage import ShrinkageChoice, ShrinkageSource, choose_shrinkage
+from strategies.memory_transformer.span_memory import Rows, SpanMemory, encode_span
 from strategies.memory_transformer.threads import thread_count
 from strategies.scaling import Scaler
 
@@ -51,6 +52,8 @@ class TrainingConfig:
     segments_per_step: int = 2
     cost: float = 0.00055
     """Cost of one trade as a share of its value, in the portfolio head's utility: Bybit's taker fee."""
+    whitening: float | None = None
+    """Shrinkage of the whitening of keys; ``None`` chooses it on the validation part after the first epoch."""
     threads: int = 1
     """Of torch; with the same number the same seed gives the same weights to the last bit."""
 
@@ -66,6 +69,11 @@ class TrainingConfig:
             ("segment_blocks", self.segment_blocks >= 1, "at least 1"),
             ("segments_per_step", self.segments_per_step >= 1, "at least 1"),
             ("cost", 0.0 <= self.cost < 1.0, "at least 0 and below 1"),
+            (
+                "whitening",
+                self.whitening is None or SMALLEST_SHRINKAGE <= self.whitening <= 1.0,
+                f"from {SMALLEST_SHRINKAGE} to 1, or None",
+            ),
             ("threads", self.threads >= 1, "at least 1"),
         )
         for name, sound, allowed in checks:
@@ -101,6 +109,21 @@ class EpochReport:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReport:
+    """Whether keys tell bars apart."""
+
+    state_anisotropy: float
+    """Mean cosine of pairs of hidden states: near 1 they are all alike."""
+    key_anisotropy: float
+    """The same of keys, after whitening."""
+    temperature: float
+    """Of the learned softmax over cosines."""
+    n_neighbors: int
+    effective_neighbors: float | None
+    """To how many of them that softmax listens, on average over the validation part."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingReport:
     """What came of a training."""
 
@@ -110,10 +133,8 @@ class TrainingReport:
     train_bars: int
     validation: Evaluation | None
     """On the validation part, which early stopping has seen: not an estimate of what trading will bring."""
-    state_anisotropy: float
-    """Mean cosine of pairs of hidden states."""
-    key_anisotropy: float
-    """The same of keys, after whitening."""
+    whitening: ShrinkageChoice
+    keys: KeyReport
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -147,10 +168,14 @@ def train(
 ) -> TrainedModel:
     """Train a model on all bars of a span.
 
+    The first epoch whitens keys with ``config.shrinkage``. After it, when states have begun to mean something and before
+    anything is validated, the shrinkage is chosen once for all (:func:`choose_shrinkage`), so that the memory read has
+    all later epochs to get used to its keys. ``training.whitening`` uses one from the beginning instead.
+
     Args:
         series: bars of every symbol, cut to the span; nothing after them is used. Only bars whose primary outcome is
             known within them are samples.
-        config: shape of the model.
+        config: shape of the model; that of the trained model has the shrinkage of its keys.
         training: how to train it.
         progress: told after every step and epoch.
 
@@ -161,10 +186,12 @@ def train(
     dataset = build_dataset(series, config, training.validation_fraction)
     with thread_count(training.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        run = _Run(dataset, MemoryTransformer(config), training, progress or _ignore)
+        run = _Run(dataset, config, training, progress or _ignore)
         report = run.run()
+        model = MemoryTransformer(run.config)
+    model.load_state_dict(run.model.state_dict())
     return TrainedModel(
-        run.model,
+        model.eval(),
         training,
         dataset.scaler,
         dataset.outcome_scale,
@@ -186,11 +213,13 @@ class _Run:
     def __init__(
         self,
         dataset: Dataset,
-        model: MemoryTransformer,
+        config: ModelConfig,
         training: TrainingConfig,
         progress: Callable[[TrainingProgress], None],
     ) -> None:
-        self.model = model
+        given = training.whitening
+        self.config = config if given is None else replace(config, shrinkage=given)
+        self.model = model = MemoryTransformer(config)
         self._dataset = dataset
         self._training = training
         self._progress = progress
@@ -200,18 +229,22 @@ class _Run:
         self._target = torch.from_numpy(dataset.moments.target)
         self._volatility = torch.from_numpy(dataset.moments.volatility.astype(np.float32))
         self._optimizer = make_optimizer(model, training)
-        self._memory = SpanMemory.build(model.encoder, dataset, model.config)
+        self._memory = SpanMemory.build(model.encoder, dataset, self.config)
 
     def run(self) -> TrainingReport:
         """All epochs; leaves the best weights in the model."""
         training, model = self._training, self.model
         epochs: list[EpochReport] = []
+        choice = ShrinkageChoice(self.config.shrinkage, ShrinkageSource.DEFAULT, 0, ())
         best_epoch, best_loss, best_weights = 0, math.inf, model.state_dict()
         plan = [self._draw() for _ in range(training.epochs)]
         schedule = _schedule(self._optimizer, sum(map(len, plan)), training.warmup)
         for epoch, batches in enumerate(plan, start=1):
             train_loss = self._train_epoch(epoch, batches, schedule)
-            self._memory = SpanMemory.build(model.encoder, self._dataset, model.config)
+            hidden = encode_span(model.encoder, self._dataset)
+            if epoch == 1:
+                choice = self._choose(hidden)
+            self._memory = SpanMemory.of_states(hidden, model.encoder, self._dataset, self.config)
             report = self._validate(epoch, len(batches), train_loss)
             epochs.append(report)
             loss = -epoch if report.validation_loss is None else report.validation_loss
@@ -222,13 +255,26 @@ class _Run:
                 break
         if best_epoch != len(epochs):
             model.load_state_dict(best_weights)
-            self._memory = SpanMemory.build(model.encoder, self._dataset, model.config)
+            self._memory = SpanMemory.build(model.encoder, self._dataset, self.config)
         model.eval()
         dataset = self._dataset
         evaluation = evaluate(model, self._memory, dataset.validation, cost=training.cost, seed=training.seed)
-        return TrainingReport(
-            tuple(epochs), best_epoch, len(dataset.train), evaluation, *self._memory.state_anisotropy()
+        keys = KeyReport(
+            *self._memory.anisotropies(),
+            temperature=model.memory_read.temperature,
+            n_neighbors=self.config.n_neighbors,
+            effective_neighbors=None if evaluation is None else evaluation.with_memory.effective_neighbors,
         )
+        return TrainingReport(tuple(epochs), best_epoch, len(dataset.train), evaluation, choice, keys)
+
+    def _choose(self, hidden: Rows) -> ShrinkageChoice:
+        """The shrinkage of all epochs to come."""
+        given = self._training.whitening
+        if given is not None:
+            return ShrinkageChoice(given, ShrinkageSource.GIVEN, 0, ())
+        choice = choose_shrinkage(hidden, self._dataset, self.config, seed=self._training.seed)
+        self.config = replace(self.config, shrinkage=choice.shrinkage)
+        return choice
 
     def _draw(self) -> list[Segments]:
         """The batches of one epoch."""

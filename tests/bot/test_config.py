@@ -132,6 +132,8 @@ REFUSALS = {
     "memory.primary=5": "memory.primary was 5, which is none of memory.horizons [1, 4, 24]; name one of them",
     "memory.minimum_neighbors=64": "memory.minimum_neighbors was 64, which is more than memory.n_neighbors 32; it must "
     "be at most as many",
+    "model.whitening=2": "model.whitening was '2' in --set, which is not allowed: it must be auto, or a number from 0.001 "
+    "to 1",
     "model.d_model=65": "model.d_model was 65, which model.n_heads 4 does not divide; choose a multiple",
     "stop_loss=1": "--set 'stop_loss' is not understood; write --set section.key=value",
 }

@@ -203,6 +203,27 @@ def test_the_hash_of_the_decisions_does_not_depend_on_when_it_is_read() -> None:
     assert len(seen) == curious.core.decisions_made == 200
 
 
+def test_the_hash_covers_the_same_text_of_every_decision_whether_it_brings_orders_or_not() -> None:
+    script: dict[tuple[str, int], Signal | float | None] = {(A, 1): 1.0, (A, 2): 1.0, (A, 3): None, (A, 5): 0.0}
+    script[A, 4] = Signal(
+        A, bar(4).open_time, 1.0, explanation=Explanation(neighbours=(Neighbour(7, A, START, 1, 1, 0),))
+    )
+    core = core_of(Scripted(script))
+    decisions = [core.apply(batch(bar(number), late=number == 6))[0] for number in range(8)]
+    assert {decision.verdicts for decision in decisions} >= {(Verdict.FOLLOWED,), (Verdict.ON_TARGET,)}
+    assert core.state().decisions_tail == tuple(text_of(each) for each in decisions)
+
+
+def test_leaving_out_decisions_without_orders_leaves_out_nothing_else() -> None:
+    series = {A: walk(300, 3), B: walk(300, 4, B)}
+    full, sparse = engine_of(SmaCross(3, 8), A, B), engine_of(SmaCross(3, 8), A, B)
+    for one in batches(series):
+        wanted, found = full.step(one), sparse.step(one, every=False)
+        assert found.decisions == tuple(each for each in wanted.decisions if each.orders)
+        assert (found.executions, found.equity) == (wanted.executions, wanted.decisions[0].equity)
+    assert sparse.state() == full.state()
+
+
 def decision(**changes: object) -> Decision:
     (made,) = core_of(Scripted({(A, 0): 0.5})).apply(batch(bar(0)))
     return msgspec.structs.replace(made, **changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from bot.execution.fills import Costs
 from bot.risk import RiskLimits
 from bot.settings import (
@@ -13,6 +15,7 @@ from bot.settings import (
     TrainingSection,
 )
 from strategies.features import FEATURE_NAMES
+from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.training import TrainingConfig
@@ -33,6 +36,7 @@ def test_every_default_of_the_configuration_is_the_default_of_the_part_that_it_c
         "training": shared_defaults(TrainingSection(), TrainingConfig()),
         "memory of the model": shared_defaults(memory, model) | {"primary": (memory.primary, model.primary_horizon)},
         "similarity": shared_defaults(memory, SimilaritySettings()) | shared_defaults(signal, SimilaritySettings()),
+        "rules of the memory": shared_defaults(memory, MemoryRules()),
         "temperature": {"vote": (signal.read_temperature, SimilaritySettings().temperature)},
         "memory_transformer": shared_defaults(signal, MemoryTransformerSettings()),
         "risk": shared_defaults(RiskSection(), RiskLimits()),
@@ -48,3 +52,4 @@ def test_every_default_of_the_configuration_is_the_default_of_the_part_that_it_c
     }
     assert not different
     assert all(len(names) > 0 for names in pairs.values())
+    assert len(pairs["rules of the memory"]) == len(fields(MemoryRules))

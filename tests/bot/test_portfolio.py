@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.orders import Execution, ExecutionKind, Funding, Side
-from bot.portfolio import ClosedTrade, Portfolio, PortfolioState
+from bot.portfolio import ClosedTrade, Portfolio, PortfolioState, Position
 from tests.bot.scenes import START, A, B, execution, instruments
 
 CASH = Decimal(10_000)
@@ -135,6 +135,16 @@ def test_a_round_trip_reports_its_profit_net_of_both_fees_and_funding() -> None:
     )
     assert portfolio.cash == CASH + trade.profit
     assert portfolio.trades_closed == 1
+
+
+def test_nothing_of_a_round_trip_is_left_in_the_position_that_it_ends() -> None:
+    portfolio = portfolio_of()
+    portfolio.apply_execution(execution(Side.BUY, "2", "100", "0.5"))
+    portfolio.apply_funding(Funding(A, Decimal("0.001"), Decimal(105), START))
+    assert all(getattr(portfolio.positions[A], name) for name in ("quantity", "cost", "cash_flow", "fees", "funding"))
+    portfolio.apply_execution(execution(Side.SELL, "2", "110", "0.6"))
+    assert portfolio.positions[A] == Position(A)
+    assert portfolio.equity == float(portfolio.cash)
 
 
 def test_a_fill_that_turns_a_position_ends_one_round_trip_and_begins_the_next() -> None:

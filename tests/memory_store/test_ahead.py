@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store import BankConfig, MemoryBank, MemoryBankError, Metric, Proposal
+from memory_store.records import Eviction
 from tests.memory_store.test_oracle import BAR_MS, SYMBOLS, assert_identical
 
 K = 5
@@ -93,18 +94,22 @@ def answered(stream: Stream, skip_oldest: int) -> int:
     pauses=st.sampled_from([0.0, 0.2]),
     unruly=st.sampled_from([0.0, 0.02]),
     skip_oldest=st.sampled_from([0, 5, 90]),
+    eviction=st.sampled_from(list(Eviction)),
 )
 def test_an_answer_given_before_its_time_is_the_one_given_in_time(
-    seed, metric, capacity, embargo, primary, symbols, pauses, unruly, skip_oldest
+    seed, metric, capacity, embargo, primary, symbols, pauses, unruly, skip_oldest, eviction
 ):
-    """Rings that turn while answers wait, symbols that pause, outcomes that come late and out of order."""
-    stream = Stream(BankConfig(capacity, 3, (1, 4), primary, embargo * BAR_MS, metric), seed, symbols, pauses, unruly)
+    """Rings that turn while answers wait, symbols that pause, outcomes that come late and out of order, any eviction."""
+    half_life = 0 if eviction is Eviction.FIFO else 9 * BAR_MS
+    config = BankConfig(capacity, 3, (1, 4), primary, embargo * BAR_MS, metric, eviction, half_life)
+    stream = Stream(config, seed, symbols, pauses, unruly)
     for _ in range(6):
         answered(stream, skip_oldest)
 
 
-def steady(embargo: int, capacity: int = 1000) -> Stream:
-    stream = Stream(BankConfig(capacity, 3, (1, 4), 1, embargo * BAR_MS, Metric.INNER_PRODUCT), 1)
+def steady(embargo: int, capacity: int = 1000, eviction: Eviction = Eviction.FIFO) -> Stream:
+    half_life = 0 if eviction is Eviction.FIFO else 9 * BAR_MS
+    stream = Stream(BankConfig(capacity, 3, (1, 4), 1, embargo * BAR_MS, Metric.INNER_PRODUCT, eviction, half_life), 1)
     for _ in stream.bars(60):
         pass
     return stream
@@ -127,9 +132,27 @@ def test_without_an_embargo_nothing_can_be_said_early():
     assert answered(steady(embargo=0), skip_oldest=BLOCK) == 0
 
 
-def test_an_answer_that_loses_an_entry_is_withdrawn():
-    stream = steady(embargo=30, capacity=40)
+@pytest.mark.parametrize("eviction", list(Eviction))
+def test_an_answer_that_loses_an_entry_is_withdrawn(eviction):
+    stream = steady(embargo=30, capacity=40, eviction=eviction)
     assert 0 < answered(stream, skip_oldest=0) < BLOCK
+
+
+@pytest.mark.parametrize("eviction", list(Eviction))
+def test_an_entry_that_is_forgotten_on_purpose_withdraws_all_answers(eviction):
+    stream = steady(embargo=8, eviction=eviction)
+    queries, proposal, times = stream.block(0)
+    next(stream.bars(1))
+    outlook = stream.bank.look_ahead(proposal, 0, times)
+    assert stream.bank.foreseen(outlook, 0, as_of=times[0]) is not None
+    stream.bank.evict([int(proposal.ids[0, 0])])
+    assert stream.bank.foreseen(outlook, 0, as_of=times[0]) is None
+    full = stream.bank.search(queries[0], as_of=times[0], k=K)
+    assert_identical(full, stream.bank.search(queries[0], as_of=times[0], k=K, proposal=proposal, row=0))
+    again = stream.bank.look_ahead(proposal, 1, times[1:])
+    assert_identical(
+        stream.bank.search(queries[1], as_of=times[1], k=K), stream.bank.foreseen(again, 0, as_of=times[1])
+    )
 
 
 def test_an_outcome_out_of_order_withdraws_all_answers():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from memory_store import BankChanges, BankConfig, MemoryBank, MemoryBankError, Metric
+from memory_store.records import Eviction, IndexKind
 
 HOUR_MS = 3_600_000
 EMBARGO_MS = 48 * HOUR_MS
@@ -230,7 +231,7 @@ def test_the_cost_of_adding_does_not_depend_on_how_many_entries_there_are():
             work[number] = count_work(bank, number)
         else:
             bank.append(np.ones(4), symbol="BTCUSDT", bar_time=number)
-    evicting = 10
+    evicting = 15
     assert work[10][0] == work[10_000][0]
     assert work[30_000][0] <= work[10][0] + evicting
     assert all(peak < 8_000 for calls, peak in work.values())
@@ -383,6 +384,12 @@ def test_senseless_questions_are_refused():
         ({"primary": -1}, "primary is -1"),
         ({"embargo_ms": -1}, "embargo_ms is -1"),
         ({"embargo_ms": 2**62}, "embargo_ms is"),
+        ({"eviction": Eviction.IMPORTANCE}, "half_life_ms is 0"),
+        ({"outcome_scale": 0.0}, "outcome_scale is 0.0"),
+        (
+            {"eviction": Eviction.RESERVOIR, "half_life_ms": 1, "index": IndexKind.APPROXIMATE},
+            "approximate index needs eviction fifo",
+        ),
     ],
 )
 def test_a_config_out_of_range_is_refused(changes, message):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store import BankConfig, MemoryBank, Metric, Proposal, SearchResult
+from memory_store.records import Eviction
 from tests.memory_store.oracle import Oracle
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -185,12 +186,14 @@ def test_any_sequence_of_operations_gives_what_both_oracles_give(config, seed, s
     st.sampled_from([8, 16, 32]),
     st.integers(1, 3),
     st.booleans(),
+    st.sampled_from(list(Eviction)),
 )
 def test_a_block_of_bars_asked_through_one_proposal_equals_asking_bar_by_bar(
-    seed, metric, capacity, block, symbols, skip
+    seed, metric, capacity, block, symbols, skip, eviction
 ):
     """As replay does it: propose for a block, then settle, search, append at every bar, with each symbol at its own pace."""
-    config = BankConfig(capacity, 8, (1, 4), 1, 2 * BAR_MS, metric)
+    half_life = 0 if eviction is Eviction.FIFO else 20 * BAR_MS
+    config = BankConfig(capacity, 8, (1, 4), 1, 2 * BAR_MS, metric, eviction, half_life)
     twins = Twins(config, seed)
     bank, random = twins.bank, twins.random
     ids: list[tuple[str, int]] = []

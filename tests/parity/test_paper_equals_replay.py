@@ -130,7 +130,7 @@ TAMPERING = {
     ),
     "an entry that never was": (
         "INSERT INTO memory_entries SELECT bank_id, entry_id + 1, symbol, bar_time + 1, key, regime, encoder_version,"
-        " written_time, evicted_time FROM memory_entries ORDER BY entry_id DESC LIMIT 1",
+        " written_time, evicted_time, novelty FROM memory_entries ORDER BY entry_id DESC LIMIT 1",
         "entry",
     ),
     "an evicted entry's outcome": (

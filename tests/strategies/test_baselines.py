@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.bars import HOUR_MS, Bar, BarSeries
-from strategies.baselines import BuyAndHold, SmaCross, fixed_point
+from strategies.baselines import BuyAndHold, SmaCross, fixed_point, fixed_points
 from strategies.errors import SettingsError
 from tests.strategies.markets import random_walk, real_candles, with_other_future
 
@@ -101,6 +102,74 @@ def test_averages_on_real_candles_cross_where_floats_say_so(real_data):
     clear = np.abs(lead) > 1e-6
     assert clear.mean() > 0.999
     assert (signals[clear] == np.sign(lead[clear])).all()
+
+
+# -- signals made ahead ----------------------------------------------------------------------------------
+
+
+def series_of(closes) -> BarSeries:
+    return BarSeries.of(bars_of(closes), "60")
+
+
+@given(before=st.lists(DECIMALS, min_size=1, max_size=5), closes=st.lists(DECIMALS, min_size=1, max_size=20))
+def test_fixed_points_of_an_array_are_those_of_its_prices_in_one_unit(before, closes):
+    floats = [float(price) for price in (*before, *closes)]
+    wanted = [fixed_point(price) for price in floats]
+    found = fixed_points(wanted[: len(before)], np.array(floats[len(before) :]))
+    unit = 1 if min(floats) < 1.0 else 1_000_000
+    assert [int(price) * unit for price in found] == wanted
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), -1.0, 1e10])
+def test_prices_that_no_unit_of_64_bits_holds_have_no_fixed_points_in_an_array(price):
+    assert fixed_points([10**15], np.array([2.0, price])) is None
+    assert fixed_points([10**12], np.array([9e3])) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    prices=st.lists(DECIMALS, min_size=8, max_size=60),
+    fast=st.integers(1, 3),
+    extra=st.integers(1, 4),
+    previews=st.lists(st.integers(7, 60), max_size=4).map(sorted),
+    shown=st.integers(1, 30),
+    data=st.data(),
+)
+def test_a_preview_changes_no_signal_whatever_is_shown_after_it(prices, fast, extra, previews, shown, data):
+    """Previews may be of other prices than those that come, end early, begin late, and follow each other."""
+    slow = fast + extra
+    series = series_of([float(price) for price in prices])
+    plain, offered = SmaCross(fast, slow), SmaCross(fast, slow)
+    for strategy in (plain, offered):
+        strategy.warm({series.symbol: series.slice(0, slow)})
+    for place, bar in enumerate(series.slice(slow, len(series)).bars(), start=slow):
+        if place in previews:
+            upcoming = series.slice(place + data.draw(st.integers(0, 2)), place + shown)
+            wrong = data.draw(st.sampled_from([0, 0, 1.0]))
+            offered.preview({series.symbol: replace(upcoming, close=upcoming.close + wrong)})
+        assert offered.on_bar(bar) == plain.on_bar(bar)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 0.01])
+def test_signals_made_ahead_are_given_out_over_many_bars(scale):
+    series = random_walk(3_000, 8)
+    series = replace(series, close=np.round(series.close * scale, 9))
+    plain, offered = SmaCross(long_only=True), SmaCross(long_only=True)
+    for strategy in (plain, offered):
+        strategy.warm({series.symbol: series.slice(0, 100)})
+    offered.preview({series.symbol: series.slice(100, 2_900)})
+    rest = list(series.slice(100, 3_000).bars())
+    assert [offered.on_bar(bar) for bar in rest] == [plain.on_bar(bar) for bar in rest]
+
+
+def test_warming_again_forgets_what_was_made_ahead():
+    series, other = random_walk(300, 9), random_walk(300, 10)
+    strategy = SmaCross(3, 9)
+    strategy.warm({series.symbol: series.slice(0, 100)})
+    strategy.preview({series.symbol: series.slice(100, 200)})
+    strategy.warm({series.symbol: other.slice(0, 100)})
+    rest = list(other.slice(100, 300).bars())
+    assert targets(strategy, rest) == targets(SmaCross(3, 9), other.bars())[100:]
 
 
 @pytest.mark.parametrize(("fast", "slow"), [(0, 5), (5, 5), (6, 5)])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_store import SearchResult
-from strategies.readout import QUANTILES, cluster_moments, neighbours, read_out, read_out_all, weighted_quantiles
+from strategies.readout import QUANTILES, neighbours, read_out, read_out_all, weighted_quantiles
 
 FAR = 1_000_000
 CLUSTER = 1_000
@@ -127,21 +127,6 @@ def test_more_copies_of_a_moment_do_not_make_it_count_more():
     crowd = view_of(found([0.9, 0.9, 0.9, 0.8], [0.1, 0.1, 0.1, -0.1], [FAR, FAR, FAR, 5 * FAR]))
     assert crowd.mean == pytest.approx(alone.mean)
     assert crowd.effective == pytest.approx(alone.effective)
-
-
-@given(times=st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=40))
-def test_clusters_are_those_of_the_plain_rule(times):
-    """Against the definition, leader by leader."""
-    leaders, expected = [], []
-    for time in times:
-        near = [number for number, leader in enumerate(leaders) if abs(time - leader) < CLUSTER]
-        if not near:
-            near = [len(leaders)]
-            leaders.append(time)
-        expected.append(near[0])
-    row = np.array([times], dtype=np.int64)
-    found = cluster_moments(row, np.ones_like(row, dtype=np.bool_), CLUSTER)[0]
-    assert [times[place] for place in found] == [leaders[number] for number in expected]
 
 
 def test_weighted_quantiles_of_equal_weights_are_hazens():

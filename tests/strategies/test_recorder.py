@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store import BankConfig, MemoryBank, Metric
-from strategies.bars import HOUR_MS, BarSeries
+from memory_store.records import Eviction
+from strategies.bars import HOUR_MS, Bar, BarSeries
 from strategies.outcomes import outcome_matrix, settled_times
-from strategies.recorder import MemoryRecorder
+from strategies.recorder import MemoryRecorder, Recall, recall_of
 from tests.strategies.markets import START, batches, random_walk
 
 HORIZONS = (1, 4, 9)
@@ -210,3 +211,84 @@ def test_one_batch_holds_one_bar_per_symbol():
     _, recorder = new_recorder()
     with pytest.raises(AssertionError, match="two bars of AAAUSDT"):
         recorder.settle(list(random_walk(2, 1).bars()))
+
+
+def recall(ids: Sequence[int], novelty: float = 0.25) -> Recall:
+    return Recall(novelty, np.array(ids, dtype=np.int64), np.full(len(ids), 1.0 / max(1, len(ids))))
+
+
+def played(bank: MemoryBank, recorder: MemoryRecorder, bars: Sequence[Bar]) -> None:
+    for bar in bars:
+        recorder.settle([bar])
+        recorder.remember(bar, np.arange(1, DIMENSION + 1, dtype=np.float32), 0)
+
+
+def test_what_the_search_of_a_bar_found_is_noted_with_its_entry():
+    bank, recorder = new_recorder()
+    bars = list(random_walk(20, 1).bars())
+    played(bank, recorder, bars[:19])
+    recorder.settle([bars[19]])
+    entry_id = recorder.remember(bars[19], np.ones(DIMENSION, dtype=np.float32), 0, recall([1, 0]))
+    assert bank.entry(entry_id).novelty == 0.25
+    assert [(bank.entry(number).hits, bank.entry(number).last_hit) for number in (0, 1, 2)] == [
+        (1, bars[19].close_time),
+        (1, bars[19].close_time),
+        (0, None),
+    ]
+    (noted,) = bank.take_changes().recollections
+    assert (noted.asker_id, noted.as_of, noted.ids.tolist()) == (entry_id, bars[19].close_time, [1, 0])
+
+
+def test_a_decision_without_neighbours_and_a_bar_without_an_entry_note_nothing():
+    bank, recorder = new_recorder()
+    bars = list(random_walk(21, 1).bars())
+    played(bank, recorder, bars[:19])
+    recorder.settle([bars[19]])
+    entry_id = recorder.remember(bars[19], np.ones(DIMENSION, dtype=np.float32), 0, recall([0]).unused())
+    recorder.settle([bars[20]])
+    assert recorder.remember(bars[20], None, 0, recall([0])) is None
+    assert bank.entry(entry_id).novelty == 0.25
+    assert bank.take_changes().recollections == ()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), capacity=st.integers(1, 60), refused=st.floats(0.0, 0.6))
+def test_bars_that_may_not_be_remembered_are_counted_and_make_no_entry(seed, capacity, refused):
+    """In bulk as bar by bar, also where only the latest moments fit."""
+    history = market(seed)
+    keys = keys_of(history, seed)
+    rng = np.random.default_rng(seed)
+    admitted = {symbol: rng.random(len(series)) >= refused for symbol, series in history.items()}
+    one, single = new_recorder(capacity)
+    places = dict.fromkeys(history, 0)
+    for batch in batches(history):
+        single.settle(batch)
+        for bar in batch:
+            place = places[bar.symbol]
+            places[bar.symbol] += 1
+            single.remember(bar, keys[bar.symbol][place] if admitted[bar.symbol][place] else None, place % 6)
+    other, bulk = new_recorder(capacity)
+    bulk.warm(history, keys, regimes_of(history), admitted)
+    held = [[(e.symbol, e.bar_time, e.outcomes, e.settled_times) for e in bank.entries()] for bank in (one, other)]
+    assert held[0] == held[1]
+
+
+def test_a_bank_that_does_not_turn_is_shown_every_moment():
+    history = {"AAAUSDT": random_walk(50, 1)}
+    config = replace(new_bank(20).config, eviction=Eviction.RESERVOIR, half_life_ms=HOUR_MS)
+    bank = MemoryBank(config, encoder_version="test")
+    MemoryRecorder(bank, HORIZONS).warm(history, keys_of(history, 1), regimes_of(history))
+    assert (bank.next_id, len(bank)) == (50, 20)
+
+
+def test_the_shares_of_a_search_are_those_that_had_a_vote():
+    bank, recorder = new_recorder()
+    played(bank, recorder, list(random_walk(30, 1).bars()))
+    result = bank.search(np.arange(1, DIMENSION + 1), as_of=10**15, k=25)
+    weights = np.zeros(25)
+    weights[[0, 3]] = 0.75, 0.25
+    found = recall_of(result, weights)
+    assert found.novelty == pytest.approx(0.0, abs=1e-6)
+    assert found.ids.tolist() == result.ids[[0, 3]].tolist()
+    assert found.weights.tolist() == [0.75, 0.25]
+    assert recall_of(result, np.full(25, 0.04)).ids.tolist() == result.ids[:25].tolist()

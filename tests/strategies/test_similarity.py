@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_store import MemoryBank
-from strategies.bars import HOUR_MS, BarSeries
+from memory_store.policy import RegimeRule, Scope
+from strategies.bars import DAY_MS, HOUR_MS, BarSeries
 from strategies.base import Signal
 from strategies.errors import SettingsError
+from strategies.memory_rules import MemoryRules
 from strategies.readout import QUANTILES, MemoryView
 from strategies.shape import SHAPE_VERSION, SHAPE_WARMUP
 from strategies.similarity import SimilaritySettings, SimilarityStrategy, exit_distances, rise_probability
@@ -100,15 +102,23 @@ def test_a_preview_before_the_first_bar_changes_nothing():
     assert replay(fast, market) == replay(new(market), market)
 
 
+def moments(strategy: SimilarityStrategy) -> str:
+    """Digest of all entries, less what they were in decisions, of which warming makes none."""
+    bank = MemoryBank(strategy.bank_config, encoder_version=SHAPE_VERSION)
+    unasked = {"novelty": 0.0, "hits": 0, "last_hit": None, "credit": 0.0}
+    bank.restore([replace(entry, **unasked) for entry in strategy.bank.entries()], next_id=strategy.bank.next_id)
+    return bank.digest()
+
+
 def test_warming_is_being_shown_the_bars():
     market = two_symbols(800)
     past, rest = halves(market, 500)
     warmed, shown = new(market), new(market)
     warmed.warm(past)
     replay(shown, past)
-    assert warmed.bank.digest() == shown.bank.digest()
+    assert moments(warmed) == moments(shown)
     assert replay(warmed, rest) == replay(shown, rest)
-    assert warmed.bank.digest() == shown.bank.digest()
+    assert moments(warmed) == moments(shown)
 
 
 def test_without_a_past_it_starts_from_nothing():
@@ -290,6 +300,153 @@ def test_a_memory_of_other_settings_is_refused():
 def test_a_setting_out_of_range_is_named(name, value):
     with pytest.raises(SettingsError, match=f"similarity: {name} is"):
         SimilaritySettings(**{name: value})
+
+
+RULES = {
+    "ageing": MemoryRules(age_half_life_days=5.0),
+    "same symbol": MemoryRules(scope="same"),
+    "other symbols": MemoryRules(scope="other"),
+    "same regime": MemoryRules(regimes="same"),
+    "regimes preferred": MemoryRules(regimes="prefer", regime_penalty=2.0),
+    "alike enough": MemoryRules(minimum_similarity=0.2),
+    "one per moment": MemoryRules(one_per_moment=True),
+    "important stay": MemoryRules(eviction="importance", eviction_half_life_days=3.0),
+    "regimes stay": MemoryRules(eviction="reservoir", eviction_half_life_days=3.0, age_half_life_days=5.0),
+}
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_under_every_rule_a_preview_changes_no_bit_and_neighbours_obey(rules):
+    market = two_symbols(900)
+    past, rest = halves(market, 550)
+    settings = replace(SMALL, memory_size=400, minimum_neighbors=1, rules=rules)
+    plain, fast = new(market, settings), new(market, settings)
+    for strategy in (plain, fast):
+        strategy.warm(past)
+    fast.preview(rest)
+    signals = replay(fast, rest)
+    assert signals == replay(plain, rest)
+    assert plain.bank.digest() == fast.bank.digest()
+    asked = answers(signals)
+    assert len(asked) > 100
+    for signal in asked:
+        neighbours = signal.explanation.neighbours
+        entry = fast.bank.find(signal.symbol, signal.bar_open_time)
+        if rules.scope is not Scope.ALL:
+            assert {n.symbol == signal.symbol for n in neighbours} == {rules.scope is Scope.SAME}
+        if rules.regimes is RegimeRule.SAME and entry is not None:
+            assert {n.regime for n in neighbours} == {fast.bank.entry(entry).regime}
+        assert min(n.similarity for n in neighbours) >= rules.minimum_similarity
+        times = sorted(n.bar_open_time for n in neighbours)
+        if rules.one_per_moment:
+            assert min(np.diff(times), default=np.inf) >= (24 + 24) * HOUR_MS
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_under_every_rule_no_decision_knows_a_later_bar(rules):
+    market = two_symbols(700)
+    settings = replace(SMALL, memory_size=400, minimum_neighbors=1, rules=rules)
+    straight = replay(new(market, settings), market)
+    place = 520
+    changed = {symbol: with_other_future(series, place) for symbol, series in market.items()}
+    strategy = new(market, settings)
+    strategy.preview(changed)
+    time = min(series.open_time[place] for series in changed.values())
+    before = replay(strategy, {symbol: series.span(None, int(time)) for symbol, series in changed.items()})
+    assert before == straight[: len(before)]
+
+
+GLITCH = 620
+
+
+def with_a_print(market: Mapping[str, BarSeries]) -> dict[str, BarSeries]:
+    """The same market, where one low of AAAUSDT is a wrong tick on no volume."""
+    series = market["AAAUSDT"]
+    low, volume = series.low.copy(), series.volume.copy()
+    low[GLITCH], volume[GLITCH] = 0.3 * low[GLITCH], 0.0
+    return {**market, "AAAUSDT": replace(series, low=low, volume=volume)}
+
+
+def test_a_print_that_nothing_followed_is_asked_about_and_not_remembered():
+    market = with_a_print(two_symbols(800))
+    bar = next(market["AAAUSDT"].slice(GLITCH, GLITCH + 1).bars())
+    kept = new(market, replace(SMALL, rules=MemoryRules(glitch_wick=0.0)))
+    refused, warmed = new(market), new(market)
+    signals = replay(refused, market)
+    replay(kept, market)
+    warmed.warm(market)
+    assert kept.bank.find(bar.symbol, bar.open_time) is not None
+    for strategy in (refused, warmed):
+        assert strategy.bank.find(bar.symbol, bar.open_time) is None
+        assert len(strategy.bank) == len(kept.bank) - 1
+    assert moments(warmed) == moments(refused)
+    asked = [signal for signal in signals if (signal.symbol, signal.bar_open_time) == (bar.symbol, bar.open_time)]
+    assert asked[0].target_exposure is not None
+
+
+@pytest.mark.parametrize("memory_size", [100, 300])
+def test_a_full_memory_warmed_over_a_print_is_that_of_being_shown_the_bars(memory_size):
+    market = with_a_print(two_symbols(800))
+    settings = replace(SMALL, memory_size=memory_size)
+    warmed, shown = new(market, settings), new(market, settings)
+    warmed.warm(market)
+    replay(shown, market)
+    assert len(warmed.bank) == memory_size
+    held = [[(e.symbol, e.bar_time, e.outcomes) for e in each.bank.entries()] for each in (warmed, shown)]
+    assert held[0] == held[1]
+
+
+def test_what_was_seen_is_explained_and_noted():
+    market = two_symbols(700)
+    strategy = new(market)
+    signals = answers(replay(strategy, market))
+    uses = {}
+    for signal in signals:
+        seen = signal.explanation
+        assert 1.0 <= seen.independent <= len(seen.neighbours)
+        assert seen.novelty == pytest.approx(1.0 - max(neighbour.similarity for neighbour in seen.neighbours))
+        vote = seen.regime_vote
+        assert vote.winner in {neighbour.regime for neighbour in seen.neighbours}
+        assert sum(share.share for share in vote.shares) == pytest.approx(1.0)
+        entry = strategy.bank.entry(strategy.bank.find(signal.symbol, signal.bar_open_time))
+        assert entry.novelty == pytest.approx(seen.novelty)
+        for neighbour in seen.neighbours:
+            assert strategy.bank.entry(neighbour.entry_id).regime == neighbour.regime
+            uses[neighbour.entry_id] = uses.get(neighbour.entry_id, 0) + 1
+    assert {entry.entry_id: entry.hits for entry in strategy.bank.entries() if entry.hits} == uses
+
+
+def test_neighbours_of_an_answer_that_was_not_enough_are_not_noted():
+    market = two_symbols(600)
+    strategy = new(market, replace(SMALL, n_neighbors=8, minimum_neighbors=8))
+    unknown = [s for s in replay(strategy, market) if s.explanation and s.target_exposure is None]
+    assert any(signal.explanation.neighbours for signal in unknown)
+    noted = {recollection.asker_id for recollection in strategy.bank.take_changes().recollections}
+    assert noted
+    assert not noted & {strategy.bank.find(signal.symbol, signal.bar_open_time) for signal in unknown}
+
+
+@pytest.mark.parametrize("eviction", ["importance", "reservoir"])
+def test_a_memory_that_keeps_others_than_the_latest_is_shown_everything(eviction):
+    market = two_symbols(900)
+    rules = MemoryRules(eviction=eviction)
+    strategy = new(market, replace(SMALL, memory_size=100, rules=rules))
+    assert strategy.history_bars >= 10**9
+    assert strategy.bank_config.half_life_ms == 365 * DAY_MS
+    assert strategy.bank_config.outcome_scale == pytest.approx(0.03)
+    strategy.warm(market)
+    keys = [len(series) - SHAPE_WARMUP + 1 for series in market.values()]
+    assert strategy.bank.next_id == sum(keys)
+    assert len(strategy.bank) == 100
+    assert min(entry.entry_id for entry in strategy.bank.entries()) < sum(keys) - 100
+
+
+def test_what_only_importance_looks_at_makes_no_other_bank_where_the_oldest_makes_room():
+    """So that banks written before there was importance are still taken."""
+    market = two_symbols(200)
+    config = new(market, replace(SMALL, rules=MemoryRules(eviction_half_life_days=3.0))).bank_config
+    assert config == new(market).bank_config
+    assert (config.half_life_ms, config.outcome_scale) == (0, 1.0)
 
 
 def view(positive_ratio: float, effective: float, levels: list[float]) -> MemoryView:

@@ -18,6 +18,7 @@ from strategies.memory_transformer.bundle import (
     load_bundle,
     save_bundle,
 )
+from strategies.memory_transformer.shrinkage import SHRINKAGES
 
 
 @pytest.fixture
@@ -136,6 +137,25 @@ def test_weights_of_another_shape_are_refused(saved):
     with pytest.raises(BundleError, match="is not usable") as caught:
         load_bundle(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bundle_says_how_its_keys_were_whitened(trained, saved):
+    content = json.loads((saved / DESCRIPTION_FILE).read_text())
+    choice = trained.report.whitening
+    assert content["model"]["shrinkage"] == content["whitening"]["shrinkage"] == choice.shrinkage
+    assert content["whitening"]["source"] == choice.source
+    assert content["whitening"]["temperature"] == trained.model.memory_read.temperature
+    assert content["whitening"]["effective_neighbors"] > 1.0
+    assert [each["shrinkage"] for each in content["metrics"]["whitening"]["candidates"]] == list(SHRINKAGES)
+    assert load_bundle(saved).config.shrinkage == choice.shrinkage
+
+
+def test_a_bundle_from_before_the_shrinkage_was_chosen_still_loads(saved):
+    content = json.loads((saved / DESCRIPTION_FILE).read_text())
+    model = {name: value for name, value in content["model"].items() if name != "shrinkage"}
+    section = {name: content["whitening"][name] for name in ("method", "dimension")}
+    reidentify(saved, model=model, whitening=section)
+    assert load_bundle(saved).config.shrinkage == 0.1
 
 
 def test_a_bundle_can_be_moved(saved, tmp_path):

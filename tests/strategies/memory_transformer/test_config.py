@@ -38,6 +38,8 @@ def test_the_temperature_of_the_specification_is_accepted_with_a_warning():
         ({"dropout": 1.0}, "dropout"),
         ({"n_neighbors": 0}, "n_neighbors"),
         ({"embargo": -1}, "embargo"),
+        ({"shrinkage": 0.0}, "shrinkage"),
+        ({"shrinkage": float("nan")}, "shrinkage"),
         ({"flat_threshold": 0.0}, "flat_threshold"),
     ],
 )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from memory_store import MemoryBank
 from strategies.bars import BarSeries
 from strategies.base import Signal
+from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.appraisal import Appraiser
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.settings import MemoryTransformerSettings
@@ -109,17 +110,17 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
     bank = MemoryBank(strategy.bank_config, encoder_version=bundle.model_id)
     recorder = MemoryRecorder(bank, config.horizons)
     state = SymbolState(BlockKernel(bundle.model.encoder), bundle.scaler)
-    keys, regimes = state.catch_up(past, 600)
+    keys, regimes, _ = state.catch_up(past, 600)
     recorder.warm({"AAAUSDT": past}, {"AAAUSDT": keys}, {"AAAUSDT": regimes})
     state.foresee(future)
-    appraiser = Appraiser(bundle, config.n_neighbors, 1)
+    appraiser = Appraiser(bundle, config.n_neighbors, 1, MemoryRules())
     early = 0
     for bar in future.bars():
         recorder.settle([bar])
         observed = state.observe(bar)
         assert observed.encoded is not None
         assert state.prospect is not None
-        appraisal = appraiser.appraise(bank, bar, observed.encoded, state.ordinal, state.prospect)
+        appraisal = appraiser.appraise(bank, bar, observed.encoded, state.ordinal, state.prospect, observed.regime)
         place = state.ordinal - state.prospect.first_ordinal - state.prospect.first_row
         early += appraisal.view is state.prospect.appraisals[place].view
         recorder.remember(bar, observed.encoded.key, observed.regime)

@@ -15,11 +15,13 @@ from strategies.bars import HOUR_MS, Bar, BarSeries
 from strategies.base import Signal
 from strategies.errors import SettingsError
 from strategies.features import feature_matrix
+from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.decision import combine, distances
 from strategies.memory_transformer.settings import ExitRule, MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 from strategies.outcomes import trailing_volatility
 from strategies.readout import QUANTILES, MemoryView
+from strategies.regimes import REGIME_NAMES
 from tests.strategies.markets import batches, random_walk, with_other_future
 from tests.strategies.memory_transformer.tiny import TINY, two_symbols
 
@@ -204,6 +206,102 @@ def test_the_reason_and_the_expectation_are_in_one_unit(bundle, market, live):
     assert signal.expected_return == pytest.approx(signal.explanation.prediction * volatility)
     assert f"memory {signal.explanation.memory_mean / volatility:+.3f}" in signal.reason
     assert signal.explanation.features == tuple(features[-1].tolist())
+
+
+RULES = {
+    "ageing": MemoryRules(age_half_life_days=5.0),
+    "same symbol": MemoryRules(scope="same"),
+    "other symbols": MemoryRules(scope="other"),
+    "same regime": MemoryRules(regimes="same"),
+    "regimes preferred": MemoryRules(regimes="prefer", regime_penalty=2.0),
+    "alike enough": MemoryRules(minimum_similarity=0.2),
+    "one per moment": MemoryRules(one_per_moment=True),
+    "important stay": MemoryRules(eviction="importance", eviction_half_life_days=3.0),
+    "regimes stay": MemoryRules(eviction="reservoir", eviction_half_life_days=3.0, age_half_life_days=5.0),
+}
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_under_every_rule_a_preview_changes_no_bit(bundle, market, rules):
+    past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
+    plain, fast = (strategy_for(bundle, market, memory_size=250, minimum_neighbors=1, rules=rules) for _ in range(2))
+    for strategy in (plain, fast):
+        strategy.warm(past)
+    fast.preview(future)
+    signals = play(fast, future)
+    assert signals == play(plain, future)
+    assert plain.bank.digest() == fast.bank.digest()
+    assert any(signal.target_exposure for signal in signals)
+
+
+def mean_age(signals: list[Signal]) -> float:
+    """Of the neighbours by their weight, milliseconds."""
+    decided = [signal for signal in signals if signal.target_exposure is not None]
+    return np.mean(
+        [
+            sum(n.weight * (signal.bar_open_time - n.bar_open_time) for n in signal.explanation.neighbours)
+            for signal in decided
+        ]
+    )
+
+
+def test_what_ages_fast_weighs_less_when_it_is_old(bundle, market, live):
+    strategy = strategy_for(bundle, market, rules=MemoryRules(age_half_life_days=1.0))
+    strategy.preview(market)
+    assert mean_age(play(strategy, market)) < 0.5 * mean_age(live)
+
+
+def test_what_was_seen_is_explained_and_noted(bundle, market):
+    strategy = strategy_for(bundle, market, memory_size=2_000)
+    strategy.preview(market)
+    signals = play(strategy, market)
+    noted = {each.asker_id: each for each in strategy.bank.take_changes().recollections}
+    for signal in signals:
+        seen = signal.explanation
+        if seen is None:
+            continue
+        entry_id = strategy.bank.find(signal.symbol, signal.bar_open_time)
+        assert strategy.bank.entry(entry_id).novelty == pytest.approx(seen.novelty)
+        if signal.target_exposure is None:
+            assert entry_id not in noted
+            continue
+        assert 1.0 <= seen.independent <= len(seen.neighbours)
+        assert noted[entry_id].as_of == signal.bar_open_time + HOUR_MS
+        assert noted[entry_id].ids.tolist() == [neighbour.entry_id for neighbour in seen.neighbours]
+        assert noted[entry_id].weights.tolist() == [neighbour.weight for neighbour in seen.neighbours]
+        assert {neighbour.regime for neighbour in seen.neighbours} <= set(range(len(REGIME_NAMES)))
+        assert seen.regime_vote.winner is not None
+    assert len(noted) > 400
+
+
+def test_a_print_that_nothing_followed_is_asked_about_and_not_remembered(bundle, market):
+    place = 400
+    series = market["AAAUSDT"]
+    low, volume = series.low.copy(), series.volume.copy()
+    low[place], volume[place] = 0.3 * low[place], 0.0
+    wrong = {**market, "AAAUSDT": replace(series, low=low, volume=volume)}
+    shown, warmed = (strategy_for(bundle, wrong, memory_size=2_000) for _ in range(2))
+    shown.preview(wrong)
+    signals = play(shown, wrong)
+    warmed.warm(wrong)
+    opened = int(series.open_time[place])
+    asked = [signal for signal in signals if (signal.symbol, signal.bar_open_time) == ("AAAUSDT", opened)]
+    assert asked[0].target_exposure is not None
+    for strategy in (shown, warmed):
+        assert strategy.bank.find("AAAUSDT", opened) is None
+        assert strategy.bank.find("AAAUSDT", opened + HOUR_MS) is not None
+    small = [strategy_for(bundle, wrong, memory_size=300) for _ in range(2)]
+    small[0].preview(wrong)
+    play(small[0], wrong)
+    small[1].warm(wrong)
+    held = [[(e.symbol, e.bar_time, e.key.tobytes(), e.outcomes) for e in each.bank.entries()] for each in small]
+    assert held[0] == held[1]
+    assert len(held[0]) == 300
+
+
+def test_importance_is_measured_in_outcomes_of_the_training_span(bundle):
+    config = strategy_for(bundle, rules=MemoryRules(eviction="importance")).bank_config
+    assert config.outcome_scale == bundle.outcome_scale[TINY.primary]
 
 
 def test_asking_out_of_order_is_caught(bundle):

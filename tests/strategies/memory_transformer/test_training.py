@@ -61,7 +61,10 @@ def test_the_report_compares_the_memory_with_its_absence_and_with_other_outcomes
     assert 0.5 <= evaluation.base_rate <= 1.0
     losses = {evaluation.with_memory.loss, evaluation.without_memory.loss, evaluation.shuffled_outcomes.loss}
     assert len(losses) == 3
-    assert abs(report.key_anisotropy) < 0.1
+    assert abs(report.keys.key_anisotropy) < 0.1
+    assert abs(report.keys.key_anisotropy) < report.keys.state_anisotropy
+    assert 1.0 <= report.keys.effective_neighbors <= TINY.n_neighbors
+    assert report.keys.temperature == trained.model.memory_read.temperature
 
 
 def test_every_training_row_retrieves_only_what_was_known_when_it_closed():
@@ -144,7 +147,15 @@ def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
 
 @pytest.mark.parametrize(
     "change",
-    [{"epochs": 0}, {"learning_rate": 0.0}, {"memory_dropout": 1.0}, {"validation_fraction": 1.0}, {"threads": 0}],
+    [
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"memory_dropout": 1.0},
+        {"validation_fraction": 1.0},
+        {"threads": 0},
+        {"whitening": 0.0},
+        {"whitening": 1.5},
+    ],
 )
 def test_a_training_setting_out_of_range_is_refused_by_name(change):
     with pytest.raises(TrainingError, match=rf"training\.{next(iter(change))}"):

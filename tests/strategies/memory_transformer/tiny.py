@@ -40,7 +40,7 @@ def tiny_model(seed: int = 0, **changes: Any) -> MemoryTransformer:
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
             encoder: Encoder = model.encoder
-            encoder.whitening.fit(torch.randn(200, model.config.d_model).numpy())
+            encoder.whitening.fit(torch.randn(200, model.config.d_model).numpy(), model.config.shrinkage)
     return model.eval()
 
 

@@ -1,0 +1,121 @@
+"""A stored memory made again from candles, bars and model, and every field of it that comes out differently.
+
+A run's memory is made by its strategy deciding on the recorded bars once more, so that what decisions remembered is
+compared too; a standing bank by warming it again from the candles that it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backtest.audit import recorded_batches
+from backtest.audit_compare import (
+    BANK,
+    ENTRY,
+    RECOLLECTION,
+    SETTLEMENT,
+    Difference,
+    Findings,
+    table_differences,
+)
+from backtest.audit_trail import Trail, bank_row
+from bot.banks.moments import bank_of
+from bot.journal import Journal, RunKind, StoredRun
+from bot.journal.memories import contents_of
+from bot.session import Session
+from memory_store.schema import memory_banks, memory_entries, memory_recollections, memory_settlements
+
+Progress = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class MemoryReport(Findings):
+    """What a comparison found."""
+
+    name: str
+    entries: int = 0
+    """Made again, evicted ones included."""
+    settlements: int = 0
+    recollections: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    differing: int = 0
+    """How many fields differ in all; ``differences`` keeps the first ones."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "memory": self.name,
+            "entries": self.entries,
+            "outcomes": self.settlements,
+            "recollections": self.recollections,
+            "differences": self.differing,
+            "first_differences": [
+                {"where": d.where, "field": d.field, "recorded": str(d.recorded), "rebuilt": str(d.replayed)}
+                for d in self.differences
+            ],
+        }
+
+
+def check_memory(
+    journal: Journal, run: StoredRun, session: Session, *, progress: Progress | None = None
+) -> MemoryReport:
+    """Make a stored memory again and compare. A run may be going on: it is looked at as it is now.
+
+    Args:
+        journal: where it is.
+        run: the run or the standing bank.
+        session: of the run, not warmed yet.
+        progress: told how many recorded bars are done.
+    """
+    report = MemoryReport(run.record.run_id)
+    with journal.snapshot() as frozen:
+        if run.record.kind is RunKind.MEMORY:
+            trail, kept = _warmed_again(run, session), _without_pruning
+        else:
+            trail, kept = _decided_again(frozen, run, session, progress), _as_they_are
+        report.entries = len(trail.entries)
+        report.settlements, report.recollections = len(trail.settlements), len(trail.recollections)
+        bank = {(): bank_row(run.record.run_id, bank_of(session.strategy))}
+        report.note(table_differences(BANK, frozen.read_rows(memory_banks, id=run.bank_id), bank))
+        for form, table, rebuilt in (
+            (ENTRY, memory_entries, trail.entries),
+            (SETTLEMENT, memory_settlements, trail.settlements),
+            (RECOLLECTION, memory_recollections, trail.recollections),
+        ):
+            report.note(table_differences(form, kept(frozen.read_rows(table, bank_id=run.bank_id)), rebuilt))
+    return report
+
+
+def _warmed_again(run: StoredRun, session: Session) -> Trail:
+    session.warm()
+    trail = Trail()
+    for changes in contents_of(bank_of(session.strategy)):
+        trail.remember(changes, run.record.warmed_until)
+    return trail
+
+
+def _decided_again(journal: Journal, run: StoredRun, session: Session, progress: Progress | None) -> Trail:
+    session.warm(stored=True)
+    strategy, bank, trail, done = session.strategy, bank_of(session.strategy), Trail(), 0
+    trail.remember(bank.take_changes(), run.record.warmed_until)
+    for _, batch in recorded_batches(journal, run.record.run_id):
+        strategy.settle(batch.bars)
+        for bar in batch.bars:
+            strategy.on_bar(bar)
+        strategy.remember(batch.bars)
+        trail.remember(bank.take_changes(), batch.bars[0].close_time)
+        done += len(batch.bars)
+        if progress is not None:
+            progress(done)
+    return trail
+
+
+def _as_they_are(rows: Iterator[Mapping[Any, Any]]) -> Iterator[Mapping[Any, Any]]:
+    return rows
+
+
+def _without_pruning(rows: Iterator[Mapping[Any, Any]]) -> Iterator[Mapping[Any, Any]]:
+    """Rows of a standing bank as they were written: only pruning evicts from one."""
+    return ({**row, "evicted_time": None} if "evicted_time" in row else row for row in rows)

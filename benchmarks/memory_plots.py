@@ -1,0 +1,117 @@
+"""The memory's curves as pictures in ``docs/images``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+IMAGES: Final = Path(__file__).resolve().parents[1] / "docs" / "images"
+_STYLES: Final = {
+    "naive": ("naive: flat index, rebuilt by every addition", "#b2182b", "s"),
+    "exact": ("exact", "#2166ac", "o"),
+    "approximate": ("approximate", "#1b7837", "^"),
+}
+
+
+def plot_queries(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], folder: Path = IMAGES) -> None:
+    """Time of one query against size, ``memory_query.png``; seconds by contestant."""
+    figure, axes = _growth(sizes, seconds, 1e3)
+    axes.set_title("One query, k = 32, d = 64, one thread")
+    axes.set_ylabel("milliseconds (median)")
+    _save(figure, folder / "memory_query.png")
+
+
+def plot_appends(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], folder: Path = IMAGES) -> None:
+    """Time of one append against size, ``memory_append.png``; seconds by contestant."""
+    figure, axes = _growth(sizes, seconds, 1e6)
+    axes.set_title("One append, d = 64, one thread")
+    axes.set_ylabel("microseconds (median)")
+    _save(figure, folder / "memory_append.png")
+
+
+def plot_churn(
+    shares: Sequence[float], recalls: Sequence[float], seconds: Sequence[float], folder: Path = IMAGES
+) -> None:
+    """Recall and query time of the approximate index while the bank is replaced, ``memory_churn.png``."""
+    figure, axes = _canvas()
+    _, color, marker = _STYLES["approximate"]
+    percent = [100 * share for share in shares]
+    axes.plot(percent, recalls, color=color, marker=marker, label="recall@32")
+    axes.axhline(0.99, color="0.4", linestyle="--", linewidth=1, label="asked for: 0.99")
+    axes.set_ylim(min(0.985, min(recalls) - 0.002), 1.0005)
+    axes.set_xlabel("share of the bank replaced since it was full, %")
+    axes.set_ylabel("recall@32 against the exact bank")
+    axes.set_title("Approximate index at 262,144 entries while the ring turns")
+    times = axes.twinx()
+    times.plot(percent, [1e3 * each for each in seconds], color="0.55", marker=".", linestyle=":", label="one query")
+    times.set_ylim(0, 2.5e3 * max(seconds))
+    times.set_ylabel("milliseconds per query (median)")
+    lines = [*axes.get_lines(), *times.get_lines()]
+    axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="lower left")
+    _save(figure, folder / "memory_churn.png")
+
+
+def plot_whitening(
+    shrinkages: Sequence[float],
+    milliseconds: Mapping[str, Sequence[float]],
+    recalls: Sequence[float],
+    chosen: float,
+    folder: Path = IMAGES,
+) -> None:
+    """Query time and recall against the strength of the whitening, ``memory_whitening.png``."""
+    figure, axes = _canvas()
+    for name, values in milliseconds.items():
+        _, color, marker = _STYLES[name]
+        axes.plot(shrinkages, values, color=color, marker=marker, label=f"{name}, one query")
+    axes.set_xscale("log")
+    axes.set_xticks(list(shrinkages), [f"{each:g}" for each in shrinkages])
+    axes.minorticks_off()
+    axes.axvline(chosen, color="0.7", linewidth=6, alpha=0.5, zorder=0, label="chosen on validation")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("shrinkage (left: whitened nearly in full; right: centred only)")
+    axes.set_ylabel("milliseconds (median)")
+    axes.set_title("What whitening costs at 100,000 entries")
+    found = axes.twinx()
+    found.plot(
+        shrinkages, recalls, color=_STYLES["approximate"][1], linestyle=":", marker=".", label="approximate, recall@32"
+    )
+    found.set_ylim(min(0.98, min(recalls) - 0.002), 1.0005)
+    found.set_ylabel("recall@32 of the approximate index")
+    lines = [*axes.get_lines(), *found.get_lines()]
+    axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="best")
+    _save(figure, folder / "memory_whitening.png")
+
+
+def _growth(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], unit: float) -> tuple[Figure, Any]:
+    figure, axes = _canvas()
+    for name, (label, color, marker) in _STYLES.items():
+        values = [unit * each for each in seconds[name]]
+        axes.loglog(sizes, values, color=color, marker=marker, label=label)
+        axes.annotate(
+            f"{values[-1]:,.3g}", (sizes[-1], values[-1]), xytext=(6, -3), textcoords="offset points", color=color
+        )
+    axes.set_xlabel("entries held")
+    axes.set_xticks(list(sizes), [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.margins(x=0.12)
+    axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.legend(frameon=False)
+    return figure, axes
+
+
+def _canvas() -> tuple[Figure, Any]:
+    figure = Figure(figsize=(7.5, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(True, which="major", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No date and no version in the file: the same curves give the same bytes.
+    figure.savefig(path, metadata={"Software": None})

@@ -1,0 +1,299 @@
+"""Nearly all nearest neighbours of a large bank, several times faster than all of them.
+
+Entries are kept in the inverted lists of FAISS, one list per cell of a ``Partition``, and overwritten in place. A search
+looks into the cells nearest to its query and finds the best of all visible entries there, exactly: the codes in the lists
+are coarser than the keys, so what they propose is checked to be enough, and otherwise those cells are read in full. An
+answer therefore depends on the cells, the keys and what is visible, and on nothing else: not on the order of writing, the
+number of queries asked at once, or rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from memory_store.index import Candidates
+from memory_store.partition import Partition, fit_partition
+from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
+from memory_store.shortlist import floor_below, shortlist
+from memory_store.visibility import Bitmap, bitmap_of
+
+FIRST_TRAINING: Final = 8192
+"""Entries from which an index is worth having; until then a scan of all is as fast."""
+BULK: Final = 256
+"""Queries from which it is faster to go cell by cell than query by query."""
+_FEW: Final = 4096
+"""Visible entries up to which all of them are read."""
+_SPARE: Final = 32
+_AT_ONCE: Final = 1024
+_FIRST_CELLS: Final = 3
+"""Nearest cells read first in bulk, so that a bound is known for the others."""
+
+_NO_PAIRS: Final = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def training_points(capacity: int) -> Iterator[int]:
+    """The numbers of appended entries at which an index is trained anew and takes the place of the last one, without end.
+
+    At ``FIRST_TRAINING``, then whenever the bank has doubled, then when it is full, and from then on whenever half of it has
+    been replaced. A bank smaller than ``FIRST_TRAINING`` has none. The index of a bank that has been given ``n`` ids is the
+    one trained on the keys held when the largest of these numbers that is not above ``n`` was reached.
+    """
+    if capacity < FIRST_TRAINING:
+        return
+    count = FIRST_TRAINING
+    while count < capacity:
+        yield count
+        count *= 2
+    count = capacity
+    while True:
+        yield count
+        count += max(1, capacity // 2)
+
+
+def trained_at(capacity: int, next_id: int) -> int | None:
+    """The training point that the index of a bank with so many ids given stands at; ``None`` before the first."""
+    reached = None
+    for count in training_points(capacity):
+        if count > next_id:
+            break
+        reached = count
+    return reached
+
+
+class ApproximateIndex:
+    """Slots of a bank in cells, searched a few cells at a time. For one thread.
+
+    The lists follow what is visible: an entry enters the list of its cell when a search may first see it. Memory per listed
+    slot: 2 bytes per number of a key where keys have length one, otherwise 4, and 16 bytes more, plus what the growth of
+    lists leaves unused.
+
+    Args:
+        keys: ``[slots, d]``, owned by the caller, who says what changes in it.
+        partition: the cells.
+        occupied: ``[n]`` slots that hold an entry now.
+        unit: whether all keys have, and will have, length one.
+    """
+
+    def __init__(self, keys: KeyArray, partition: Partition, occupied: IntArray, *, unit: bool) -> None:
+        self.partition = partition
+        self._keys = keys
+        # Imported here so that a memory that is searched exactly, which most are, does not load FAISS.
+        from memory_store.cell_lists import CellLists
+
+        self._lists = CellLists(keys, partition, unit=unit)
+        self._changed: list[int] = []
+        absent = np.ones(len(keys), dtype=np.bool_)
+        absent[occupied] = False
+        self._listed = bitmap_of(absent)
+        """Slots that are in a list, with the key that they have."""
+        self._lists.add(np.flatnonzero(~absent))
+
+    @classmethod
+    def trained(cls, keys: KeyArray, slots_in_id_order: IntArray, *, unit: bool) -> ApproximateIndex:
+        """Learn cells from the entries held now, and put them in.
+
+        Args:
+            keys: as above.
+            slots_in_id_order: ``[n]`` slots of all entries, oldest first: equal keys in this order give an equal partition,
+                whatever their slots.
+            unit: as above.
+        """
+        return cls(keys, fit_partition(keys[slots_in_id_order]), slots_in_id_order, unit=unit)
+
+    def write(self, slot: int) -> None:
+        """Take note that the key of a slot has changed. The work is done by the next search that sees it."""
+        self._changed.append(slot)
+        if len(self._changed) >= _AT_ONCE:
+            self._drop_changed()
+
+    def candidates(
+        self, hidden: BoolArray, bitmap: Bitmap | None, queries: KeyArray, k: int, margin: ScoreArray, visible: int
+    ) -> Candidates:
+        """For every query, slots among which its ``k`` nearest are, of the visible ones in the cells that it looks into.
+
+        Where those cells hold fewer than ``k`` visible entries, or few are visible at all, slots among which the ``k``
+        nearest of all visible ones are. So every query finds ``k`` unless fewer are visible.
+
+        Args:
+            hidden: ``[slots]``, True where a slot must not be found; True where there is no entry.
+            bitmap: the same as a bitmap, where the caller has it; kept from search to search it saves a little.
+            queries: ``[n, d]``.
+            k: neighbours wanted.
+            margin: ``[n]`` from ``scan_margin``.
+            visible: how many slots are not hidden.
+        """
+        if visible <= max(_FEW, k):
+            shown = np.flatnonzero(~hidden)
+            pairs = zip(queries, margin.tolist(), strict=True)
+            return _joined([shortlist(self._keys, shown, query, k, error) for query, error in pairs])
+        selected = self._follow(bitmap_of(hidden) if bitmap is None else bitmap)
+        probes = self.partition.probes_among(visible)
+        if len(queries) < BULK:
+            pairs = zip(queries, margin.tolist(), strict=True)
+            return _joined([self._search(query, hidden, selected, k, error, probes) for query, error in pairs])
+        found: list[IntArray] = []
+        for start in range(0, len(queries), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            found += self._sweep(queries[rows], hidden, k, margin[rows], probes)
+        return _joined(found)
+
+    # -- what is in the lists ---------------------------------------------------------------------------------------
+
+    def _follow(self, bitmap: Bitmap) -> Bitmap | None:
+        """Put into the lists whatever is visible, and take out what is not, unless that is much.
+
+        Returns:
+            The bitmap, where the lists hold more than what is visible and FAISS must choose.
+        """
+        self._drop_changed()
+        places = np.flatnonzero(self._listed != bitmap)
+        if not len(places):
+            return None
+        listed, wanted = self._listed[places], bitmap[places]
+        self._lists.add(_slots(places, wanted & ~listed))
+        surplus = _slots(places, listed & ~wanted)
+        if len(surplus) > max(_AT_ONCE, self._lists.size // 64):
+            self._listed[places] = listed | wanted
+            return bitmap
+        for slot in surplus.tolist():
+            self._lists.take_out(slot)
+        self._listed[places] = wanted
+        return None
+
+    def _drop_changed(self) -> None:
+        """Take slots with another key than before out of the lists."""
+        for slot in self._changed:
+            bit = 1 << (slot & 7)
+            if self._listed[slot >> 3] & bit:
+                self._lists.take_out(slot)
+                self._listed[slot >> 3] &= 0xFF ^ bit
+        self._changed.clear()
+
+    # -- one query --------------------------------------------------------------------------------------------------
+
+    def _search(
+        self, query: KeyArray, hidden: BoolArray, selected: Bitmap | None, k: int, margin: float, probes: int
+    ) -> IntArray:
+        """Ask FAISS for a few more than wanted, and see whether they must contain all that are wanted.
+
+        Its scores are off by at most ``error``. What it left out scores at most as its last answer; if that is two errors
+        below the k-th, it is not among the best.
+        """
+        cells = self.partition.nearest(query, probes)
+        scores, slots = self._lists.ask(query, cells, selected, k + max(_SPARE, k // 2))
+        if slots[k - 1] >= 0:
+            floor = float(scores[k - 1]) - 2.0 * self._lists.error(query)
+            if slots[-1] < 0 or float(scores[-1]) < floor:
+                near: IntArray = slots[(slots >= 0) & (scores >= floor_below(floor, 0.0))]
+                return near
+        within = np.concatenate([self._visible_in(cell, hidden) for cell in cells.tolist()])
+        if len(within) < k:
+            within = np.flatnonzero(~hidden)
+        return shortlist(self._keys, within, query, k, margin)
+
+    def _visible_in(self, cell: int, hidden: BoolArray) -> IntArray:
+        """Visible slots of a cell."""
+        slots = self._lists.slots_in(cell)
+        return slots[~hidden[slots]]
+
+    # -- many queries -----------------------------------------------------------------------------------------------
+
+    def _sweep(self, queries: KeyArray, hidden: BoolArray, k: int, margin: ScoreArray, probes: int) -> list[IntArray]:
+        """Go through the cells once, scoring the keys of each with all queries that look into it.
+
+        Every query's nearest cells come first; the k-th best score in them bounds what has to be kept of the others.
+        """
+        cells = np.stack([self.partition.nearest(query, probes) for query in queries])
+        first = _nearest_first(queries, self.partition.centres, cells, _FIRST_CELLS)
+        members = {cell: self._visible_in(cell, hidden) for cell in np.unique(cells).tolist()}
+        leaders: KeyArray = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        kept = [_NO_PAIRS]
+        for cell, rows in _askers(cells, first):
+            slots = members[cell]
+            if len(slots):
+                scores = queries[rows] @ self._keys.take(slots, axis=0).T
+                leaders[rows] = _largest(np.concatenate((leaders[rows], scores), axis=1), k)
+                kept.append(_reaching(scores, rows, slots, floor_below(leaders[rows, 0], margin[rows])))
+        floor = floor_below(leaders[:, 0], margin)
+        for cell, rows in _askers(cells, ~first):
+            slots = members[cell]
+            if len(slots):
+                scores = queries[rows] @ self._keys.take(slots, axis=0).T
+                kept.append(_reaching(scores, rows, slots, floor[rows]))
+        return self._settled(kept, queries, hidden, k, margin)
+
+    def _settled(
+        self,
+        kept: list[tuple[IntArray, IntArray, KeyArray]],
+        queries: KeyArray,
+        hidden: BoolArray,
+        k: int,
+        margin: ScoreArray,
+    ) -> list[IntArray]:
+        """What is left of the kept pairs when the k-th best score of every query is known."""
+        rows, slots, scores = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        order = np.argsort(rows, kind="stable")
+        ends = np.searchsorted(rows[order], np.arange(len(queries) + 1))
+        found = []
+        for row, (start, stop) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
+            mine = order[start:stop]
+            if len(mine) < k:
+                everything = np.flatnonzero(~hidden)
+                found.append(shortlist(self._keys, everything, queries[row], k, float(margin[row])))
+                continue
+            kth = float(np.partition(scores[mine], -k)[-k])
+            found.append(slots[mine[scores[mine] >= floor_below(kth, float(margin[row]))]])
+        return found
+
+
+def _slots(places: IntArray, bytes_there: Bitmap) -> IntArray:
+    """Slots whose bits are set in some bytes of a bitmap."""
+    if not bytes_there.any():
+        return np.empty(0, dtype=np.int64)
+    bits = np.flatnonzero(np.unpackbits(bytes_there, bitorder="little"))
+    slots: IntArray = places[bits >> 3] * 8 + (bits & 7)
+    return slots
+
+
+def _joined(found: list[IntArray]) -> Candidates:
+    """Slots of every query as pairs."""
+    rows = np.repeat(np.arange(len(found)), [len(slots) for slots in found])
+    slots = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+    return Candidates(rows, slots, np.ones(len(found), dtype=np.bool_))
+
+
+def _nearest_first(queries: KeyArray, centres: KeyArray, cells: IntArray, count: int) -> BoolArray:
+    """Marks about ``count`` of the cells of every query: those nearest to it. Only speed depends on which."""
+    scores = np.take_along_axis(queries @ centres.T, cells, axis=1)
+    count = min(count, cells.shape[1])
+    marked: BoolArray = scores >= np.partition(scores, -count, axis=1)[:, -count, None]
+    return marked
+
+
+def _askers(cells: IntArray, marked: BoolArray) -> Iterator[tuple[int, IntArray]]:
+    """Every cell with a mark, and the queries that marked it."""
+    places = np.flatnonzero(marked)
+    asked = cells.ravel()[places]
+    order = np.argsort(asked, kind="stable")
+    rows = places[order] // cells.shape[1]
+    names, counts = np.unique(asked[order], return_counts=True)
+    ends = np.cumsum(counts)
+    for name, start, stop in zip(names.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True):
+        yield name, rows[start:stop]
+
+
+def _largest(values: KeyArray, k: int) -> KeyArray:
+    """The ``k`` largest of every row, the smallest of them first."""
+    return np.partition(values, -k, axis=1)[:, -k:]
+
+
+def _reaching(
+    scores: KeyArray, rows: IntArray, slots: IntArray, floor: KeyArray
+) -> tuple[IntArray, IntArray, KeyArray]:
+    """Row, slot and score of every score that reaches its row's floor."""
+    places = np.flatnonzero(scores >= floor[:, None])
+    lines = places // scores.shape[1]
+    return rows[lines], slots[places - lines * scores.shape[1]], scores.ravel()[places]

@@ -1,0 +1,249 @@
+"""Finding the nearest entries of a ring by whichever index the config names, and those that a policy prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from memory_store.approximate import ApproximateIndex, training_points
+from memory_store.directory import Directory
+from memory_store.index import best_first, candidates, rescore
+from memory_store.partition import fit_partition
+from memory_store.policy import (
+    Asker,
+    RegimeRule,
+    RetrievalPolicy,
+    Scope,
+    excluded,
+    is_final,
+    most_preferred,
+    preferences,
+)
+from memory_store.pruned import PrunedIndex
+from memory_store.recall_monitor import RecallMonitor, RecallReading
+from memory_store.records import BoolArray, IndexKind, IntArray, KeyArray, MemoryBankError, Metric, ScoreArray
+from memory_store.ring import EMPTY, Ring
+from memory_store.visibility import Bitmap
+
+_FIRST_WIDTH: Final = 4
+"""Times as many of the most alike as neighbours wanted, from which a policy first tries to choose."""
+_WIDER: Final = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """The chosen slots of one query, best first."""
+
+    slots: IntArray
+    scores: ScoreArray
+    preferences: ScoreArray
+    visible: int
+    """Entries that could be chosen from."""
+
+
+class Question(NamedTuple):
+    """A search."""
+
+    query: KeyArray
+    """``[1, d]``."""
+    margin: ScoreArray
+    """``[1]`` from ``scan_margin``."""
+    as_of: int
+    """Milliseconds."""
+    k: int
+    """Neighbours wanted."""
+    symbols: Collection[str] | None = None
+    """Search only these."""
+    policy: RetrievalPolicy | None = None
+    """What is preferred beyond being alike."""
+    asker: Asker | None = None
+    """Who asks."""
+
+
+class _Choice(NamedTuple):
+    """What a search may choose from."""
+
+    hidden: BoolArray
+    """``[slots]``."""
+    bitmap: Bitmap | None
+    """The same as a bitmap, where it is at hand."""
+    eligible: int
+    """Slots not hidden."""
+    visible: int
+    """Entries visible, of the symbols asked for; what a policy leaves out among them."""
+
+
+class Finder:
+    """The indexes over a ring: derived from its entries, and told of every one that is written."""
+
+    __slots__ = ("_approximate", "_monitor", "_next_training", "_pruned", "_ring", "_unasked")
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+        self._pruned = PrunedIndex(ring.keys)
+        self._unasked = 0
+        self._approximate: ApproximateIndex | None = None
+        self._next_training: int | None = 0
+        trained = any(True for _ in training_points(ring.config.capacity))
+        approximate = ring.config.index is IndexKind.APPROXIMATE and trained
+        self._monitor = RecallMonitor() if approximate else None
+
+    @property
+    def exact(self) -> bool:
+        """Whether all of the nearest are found, now and for ever; a small bank has no other index."""
+        return self._monitor is None
+
+    @property
+    def recall(self) -> RecallReading | None:
+        """What the running check of an approximate index shows; ``None`` where all is exact."""
+        return None if self._monitor is None else self._monitor.reading
+
+    def written(self, slot: int, next_id: int) -> None:
+        """An entry was written; ``next_id`` is the id after its own."""
+        self._pruned.write(slot)
+        self._unasked += 1
+        if self._unasked > self._ring.config.capacity:  # nobody asks: what has changed is no longer worth listing
+            self._pruned, self._unasked = PrunedIndex(self._ring.keys), 0
+        if self._approximate is not None:
+            self._approximate.write(slot)
+            self._train_if_due(next_id)
+
+    def search(self, directory: Directory, question: Question, *, next_id: int) -> Neighbours:
+        """The neighbours of one query.
+
+        A policy that takes preferences off scores chooses among more of the most alike than wanted, and among ever more
+        until nobody left out could be preferred.
+
+        Args:
+            directory: of the entries.
+            question: the search.
+            next_id: the id that the next append gets.
+        """
+        choice, policy, k = self._choice(directory, question), question.policy, question.k
+        if policy is None:
+            slots, scores = self._nearest(question, choice, k, next_id)
+            return Neighbours(slots, scores, scores, choice.visible)
+        straight = not policy.penalises and not policy.one_per_moment
+        width = k if straight else _FIRST_WIDTH * k
+        while True:
+            width = max(1, min(width, choice.eligible))
+            slots, scores = self._nearest(question, choice, width, next_id)
+            unseen = -np.inf if len(slots) < width or width == choice.eligible else float(scores[-1])
+            chosen, worth = prefer(self._ring, question, slots, scores)
+            if straight or is_final(policy, worth[chosen], k, unseen):
+                return Neighbours(slots[chosen], scores[chosen], worth[chosen], choice.visible)
+            width *= _WIDER
+
+    def _choice(self, directory: Directory, question: Question) -> _Choice:
+        ring, symbols = self._ring, question.symbols
+        hidden = ring.visibility.hidden(question.as_of)
+        visible = eligible = ring.visibility.count(question.as_of)
+        bitmap = None if self._monitor is None else ring.visibility.bitmap(question.as_of)
+        if symbols is not None:
+            hidden, bitmap = hidden | _of_others(ring, directory, symbols), None
+            visible = eligible = len(hidden) - int(np.count_nonzero(hidden))
+        out = excluded_slots(ring, directory, question, None)
+        if out is not None:
+            hidden, bitmap = hidden | out, None
+            eligible = len(hidden) - int(np.count_nonzero(hidden))
+        return _Choice(hidden, bitmap, eligible, visible)
+
+    def _nearest(self, question: Question, choice: _Choice, k: int, next_id: int) -> tuple[IntArray, ScoreArray]:
+        """Slots and scores of the ``k`` nearest, best first, equal scores in the order of ids; of all if there are fewer."""
+        if self._monitor is None:
+            return self._all_nearest(question, choice, k, next_id)
+        self._train_if_due(next_id)
+        if self._approximate is None:
+            return self._all_nearest(question, choice, k, next_id)
+        found = self._approximate.candidates(
+            choice.hidden, choice.bitmap, question.query, k, question.margin, choice.eligible
+        )
+        slots, scores = self._ranked(found.slots, question.query, k)
+        if self._monitor.due():
+            exact, _ = self._all_nearest(question, choice, k, next_id)
+            self._monitor.record(self._ring.ids[slots], self._ring.ids[exact])
+        return slots, scores
+
+    def _all_nearest(self, question: Question, choice: _Choice, k: int, next_id: int) -> tuple[IntArray, ScoreArray]:
+        hidden, query, margin = choice.hidden[: self._ring.scanned(next_id)], question.query, question.margin
+        if self._approximate is not None:  # only checks and the beginning: not worth the memory of a second index
+            return self._ranked(candidates(self._ring.keys[: len(hidden)], hidden, query, k, margin).slots, query, k)
+        self._unasked = 0
+        return self._ranked(self._pruned.candidates(hidden, query, k, margin), query, k)
+
+    def _ranked(self, found: IntArray, query: KeyArray, k: int) -> tuple[IntArray, ScoreArray]:
+        scores = rescore(self._ring.keys[found], query[0])
+        best = best_first(scores, self._ring.ids[found], k)
+        return found[best], scores[best]
+
+    # -- training -------------------------------------------------------------------------------------------------------
+
+    def _train_if_due(self, next_id: int) -> None:
+        """Train the approximate index for the last training point that was reached, unless it is.
+
+        It learns from the later half of what the bank can hold as of that point. Where the oldest make room these are held
+        until the next point, so it makes no difference when it is trained, nor that the bank was closed meanwhile.
+        """
+        if self._next_training is None or next_id < self._next_training:
+            return
+        ring, capacity = self._ring, self._ring.config.capacity
+        reached, self._next_training = None, None
+        for point in training_points(capacity):
+            if point > next_id:
+                self._next_training = point
+                break
+            reached = point
+        if reached is None:
+            return
+        ids, slots = ring.slots.since(max(0, reached - max(1, capacity // 2)), next_id)
+        learned = slots[ring.still(ids, slots) & (ids < reached)]
+        if not len(learned):
+            return
+        partition = fit_partition(ring.keys[learned], held=min(reached, capacity))
+        unit = ring.config.metric is Metric.COSINE
+        occupied = np.flatnonzero(ring.ids != EMPTY)
+        self._approximate = ApproximateIndex(ring.keys, partition, occupied, unit=unit)
+        self._pruned = PrunedIndex(ring.keys)
+
+
+def prefer(ring: Ring, question: Question, slots: IntArray, scores: ScoreArray) -> tuple[IntArray, ScoreArray]:
+    """Places of the most preferred of some entries, most preferred first, and what each entry is worth, ``[n]``."""
+    policy = question.policy
+    assert policy is not None
+    bar_times = ring.bar_times[slots]
+    worth = preferences(policy, question.asker, scores, bar_times=bar_times, regimes=ring.regimes[slots])
+    return most_preferred(policy, worth, ids=ring.ids[slots], bar_times=bar_times, k=question.k), worth
+
+
+def excluded_slots(ring: Ring, directory: Directory, question: Question, slots: IntArray | None) -> BoolArray | None:
+    """Which of some slots, or of all, hold entries that the policy leaves out; ``None`` if it leaves none out.
+
+    Raises:
+        MemoryBankError: the policy needs an asker and there is none.
+    """
+    policy, asker = question.policy, question.asker
+    if policy is None:
+        return None
+    excludes = policy.scope is not Scope.ALL or policy.regimes is RegimeRule.SAME
+    concerned = slots if slots is not None else slice(None if excludes else 0)
+    number = None if asker is None else directory.number(asker.symbol)
+    out = excluded(
+        policy,
+        asker,
+        symbols=ring.symbols[concerned],
+        asker_symbol=EMPTY if number is None else number,
+        regimes=ring.regimes[concerned],
+    )
+    return out if excludes else None
+
+
+def _of_others(ring: Ring, directory: Directory, symbols: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Which slots hold entries of symbols that were not asked for."""
+    if isinstance(symbols, str):
+        raise MemoryBankError(f"symbols is the text {symbols!r}; give a collection such as [{symbols!r}]")
+    unwanted = np.array([name not in symbols for name in directory.names] or [True], dtype=np.bool_)
+    return np.take(unwanted, ring.symbols, mode="clip")  # a third of the time of indexing

@@ -1,0 +1,179 @@
+"""Exact nearest neighbours without reading all of every key.
+
+Keys are turned so that their leading coordinates carry most of their length. Of each key only those are scanned, and the
+length of the rest: by the inequality of Cauchy and Schwarz the rest of a product is at most the product of the rests'
+lengths, so the scan gives an upper bound of every score. Keys whose bound stays below a score that ``k`` others are known
+to have are out; the few that are left are looked at in full.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from memory_store.index import BLOCK, candidates, rescore
+from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
+from memory_store.shortlist import floor_below, shortlist
+
+WORTHWHILE: Final = 32768
+"""Slots below which a scan of all keys is as fast."""
+_SEEDS: Final = 256
+"""Keys scored in full to learn how good the k-th best is at least."""
+_ROWS: Final = 16384
+_SAMPLE: Final = 16384
+_SAMPLE_QUERIES: Final = 16
+_GATHER_COST: Final = 8.0
+"""Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
+_SMALLEST_NORMAL: Final = 2.0**-126
+
+
+class PrunedIndex:
+    """The slots of a bank, scanned by a few rotated directions.
+
+    The rotation is derived from the keys and refitted when the number of writes since equals that of the keys it was
+    fitted to; it decides the speed, never the answer. Memory: 4 bytes per slot and direction, about a third of the keys.
+
+    Args:
+        keys: ``[slots, d]``, ``slots`` a multiple of ``BLOCK``, owned by the caller, who says what changes in it.
+        worthwhile: slots below which all keys are scanned in full.
+    """
+
+    __slots__ = ("_basis", "_bounds", "_changed", "_columns", "_keys", "_refit_after", "_worthwhile")
+
+    def __init__(self, keys: KeyArray, *, worthwhile: int = WORTHWHILE) -> None:
+        self._keys = keys
+        self._worthwhile = worthwhile
+        self._columns: KeyArray | None = None
+        self._bounds: KeyArray = np.empty(0, dtype=np.float32)
+        self._basis: ScoreArray = np.empty((0, 0))
+        self._changed: list[int] = []
+        self._refit_after = 0
+
+    @property
+    def directions(self) -> int:
+        """Rotated directions scanned; 0 while the bank is too small for a rotation to pay."""
+        return int(self._basis.shape[1])
+
+    def write(self, slot: int) -> None:
+        """Take note that the key of a slot has changed. The work is done by the next search."""
+        if self._columns is None:
+            return
+        self._changed.append(slot)
+        if len(self._changed) >= self._refit_after:
+            self._columns = None
+            self._changed.clear()
+
+    def candidates(self, hidden: BoolArray, query: KeyArray, k: int, margin: ScoreArray) -> IntArray:
+        """Slots among which the ``k`` nearest are.
+
+        Why none is missed: let ``q`` and ``x`` be query and key, ``m`` the directions, ``a`` and ``b`` their rotated leading
+        coordinates, ``r`` and ``s`` upper bounds of the lengths of the rests. Then ``q.x <= a.b + r s`` (Cauchy-Schwarz).
+        The right side is an inner product of ``m + 1`` numbers, no longer than ``|q| |x|``. Rounding its factors to float32
+        costs at most ``2 u |q| |x|``, summing it in any order ``gamma_(m+1) |q| |x|`` (Higham, Accuracy and Stability of
+        Numerical Algorithms, 2nd ed., section 3.1), so the scanned bound lies at most ``gamma_(m+4) |q| |x|`` below the score,
+        plus a smallest normal number for each factor and product that underflows. ``margin`` is at least
+        ``2 gamma_(d+2) |q| |x|``, and ``m + 4 <= 2 (d + 2)``. The query is scaled to length one, so that nothing else
+        overflows or underflows. Float64 steps err by parts of ``u**2``, which the difference covers.
+
+        Args:
+            hidden: ``[size]``, True where a slot must not be found; the slots scanned, a multiple of ``BLOCK``.
+            query: ``[1, d]``.
+            k: neighbours wanted.
+            margin: ``[1]`` from ``scan_margin``.
+        """
+        size = len(hidden)
+        if size < self._worthwhile or 8 * k * BLOCK > size:
+            return candidates(self._keys[:size], hidden, query, k, margin).slots
+        columns = self._follow(size)
+        length = float(np.sqrt(rescore(query, query)[0])) or 1.0
+        bounds = np.matmul(self._turned(query, length), columns[:, :size], out=self._bounds[:size])
+        bounds[np.flatnonzero(hidden)] = -np.inf
+        seeds = np.flatnonzero(bounds >= _high_floor(bounds, min(max(_SEEDS, 4 * k), size // BLOCK)))
+        floor = _known_score(self._keys, seeds, query[0], k)
+        slack = 4 * (self.directions + 4) * _SMALLEST_NORMAL
+        near = np.flatnonzero(bounds >= floor_below((floor - float(margin[0])) / length, slack))
+        return shortlist(self._keys, near, query[0], k, float(margin[0]))
+
+    def _turned(self, query: KeyArray, length: float) -> KeyArray:
+        """Leading coordinates of a query scaled to length one, and the length of the rest, ``[m + 1]``."""
+        turned: KeyArray = _turn(query / np.float64(length), self._basis)[0]
+        return turned
+
+    def _follow(self, size: int) -> KeyArray:
+        """The columns of the first ``size`` slots, with all changes taken in."""
+        if self._columns is None:
+            return self._fit(size)
+        if self._changed:
+            slots = np.array(self._changed)
+            self._refit_after -= len(slots)
+            self._changed.clear()
+            for start in range(0, len(slots), _ROWS):
+                part = slots[start : start + _ROWS]
+                self._columns[:, part] = _turn(self._keys[part], self._basis).T
+        return self._columns
+
+    def _fit(self, size: int) -> KeyArray:
+        """Turn everything anew."""
+        self._refit_after = size
+        self._basis = _fit_basis(self._keys[:size])
+        columns: KeyArray = np.zeros((self._basis.shape[1] + 1, len(self._keys)), dtype=np.float32)
+        for start in range(0, size, _ROWS):
+            rows = slice(start, min(start + _ROWS, size))
+            columns[:, rows] = _turn(self._keys[rows], self._basis).T
+        self._columns = columns
+        self._bounds = np.empty(len(self._keys), dtype=np.float32)
+        return columns
+
+
+def _turn(rows: KeyArray | ScoreArray, basis: ScoreArray) -> KeyArray:
+    """Coordinates of rows along the basis and an upper bound of the length of the rest, ``[n, m + 1]``.
+
+    The rest is the difference of two squares, wrong by a few float64 roundings of the whole; 1e-14 of it is added.
+    """
+    wide = rows.astype(np.float64)
+    head = wide @ basis
+    square = np.einsum("ij,ij->i", wide, wide)
+    rest = np.maximum(square - np.einsum("ij,ij->i", head, head), 0.0) + 1e-14 * square
+    turned: KeyArray = np.empty((len(rows), basis.shape[1] + 1), dtype=np.float32)
+    turned[:, :-1] = head
+    turned[:, -1] = np.nextafter(np.sqrt(rest).astype(np.float32), np.float32(np.inf))
+    return turned
+
+
+def _high_floor(bounds: KeyArray, count: int) -> float:
+    """A bound that at least ``count`` others reach, not many more; the lowest number where fewer are visible."""
+    peaks = bounds.reshape(BLOCK, -1).max(axis=0)
+    return max(float(np.partition(peaks, -count)[-count]), float(np.finfo(np.float32).min))
+
+
+def _known_score(keys: KeyArray, slots: IntArray, query: KeyArray, k: int) -> float:
+    """The k-th best exact score of some slots, -inf where there are fewer."""
+    if len(slots) < k:
+        return -np.inf
+    return float(np.partition(rescore(keys.take(slots, axis=0), query), -k)[-k])
+
+
+def _fit_basis(keys: KeyArray) -> ScoreArray:
+    """Orthonormal directions, ``[d, m]``: the leading principal axes, as many as make searches cheapest.
+
+    The axes are those of the second moment about zero, because it is inner products that are bounded. How many is weighed
+    on a sample: each further direction costs a number per key, each key that the bound cannot rule out costs a gather.
+    """
+    step = -(-len(keys) // _SAMPLE)
+    sample = keys[::step].astype(np.float64)
+    sample /= np.abs(sample).max() or 1.0
+    axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
+    dimension = len(axes)
+    turned = sample @ axes
+    asked = turned[:: -(-len(turned) // _SAMPLE_QUERIES)]
+    kth = np.partition(turned @ asked.T, -_SAMPLE_QUERIES, axis=0)[-_SAMPLE_QUERIES]
+    rests = np.sqrt(np.cumsum(np.square(turned[:, ::-1]), axis=1))[:, ::-1]
+    asked_rests = rests[:: -(-len(turned) // _SAMPLE_QUERIES)]
+    best, best_cost = dimension, dimension + 1.0
+    for count in range(4, dimension, 4):
+        bounds = turned[:, :count] @ asked[:, :count].T + np.outer(rests[:, count], asked_rests[:, count])
+        cost = count + 1 + _GATHER_COST * dimension * float(np.mean(bounds >= kth))
+        if cost < best_cost:
+            best, best_cost = count, cost
+    return np.ascontiguousarray(axes[:, :best])
