@@ -33,7 +33,7 @@ from bot.engine import SimulatedEngine, Step
 from bot.errors import UsageError
 from bot.journal import Journal, StoredRun, schema
 from bot.journal.records import SideEvent
-from bot.orders import BarBatch, Execution
+from bot.orders import BarBatch, Execution, OperatorCommand
 from bot.portfolio import ClosedTrade
 from memory_store.schema import memory_banks, memory_entries, memory_recollections, memory_settlements
 from strategies.bars import Bar
@@ -122,15 +122,16 @@ class _Audit:
         run_id, report = self._run_id, self._report
         self._remember(self._run.record.warmed_until)
         last: dict[str, int] = {}
-        for sequence, happening in _happenings(self._journal, run_id):
+        present = self._run.record.warmed_until
+        for sequence, happening in happenings(self._journal, run_id):
             if isinstance(happening, BarBatch):
                 if impossible := _impossible(happening, last):
                     report.note([impossible])
                     break
                 self._follow(sequence, happening)
+                present = max(present, happening.bars[0].close_time)
             else:
-                self._engine.apply([happening])
-                self._count(f"event {sequence}", sequence)
+                self._apply(sequence, happening, present)
         if not report.bars and not report.differing:
             raise UsageError(f"run {run_id} has no bars yet, so there is nothing to audit; let it decide on some first")
         self._compare_fills(self._fills.until(math.inf), [])
@@ -138,6 +139,15 @@ class _Audit:
         self._compare_tables()
         self._compare_memory()
         return report
+
+    def _apply(self, sequence: int, event: SideEvent, present: int) -> None:
+        where = f"event {sequence}"
+        pruning = event.pruning if isinstance(event, OperatorCommand) else None
+        if pruning is not None and pruning.as_of != present:
+            self._report.note([Difference(where, "as_of", pruning.as_of, present)])
+        self._engine.apply([event])
+        self._count(where, sequence)
+        self._remember(present)
 
     def _follow(self, sequence: int, batch: BarBatch) -> None:
         step = self._engine.step(batch)
@@ -241,11 +251,11 @@ def _impossible(batch: BarBatch, last: dict[str, int]) -> Difference | None:
     return None
 
 
-def _happenings(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch | SideEvent]]:
-    """Batches and operator commands of a run in the order in which they were applied."""
+def happenings(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch | SideEvent]]:
+    """Batches, operator commands and the like of a run with their sequence numbers, in the order in which they were applied."""
     events = journal.read_events(run_id)
     position = 0
-    for sequence, batch in recorded_batches(journal, run_id):
+    for sequence, batch in _recorded_batches(journal, run_id):
         while position < len(events) and events[position][0] < sequence:
             yield events[position]
             position += 1
@@ -253,7 +263,7 @@ def _happenings(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch |
     yield from events[position:]
 
 
-def recorded_batches(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch]]:
+def _recorded_batches(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch]]:
     """Batches of bars of a run with their sequence numbers, in the order in which they were applied."""
     names = Bar.__struct_fields__
     together: list[Any] = []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backtest.audit import recorded_batches
+from backtest.audit import happenings
 from backtest.audit_compare import (
     BANK,
     ENTRY,
@@ -24,7 +24,10 @@ from backtest.audit_trail import Trail, bank_row
 from bot.banks.moments import bank_of
 from bot.journal import Journal, RunKind, StoredRun
 from bot.journal.memories import contents_of
+from bot.journal.records import SideEvent
+from bot.orders import BarBatch, OperatorCommand
 from bot.session import Session
+from memory_store import MemoryBank
 from memory_store.schema import memory_banks, memory_entries, memory_recollections, memory_settlements
 
 Progress = Callable[[int], None]
@@ -100,16 +103,27 @@ def _decided_again(journal: Journal, run: StoredRun, session: Session, progress:
     session.warm(stored=True)
     strategy, bank, trail, done = session.strategy, bank_of(session.strategy), Trail(), 0
     trail.remember(bank.take_changes(), run.record.warmed_until)
-    for _, batch in recorded_batches(journal, run.record.run_id):
-        strategy.settle(batch.bars)
-        for bar in batch.bars:
+    for _, happening in happenings(journal, run.record.run_id):
+        if not isinstance(happening, BarBatch):
+            _prune_again(bank, trail, happening)
+            continue
+        strategy.settle(happening.bars)
+        for bar in happening.bars:
             strategy.on_bar(bar)
-        strategy.remember(batch.bars)
-        trail.remember(bank.take_changes(), batch.bars[0].close_time)
-        done += len(batch.bars)
+        strategy.remember(happening.bars)
+        trail.remember(bank.take_changes(), happening.bars[0].close_time)
+        done += len(happening.bars)
         if progress is not None:
             progress(done)
     return trail
+
+
+def _prune_again(bank: MemoryBank, trail: Trail, event: SideEvent) -> None:
+    """Do to the memory what an event did to it, if anything."""
+    pruning = event.pruning if isinstance(event, OperatorCommand) else None
+    if pruning is not None and pruning.as_of is not None:
+        bank.prune(pruning.rule, as_of=pruning.as_of)
+        trail.remember(bank.take_changes(), pruning.as_of)
 
 
 def _as_they_are(rows: Iterator[Mapping[Any, Any]]) -> Iterator[Mapping[Any, Any]]:

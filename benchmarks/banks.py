@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,6 +14,9 @@ import numpy as np
 from benchmarks.keys import HOUR_MS, KeyStream
 from memory_store import BankConfig, MemoryBank, Metric, SearchResult
 from memory_store.records import IndexKind
+from memory_store.restoration import BankState
+from memory_store.ring import NEVER, NOT_YET
+from memory_store.vectors import prepare
 
 HORIZONS: Final = (1, 4, 24)
 PRIMARY: Final = 2
@@ -43,6 +47,15 @@ class RunningBank:
     def now(self) -> int:
         """Close of the bar written last, milliseconds."""
         return self.stream.bar_times[self.written - 1] + HOUR_MS
+
+    @classmethod
+    def filled(cls, stream: KeyStream, capacity: int, written: int, index: IndexKind = IndexKind.EXACT) -> RunningBank:
+        """The bank that ``advance_to`` would give, made in bulk."""
+        running = cls(stream, capacity, index)
+        running.bank.restore_state(_state(stream, capacity, written))
+        running.written = written
+        running._settled = _settled_count(stream, written)
+        return running
 
     def advance_to(self, written: int) -> None:
         """Write moments until so many of the stream were written. What changed is forgotten."""
@@ -87,8 +100,46 @@ class RunningBank:
         times, horizon = self.stream.bar_times, HORIZONS[PRIMARY] * HOUR_MS
         while times[self._settled] + horizon <= times[self.written - 1]:
             known = times[self._settled] + horizon + HOUR_MS
-            self.bank.settle(self._settled, PRIMARY, 1e-3 * (self._settled % 21 - 10), known)
+            self.bank.settle(self._settled, PRIMARY, _outcome(self._settled), known)
             self._settled += 1
+
+
+def _settled_count(stream: KeyStream, written: int) -> int:
+    """How many moments have their primary outcome when so many were written."""
+    return bisect_right(stream.bar_times, stream.bar_times[written - 1] - HORIZONS[PRIMARY] * HOUR_MS)
+
+
+def _outcome(place: int) -> float:
+    return 1e-3 * (place % 21 - 10)
+
+
+def _state(stream: KeyStream, capacity: int, written: int) -> BankState:
+    """Everything that a bank holds after so many moments."""
+    held = range(max(0, written - capacity), written)
+    times, symbols = stream.bar_times[held.start : held.stop], stream.symbols[held.start : held.stop]
+    numbers = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
+    settled = max(0, _settled_count(stream, written) - held.start)
+    outcomes = np.full((len(held), len(HORIZONS)), np.nan)
+    settled_times = np.full((len(held), len(HORIZONS)), NEVER, dtype=np.int64)
+    outcomes[:settled, PRIMARY] = [_outcome(place) for place in held[:settled]]
+    settled_times[:settled, PRIMARY] = np.array(times[:settled]) + (HORIZONS[PRIMARY] + 1) * HOUR_MS
+    config = bank_config(capacity, stream.keys.shape[1], IndexKind.EXACT)
+    return BankState(
+        next_id=written,
+        last_times=dict(zip(symbols, times, strict=True)),
+        names=tuple(numbers),
+        ids=np.arange(held.start, held.stop),
+        symbols=np.array([numbers[symbol] for symbol in symbols], dtype=np.int32),
+        bar_times=np.array(times),
+        regimes=np.zeros(len(held), dtype=np.int32),
+        keys=prepare(stream.keys[held.start : held.stop], config, "key")[0],
+        outcomes=outcomes,
+        settled_times=settled_times,
+        novelties=np.zeros(len(held), dtype=np.float32),
+        hits=np.zeros(len(held), dtype=np.int32),
+        last_hits=np.full(len(held), NOT_YET, dtype=np.int64),
+        credits=np.zeros(len(held), dtype=np.int64),
+    )
 
 
 def bank_config(capacity: int, dimension: int, index: IndexKind) -> BankConfig:

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 IMAGES: Final = Path(__file__).resolve().parents[1] / "docs" / "images"
 _STYLES: Final = {
-    "naive": ("naive: flat index, rebuilt by every addition", "#b2182b", "s"),
-    "exact": ("exact", "#2166ac", "o"),
-    "approximate": ("approximate", "#1b7837", "^"),
+    "naive": ("naive: flat index, rebuilt by every addition", "#b2182b", "s", 6),
+    "exact": ("exact", "#2166ac", "o", 9),
+    "approximate": ("approximate", "#1b7837", "^", 5),
 }
+"""Label, colour, marker and its size: where curves lie on each other both can be seen."""
 
 
 def plot_queries(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], folder: Path = IMAGES) -> None:
@@ -38,7 +39,7 @@ def plot_churn(
 ) -> None:
     """Recall and query time of the approximate index while the bank is replaced, ``memory_churn.png``."""
     figure, axes = _canvas()
-    _, color, marker = _STYLES["approximate"]
+    _, color, marker, _ = _STYLES["approximate"]
     percent = [100 * share for share in shares]
     axes.plot(percent, recalls, color=color, marker=marker, label="recall@32")
     axes.axhline(0.99, color="0.4", linestyle="--", linewidth=1, label="asked for: 0.99")
@@ -55,45 +56,13 @@ def plot_churn(
     _save(figure, folder / "memory_churn.png")
 
 
-def plot_whitening(
-    shrinkages: Sequence[float],
-    milliseconds: Mapping[str, Sequence[float]],
-    recalls: Sequence[float],
-    chosen: float,
-    folder: Path = IMAGES,
-) -> None:
-    """Query time and recall against the strength of the whitening, ``memory_whitening.png``."""
-    figure, axes = _canvas()
-    for name, values in milliseconds.items():
-        _, color, marker = _STYLES[name]
-        axes.plot(shrinkages, values, color=color, marker=marker, label=f"{name}, one query")
-    axes.set_xscale("log")
-    axes.set_xticks(list(shrinkages), [f"{each:g}" for each in shrinkages])
-    axes.minorticks_off()
-    axes.axvline(chosen, color="0.7", linewidth=6, alpha=0.5, zorder=0, label="chosen on validation")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("shrinkage (left: whitened nearly in full; right: centred only)")
-    axes.set_ylabel("milliseconds (median)")
-    axes.set_title("What whitening costs at 100,000 entries")
-    found = axes.twinx()
-    found.plot(
-        shrinkages, recalls, color=_STYLES["approximate"][1], linestyle=":", marker=".", label="approximate, recall@32"
-    )
-    found.set_ylim(min(0.98, min(recalls) - 0.002), 1.0005)
-    found.set_ylabel("recall@32 of the approximate index")
-    lines = [*axes.get_lines(), *found.get_lines()]
-    axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="best")
-    _save(figure, folder / "memory_whitening.png")
-
-
 def _growth(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], unit: float) -> tuple[Figure, Any]:
     figure, axes = _canvas()
-    for name, (label, color, marker) in _STYLES.items():
+    for name, (label, color, marker, size) in _STYLES.items():
         values = [unit * each for each in seconds[name]]
-        axes.loglog(sizes, values, color=color, marker=marker, label=label)
-        axes.annotate(
-            f"{values[-1]:,.3g}", (sizes[-1], values[-1]), xytext=(6, -3), textcoords="offset points", color=color
-        )
+        axes.loglog(sizes, values, color=color, marker=marker, markersize=size, label=label)
+        last = f"{values[-1]:,.0f}" if values[-1] >= 100.0 else f"{values[-1]:.3g}"
+        axes.annotate(last, (sizes[-1], values[-1]), xytext=(6, -3), textcoords="offset points", color=color)
     axes.set_xlabel("entries held")
     axes.set_xticks(list(sizes), [f"{size:,}" for size in sizes])
     axes.minorticks_off()

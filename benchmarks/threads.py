@@ -1,7 +1,8 @@
-"""One thread for every numeric library: pools that fight over the cores measure only the fight."""
+"""A quiet process: one thread for every numeric library, because pools that fight over the cores measure only the fight."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,3 +21,14 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(torch_threads)
         faiss.omp_set_num_threads(faiss_threads)
+
+
+@contextmanager
+def frozen_objects() -> Iterator[None]:
+    """Leave what exists now out of garbage collections, which between turns would take longer than the turns."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

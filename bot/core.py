@@ -20,6 +20,7 @@ from bot.orders import (
     Funding,
     OperatorCommand,
     Order,
+    Pruning,
     SymbolAvailability,
     Verdict,
 )
@@ -94,7 +95,10 @@ class DecisionCore:
         if isinstance(event, Execution):
             self._on_execution(event)
         elif isinstance(event, OperatorCommand):
-            self.risk.command(event)
+            if event.pruning is not None:
+                self._prune(event.pruning)
+            else:
+                self.risk.command(event)
         elif isinstance(event, SymbolAvailability):
             self.risk.set_available(event.symbol, event.available)
         else:
@@ -191,6 +195,13 @@ class DecisionCore:
         self._decisions = number
         strategy.remember(bars)
         return tuple(decisions)
+
+    def _prune(self, pruning: Pruning) -> None:
+        bank = self.strategy.bank
+        assert bank is not None and pruning.as_of is not None, (
+            "a run without a memory, or of no time, was told to prune"
+        )
+        bank.prune(pruning.rule, as_of=pruning.as_of)
 
     def _on_execution(self, execution: Execution) -> None:
         closed = self.portfolio.apply_execution(execution)

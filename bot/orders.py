@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from bot.market.batches import BarBatch as BarBatch
+from memory_store.pruning import PruneRule
 from strategies.base import Signal
 
 ZERO: Final = Decimal(0)
@@ -104,6 +105,8 @@ class Verdict(StrEnum):
     """The strategy does not know: the position is held, nothing is opened."""
     CLIPPED_POSITION = "clipped_position"
     """The target exceeded the largest position allowed."""
+    CLIPPED_SYMBOL_LEVERAGE = "clipped_symbol_leverage"
+    """The target, or the position held, exceeded the largest leverage of the symbol."""
     CLIPPED_LEVERAGE = "clipped_leverage"
     """The target exceeded the leverage allowed over all symbols."""
     CLIPPED_QUANTITY = "clipped_quantity"
@@ -150,13 +153,35 @@ class OperatorAction(StrEnum):
     """Take away every halt."""
     FLATTEN = "flatten"
     """Close every position at the next bar and halt."""
+    PRUNE = "prune"
+    """Evict from the memory what a rule names."""
 
 
-class OperatorCommand(msgspec.Struct, frozen=True):
+class Pruning(msgspec.Struct, frozen=True):
+    """What to evict from the memory; see ``memory_store.pruning.PruneRule``."""
+
+    unused_for_ms: int | None = None
+    credit_below: float | None = None
+    as_of: int | None = None
+    """The present on the clock of the bars, milliseconds: known once the command has become an event."""
+
+    @property
+    def rule(self) -> PruneRule:
+        """As the memory takes it.
+
+        Raises:
+            MemoryBankError: a value is out of range, or there is none.
+        """
+        return PruneRule(self.unused_for_ms, self.credit_below)
+
+
+class OperatorCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     """One command of a person, applied between two batches."""
 
     action: OperatorAction
     reason: str = ""
+    pruning: Pruning | None = None
+    """What to prune, of that command alone."""
 
 
 class Funding(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from bot.errors import StorageError
 from bot.journal import Journal, StepRecord
 from bot.journal.records import SideEvent
 from bot.market.batches import BarBatch, FeedEvent, SymbolAvailable, SymbolUnavailable
-from bot.orders import SymbolAvailability
+from bot.orders import OperatorCommand, Pruning, SymbolAvailability
 from bot.portfolio import ClosedTrade
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ class PaperRun:
         record.equity = step.decisions[0].equity
         bank = self.engine.core.strategy.bank
         if bank is not None:
-            record.memory = bank.take_changes()
+            record.memory.append((batch.bars[0].close_time, bank.take_changes()))
         self._write(record)
         return step
 
@@ -109,7 +109,10 @@ class PaperRun:
 
     def _apply_commands(self, record: StepRecord) -> None:
         for command_id, command in self.journal.waiting_commands(self.run_id):
-            sequence = self._apply(command, record)
+            if command.pruning is None:
+                sequence = self._apply(command, record)
+            else:
+                sequence = self._prune(command, command.pruning, record)
             record.commands_applied.append((command_id, sequence))
             log.info("operator command applied", action=str(command.action), reason=command.reason)
 
@@ -117,6 +120,16 @@ class PaperRun:
         self.engine.core.apply(event)
         sequence = self._next()
         record.events.append((sequence, event))
+        return sequence
+
+    def _prune(self, command: OperatorCommand, pruning: Pruning, record: StepRecord) -> int:
+        """Prune as of the last close; what is evicted is gone from then on, so that it is written as of that time."""
+        as_of = self.journal.last_close(self.run_id)
+        pruning = msgspec.structs.replace(pruning, as_of=as_of)
+        sequence = self._apply(msgspec.structs.replace(command, pruning=pruning), record)
+        bank = self.engine.core.strategy.bank
+        assert bank is not None
+        record.memory.append((as_of, bank.take_changes()))
         return sequence
 
     def _next(self) -> int:

@@ -95,8 +95,12 @@ class RiskLayer:
         self._run_token = run_token
         self._lot_sizes = {symbol: float(instrument.lot_size) for symbol, instrument in instruments.items()}
         self._is_alone = len(self.instruments) == 1
+        self._maximum_leverage = {
+            symbol: float(instrument.maximum_leverage) for symbol, instrument in instruments.items()
+        }
         # Up to here nothing limits the target of a symbol that has the leverage to itself.
-        self._unlimited = min(limits.max_position, limits.max_leverage) if self._is_alone else -math.inf
+        alone = min(limits.max_position, limits.max_leverage, *self._maximum_leverage.values())
+        self._unlimited = alone if self._is_alone else -math.inf
         self._no_trade_band = limits.no_trade_band
         self._stop_distance = exact(limits.stop_loss)
         self._target_distance = exact(limits.take_profit)
@@ -204,6 +208,10 @@ class RiskLayer:
         """
         if target is not None and target != target:
             target = None  # Not a number is not an answer.
+        outgrown = target is None and not working and self._has_outgrown(symbol, portfolio, equity)
+        if outgrown:
+            maximum = self._maximum_leverage[symbol]
+            target = maximum if portfolio.lots[symbol] > 0 else -maximum
         if target is None and not self._restricted and equity > 0.0:
             return None, False, _UNKNOWN
         verdicts = [Verdict.LATE_BAR] if late else []
@@ -217,6 +225,10 @@ class RiskLayer:
         if target > largest or -target > largest:
             verdicts.append(Verdict.CLIPPED_POSITION)
             target = largest if target > 0 else -largest
+        largest = self._maximum_leverage[symbol]
+        if target > largest or -target > largest or (outgrown and target):
+            verdicts.append(Verdict.CLIPPED_SYMBOL_LEVERAGE)
+            target = max(-largest, min(target, largest))
         notional = target * equity
         room = self.limits.max_leverage * equity
         if not self._is_alone:
@@ -227,6 +239,14 @@ class RiskLayer:
             room = max(room, 0.0)
             notional = room if target > 0 else -room
         return notional, reduce_only, tuple(verdicts)
+
+    def _has_outgrown(self, symbol: str, portfolio: Portfolio, equity: float) -> bool:
+        """Whether a position is larger than its symbol's maximum leverage allows, by more than the no-trade band."""
+        held = abs(portfolio.lots[symbol])
+        if not held or equity <= 0.0:
+            return False
+        largest = (self._maximum_leverage[symbol] + self._no_trade_band) * equity
+        return held * self._lot_sizes[symbol] * portfolio.marks[symbol] > largest
 
     def _restrict(
         self, symbol: str, target: float | None, reduce_only: bool, verdicts: list[Verdict]

@@ -316,6 +316,7 @@ class InstrumentSection(Section):
     lot_size: Exact = Field(Decimal("0.001"), gt=0, description="step of quantities")
     minimum_quantity: Exact = Field(Decimal("0.001"), ge=0, description="smallest order, in base units")
     minimum_notional: Exact = Field(Decimal(5), ge=0, description="smallest order, in quote units")
+    maximum_leverage: Exact = Field(Decimal(1), gt=0, description="largest position, as a multiple of equity")
 
 
 class LiveSection(Section):

@@ -215,10 +215,12 @@ class MemoryBank:
         for entry_id in leaving:
             if not 0 <= entry_id < self._next_id:
                 raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
-        for entry_id in leaving:
-            if self._ring.holds(entry_id):
-                self._remove(entry_id)
-                self._disorder += 1
+        here = [entry_id for entry_id in dict.fromkeys(leaving) if self._ring.holds(entry_id)]
+        for entry_id in here:
+            self._remove(entry_id)
+            self._disorder += 1
+        if here:
+            self._finder.evicted()
 
     def prune(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
         """Evict what ``prune_candidates`` names; returns the ids."""
@@ -228,7 +230,7 @@ class MemoryBank:
 
     def prune_candidates(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
         """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed."""
-        return candidates_for_pruning(self._ring, rule, whole(as_of))
+        return candidates_for_pruning(self._counted(), rule, whole(as_of))
 
     @property
     def recall(self) -> RecallReading | None:
@@ -403,7 +405,7 @@ class MemoryBank:
         slot = self._ring.find(entry_id)
         if slot is None:
             raise MemoryBankError(f"entry {entry_id} is not in this memory; it was evicted or never was")
-        return self._ring.entry(slot, self._directory.names[self._ring.symbols[slot]], self.encoder_version)
+        return self._counted().entry(slot, self._directory.names[self._ring.symbols[slot]], self.encoder_version)
 
     def entries(self) -> Iterator[Entry]:
         """Copies of all entries, oldest first; the bank must not change meanwhile."""
@@ -415,7 +417,12 @@ class MemoryBank:
 
         Hits, credits and the recollections that wait for an outcome are content too.
         """
-        return content_digest(self._ring, self._directory.names, self._recollections, self.encoder_version)
+        return content_digest(self._counted(), self._directory.names, self._recollections, self.encoder_version)
+
+    def _counted(self) -> Ring:
+        """The ring, with all hits and credits in it."""
+        self._recollections.count()
+        return self._ring
 
     @staticmethod
     def _moment(as_of: int, k: int) -> int:
@@ -471,7 +478,7 @@ class MemoryBank:
 
     def state(self) -> BankState:
         """A copy of all that the bank holds."""
-        return state_of(self._ring, self._directory, self._recollections, next_id=self._next_id)
+        return state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
 
     def restore_state(
         self,

@@ -112,6 +112,14 @@ class Finder:
             self._approximate.write(slot)
             self._train_if_due(next_id)
 
+    def evicted(self) -> None:
+        """Entries left out of turn, so that what the approximate index learned from may no longer all be held.
+
+        A bank that is opened later can learn only from what is still there, and has to have the same cells.
+        """
+        if self._approximate is not None:
+            self._approximate, self._next_training = None, 0
+
     def search(self, directory: Directory, question: Question, *, next_id: int) -> Neighbours:
         """The neighbours of one query.
 

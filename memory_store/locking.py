@@ -5,14 +5,13 @@ A second writer would give ids that the first one is about to give. The lock goe
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from memory_store.file_lock import database_file, held_lock, take_lock
 from memory_store.records import MemoryBankError
 from memory_store.schema import memory_banks
 
@@ -21,7 +20,7 @@ from memory_store.schema import memory_banks
 def hold_bank(engine: sa.Engine, bank_id: int) -> Iterator[None]:
     """Be the only writer of a bank for as long as the context lasts.
 
-    On SQLite the lock is a file beside the database, which stays there; on PostgreSQL it belongs to a session of its own
+    On SQLite the lock is a file beside the database; on PostgreSQL it belongs to a session of its own
     (https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS). A database in memory has no other users.
 
     Raises:
@@ -29,7 +28,7 @@ def hold_bank(engine: sa.Engine, bank_id: int) -> Iterator[None]:
     """
     with engine.connect() as connection:
         name = connection.execute(sa.select(memory_banks.c.name).where(memory_banks.c.id == bank_id)).scalar()
-        place = _file_of(connection)
+        place = database_file(connection)
     if name is None:
         raise MemoryBankError(f"memory bank {bank_id} is not in this database")
     if engine.dialect.name != "sqlite":
@@ -42,31 +41,19 @@ def hold_bank(engine: sa.Engine, bank_id: int) -> Iterator[None]:
             yield
 
 
-def _file_of(connection: sa.Connection) -> Path | None:
-    """The one file of an SQLite database, links followed, whatever the URL calls it; ``None`` where there is none."""
-    if connection.dialect.name != "sqlite":
-        return None
-    files = {row.name: row.file for row in connection.exec_driver_sql("PRAGMA database_list")}
-    return Path(files["main"]).resolve() if files["main"] else None
-
-
 @contextmanager
 def _hold_file(path: Path, name: str) -> Iterator[None]:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = take_lock(path)
+    except BlockingIOError:
+        raise _taken(name) from None
     except OSError as problem:
         raise MemoryBankError(
             f"memory bank {name!r} cannot be written: its lock {path} cannot be made ({problem.strerror}); check the "
             "folder's permissions and space"
         ) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _taken(name) from None
+    with held_lock(descriptor, path):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ it knew as little as the present one does now.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -25,8 +26,8 @@ def novelty_of(result: SearchResult) -> float:
 
     Under cosine: 0 for a moment seen before, 1 for one that is like nothing, 2 for the opposite of all.
     """
-    best = float(result.scores.max())
-    return NOTHING_ALIKE if best == -np.inf else max(0.0, 1.0 - best)
+    best = max(result.scores.tolist())
+    return NOTHING_ALIKE if best == -inf else max(0.0, 1.0 - best)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

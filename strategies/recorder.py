@@ -45,9 +45,9 @@ def recall_of(result: SearchResult, weights: npt.NDArray[np.float64]) -> Recall:
         result: of the search.
         weights: ``[k]`` shares of the neighbours; 0 has no vote.
     """
-    voting = weights > 0.0
     ids = result.ids
-    if not voting.all():
+    if not min(weights.tolist()) > 0.0:
+        voting = weights > 0.0
         ids, weights = ids[voting], weights[voting]
     return Recall(novelty_of(result), ids, weights)
 

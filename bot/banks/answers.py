@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import expm1, isnan
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from bot.banks.moments import Moment
+from bot.banks.moments import LONGEST_CLOSURE, Moment
 from bot.banks.sources import OpenMemory, Source
-from memory_store import SearchResult
+from memory_store import MemoryBankError, SearchResult
 from memory_store.novelty import NoveltyScale, calibrate, novelty_of
 from memory_store.policy import Asker, RetrievalPolicy
-from strategies.bars import interval_ms
+from memory_store.records import ScoreArray
+from strategies.bars import DAY_MS, Calendar, interval_ms
 from strategies.readout import MemoryView, read_out
 from strategies.regime_vote import RegimeVote, regime_name, regime_vote
+
+_FEWEST_ASKED: Final = 30
+"""Earlier moments that a percentile has to rest on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,9 @@ class Answer:
     novelty: float
     novelty_percentile: float | None
     """Share of earlier moments that were less new to the memory; ``None`` where too few could be asked."""
+    stale_since: int | None = None
+    """Close of the newest moment of a memory that ends long before ``as_of``, milliseconds; ``None`` where it is up to
+    date."""
 
 
 def ask(source: Source, memory: OpenMemory, moment: Moment, *, k: int | None = None) -> Answer:
@@ -99,20 +107,22 @@ def ask(source: Source, memory: OpenMemory, moment: Moment, *, k: int | None = N
         neighbours=neighbours,
         moments=view.moments,
         effective=view.effective,
-        outlooks=tuple(map(_outlook, bank.config.horizons, views)),
+        outlooks=tuple(map(_outlook, bank.config.horizons, views, np.expm1(result.outcomes).T)),
         primary=bank.config.primary,
         vote=regime_vote((each.regime for each in neighbours), (each.weight for each in neighbours)),
         novelty=novelty,
         novelty_percentile=None if scale is None else scale.percentile(novelty),
+        stale_since=_stale_since(source, memory),
     )
 
 
 def novelty_scale(source: Source, memory: OpenMemory) -> NoveltyScale | None:
-    """How new earlier moments were to the memory at their own time; ``None`` while none could have been asked."""
+    """How new earlier moments were to the memory at their own time; ``None`` while too few could have been asked."""
     before = memory.as_of - 1  # the moment asked about may close now, and is no part of its own measure
     if not memory.bank.visible_count(before):
         return None
-    return calibrate(memory.bank, as_of=before, span_ms=interval_ms(source.interval))
+    scale = calibrate(memory.bank, as_of=before, span_ms=interval_ms(source.interval))
+    return scale if len(scale.values) >= _FEWEST_ASKED else None
 
 
 def document(answer: Answer) -> dict[str, Any]:
@@ -120,6 +130,7 @@ def document(answer: Answer) -> dict[str, Any]:
     return {
         **moment_document(answer.moment),
         "as_of": answer.as_of,
+        "stale_since": answer.stale_since,
         "visible": answer.visible,
         "moments": answer.moments,
         "effective_moments": answer.effective,
@@ -199,8 +210,33 @@ def _neighbours(source: Source, result: SearchResult, view: MemoryView) -> list[
     return found
 
 
-def _outlook(bars: int, view: MemoryView) -> Outlook:
+def _stale_since(source: Source, memory: OpenMemory) -> int | None:
+    """See ``Answer``: a memory is up to date if it has a moment of the day before, or of the last session."""
+    patience = max(2 * interval_ms(source.interval), DAY_MS)
+    if Calendar.SESSIONS in source.calendars.values():
+        patience += LONGEST_CLOSURE
+    newest = _newest_close(source, memory)
+    return newest if newest is not None and memory.as_of - newest > patience else None
+
+
+def _newest_close(source: Source, memory: OpenMemory) -> int | None:
+    """Close of the latest entry before ``as_of``; a stored bank may hold later ones, which no question sees."""
+    for entry_id in reversed(range(memory.bank.next_id)):
+        with suppress(MemoryBankError):  # evicted
+            entry = memory.bank.entry(entry_id)
+            closed = source.close_of(entry.symbol, entry.bar_time)
+            if closed < memory.as_of:
+                return closed
+    return None
+
+
+def _outlook(bars: int, view: MemoryView, returns: ScoreArray) -> Outlook:
+    """What followed as fractions of price; a mean of log returns would be below that of what was earned."""
     if not view.count:
         return Outlook(bars, 0, None, None, None, ())
     quantiles = tuple([(probability, expm1(value)) for probability, value in view.quantiles])
-    return Outlook(bars, view.count, expm1(view.mean), view.deviation, view.positive_ratio, quantiles)
+    voting = view.weights > 0.0
+    shares, values = view.weights[voting], returns[voting]
+    mean = float(np.sum(shares * values))
+    deviation = float(np.sqrt(np.sum(shares * (values - mean) ** 2)))
+    return Outlook(bars, view.count, mean, deviation, view.positive_ratio, quantiles)

@@ -14,7 +14,7 @@ from memory_store.records import KeyArray
 from strategies.bars import DAY_MS, BarSeries, Calendar, format_time, interval_ms
 from strategies.base import Strategy
 
-_LONGEST_CLOSURE: Final = 4 * DAY_MS
+LONGEST_CLOSURE: Final = 4 * DAY_MS
 """Of a market with sessions: a weekend and a holiday on either side."""
 
 
@@ -51,7 +51,7 @@ def last_closed(series: BarSeries, time: int) -> int:
     closed = int(series.close_time[place])
     patience = interval_ms(series.interval)
     if series.calendar is Calendar.SESSIONS:
-        patience += _LONGEST_CLOSURE
+        patience += LONGEST_CLOSURE
     if time - closed >= patience:
         raise UsageError(
             f"{series.symbol} interval {series.interval} has no bar that closes at {format_time(time)}: the last one before "

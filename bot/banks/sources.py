@@ -20,6 +20,7 @@ from bot.errors import UsageError
 from bot.journal import Journal, RunKind, StoredRun
 from bot.session import Session, extended_history, reopen_session
 from memory_store import MemoryBank
+from memory_store.schema import memory_settlements
 from strategies.bars import Bar, BarSeries, Calendar, close_time_of
 from strategies.base import Strategy
 
@@ -230,7 +231,15 @@ class StoredSource(Source):
         # What a step at that very time appended and evicted comes after its own questions.
         present = max(as_of - 1, record.warmed_until) if record.warm else None
         bank = self._journal.load_bank(self._bank_id, as_of=present)
+        if present is not None:
+            self._settle_closing(bank, as_of)
         return OpenMemory(bank, as_of, reading_of(self._reader(), bank.config, self.interval))
+
+    def _settle_closing(self, bank: MemoryBank, time: int) -> None:
+        """Tell a memory what became known at a time: a step settles before it asks, and without an embargo that counts."""
+        for row in self._journal.read_rows(memory_settlements, bank_id=self._bank_id, settled_time=time):
+            if row["entry_id"] < bank.next_id:
+                bank.settle(row["entry_id"], row["horizon"], row["outcome"], row["settled_time"])
 
     def _reader(self) -> Strategy:
         """The strategy that asks: the run's own, but for other rules of the memory."""
@@ -257,6 +266,11 @@ def find_memory(journal: Journal, name: str) -> StoredRun:
     try:
         run = journal.find_run(name)
     except UsageError:
+        if name == "latest":
+            raise UsageError(
+                "there is no paper run yet whose memory 'latest' could be; start recall paper, or name a bank: "
+                "see recall memory stats"
+            ) from None
         raise UsageError(f"there is no memory named {name!r} in the journal; see recall memory stats") from None
     _bank_id_of(run)
     return run

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from bot.banks.recall import Asked, measured_recall
 from bot.banks.sources import OpenMemory, Source
 from bot.journal.memories import StoredMemory
 from memory_store import Entry, MemoryBank
 from memory_store.novelty import NoveltyScale, evenly_spaced
+from memory_store.recall_monitor import RecallReading
 from memory_store.records import KeyArray
 from strategies.readout import read_out
 from strategies.regime_vote import regime_name
@@ -63,6 +65,8 @@ class Sharpness:
     effective: float | None
     """Mean effective number of independent moments among them."""
     novelty: NoveltyScale | None
+    recall: RecallReading | None
+    """Of an approximate index, on a part of the sample; ``None`` where the index is exact."""
 
 
 def contents(source: Source, bank: MemoryBank) -> Contents:
@@ -97,13 +101,14 @@ def sharpness(source: Source, memory: OpenMemory) -> Sharpness:
     ids = [entry.entry_id for entry in bank.entries()]
     keys = np.array([bank.entry(ids[place]).key for place in evenly_spaced(len(ids), _KEYS).tolist()])
     later = ids[len(ids) // 2 :]
-    found, effective, novelties = [], [], []
+    found, effective, novelties, asked = [], [], [], []
     places = evenly_spaced(len(later), _ASKED).tolist()
     for place in places:
         entry = bank.entry(later[place])
         as_of = source.close_of(entry.symbol, entry.bar_time)
         result = bank.search(entry.key, as_of=as_of, k=reading.n_neighbors)
         if result.count:
+            asked.append(Asked(entry.key, as_of, result))
             view = read_out(result, bank.config.primary, temperature=reading.temperature, cluster_ms=reading.cluster_ms)
             found.append(result.count)
             effective.append(view.effective)
@@ -114,6 +119,7 @@ def sharpness(source: Source, memory: OpenMemory) -> Sharpness:
         neighbours=float(np.mean(found)) if found else None,
         effective=float(np.mean(effective)) if effective else None,
         novelty=NoveltyScale(np.array(novelties)) if novelties else None,
+        recall=measured_recall(bank, asked),
     )
 
 
@@ -142,6 +148,7 @@ def statistics_document(stored: StoredMemory, source: Source, memory: OpenMemory
         "eviction": config.eviction.value,
         "half_life_ms": config.half_life_ms,
         "index": config.index.value,
+        "recall": _recall_document(sharp.recall),
         "metric": config.metric.value,
         "dimension": config.dimension,
         "anisotropy": sharp.anisotropy,
@@ -172,6 +179,12 @@ def entry_document(source: Source, entry: Entry) -> dict[str, Any]:
         "last_hit": entry.last_hit,
         "credit": entry.credit,
     }
+
+
+def _recall_document(reading: RecallReading | None) -> dict[str, Any] | None:
+    if reading is None:
+        return None
+    return {"share": reading.recall, "worst": reading.worst, "asked": reading.checks, "alarm": reading.alarm}
 
 
 def _mean_cosine(keys: KeyArray) -> float:

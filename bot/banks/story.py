@@ -96,10 +96,10 @@ def _how_new(percentile: float) -> str:
     if percentile < _ORDINARY:
         return f"It had seen much like this: only {share} were more familiar to it."
     if percentile < _UNUSUAL:
-        return f"It had seen as much like this as of most: it was newer than {share}."
+        return f"It had seen as much like this as of most: it was less familiar than {share}."
     if percentile < _NEW:
-        return f"It had seen little like this: it was newer than {share}."
-    return f"It had seen nothing like this: it was newer than {share}, so what follows is thin evidence."
+        return f"It had seen little like this: it was less familiar than {share}."
+    return f"It had seen nothing like this: it was less familiar than {share}, so what follows is thin evidence."
 
 
 def _what_followed(outlook: Outlook) -> str:

@@ -114,6 +114,9 @@ def run(arguments: list[str]) -> int:
         result = recall.main(args=arguments, prog_name="recall", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         return _say("interrupted", ExitCode.INTERRUPTED, label="stopped:")
+    except click.exceptions.NoArgsIsHelpError as problem:
+        click.echo(problem.format_message(), err=True)
+        return ExitCode.USAGE
     except click.ClickException as problem:
         return _say(_usage_sentence(problem), ExitCode.USAGE)
     except RecallError as problem:

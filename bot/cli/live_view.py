@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import expm1
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -93,7 +94,7 @@ def _wish(decision: Decision) -> str:
     text = "wants ?" if signal.target_exposure is None else f"wants {signal.target_exposure:+.2f}"
     if signal.explanation is not None and signal.explanation.neighbours:
         best = max(signal.explanation.neighbours, key=lambda neighbour: neighbour.weight)
-        text += f"  like {format_time(best.bar_open_time)[:10]} (then {best.outcome:+.1%})"
+        text += f"  like {format_time(best.bar_open_time)[:10]} (then {expm1(best.outcome):+.1%})"
     return text
 
 

@@ -44,7 +44,7 @@ def search(question: Question) -> None:
     The moment is the bar that was the last one closed at --at; all times shown are closes. The memory answers as it stood
     at that close, or at --as-of. It is the one that a bot started on the stored candles would have had; --run and --bank
     ask a stored one. Weight is a share of the vote; neighbours of one time share theirs. What followed is in percent of
-    price.
+    price, so many bars (+24 bars) after the close shown.
     """
     source, opened, answer = _ask(question)
     if question.context.as_json:

@@ -17,7 +17,6 @@ from bot.banks.standing import checked_name, default_name, encode_again, prepare
 from bot.banks.statistics import contents, entry_document, statistics_document
 from bot.cli.common import (
     Context,
-    chosen_market,
     chosen_span,
     market_options,
     parse_interval_option,
@@ -27,11 +26,13 @@ from bot.cli.common import (
     with_choices,
 )
 from bot.cli.help import ExampleCommand
+from bot.cli.memory_options import market_asked
 from bot.cli.memory_report import show_differences, show_memories, show_pruned, show_statistics
 from bot.cli.runs import open_journal
 from bot.cli.terminal import console, output, progress_bar, watched_bar
 from bot.errors import CheckFailed, UsageError
-from bot.journal import RunKind
+from bot.journal import RunKind, RunStatus
+from bot.orders import OperatorAction, OperatorCommand, Pruning
 from bot.session import Session
 from memory_store.pruning import PruneRule
 from memory_store.records import TIME_LIMIT
@@ -62,13 +63,13 @@ def warm(
 ) -> None:
     """Fill a bank from stored candles and print its name.
 
-    The bank holds what a bot that starts at --end would remember: the newest moments, up to the capacity. It is never
-    changed afterwards; ask it with recall memory search --bank NAME. A bank that exists is not overwritten.
+    The bank holds what a bot that starts at --end would remember: the newest moments, up to the capacity. No bot
+    adds to it afterwards; ask it with recall memory search --bank NAME. A bank that exists is not overwritten.
     """
     config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
-    names, code = chosen_market(config, symbols, interval)
     _, last = chosen_span(None, end)
     home = home_of(config)
+    names, code = market_asked(config, home, symbols, interval)
     session = prepare(config, home, stored_calendars(home.candles, names, code), code, last)
     chosen = checked_name(name or default_name(session))
     _report_filled(context, _fill(context, session, chosen))
@@ -129,8 +130,8 @@ def _fill(context: Context, session: Session, name: str, *, source: str = "") ->
 def stats(context: Context, name: str | None) -> None:
     """Show what a memory holds, and which moments helped.
 
-    Also how well its keys tell moments apart, on a sample. NAME is a bank, a run, or 'latest' for the newest paper run.
-    Without it every memory in the database is listed.
+    Also how well its keys tell moments apart, on a sample, and how many true neighbours an approximate index finds. NAME is
+    a bank, a run, or 'latest' for the newest paper run. Without it every memory in the database is listed.
     """
     journal = open_journal(context)
     if name is None:
@@ -225,37 +226,52 @@ def rebuild(context: Context, memory: str, model_id: str | None, memory_size: in
 def prune(context: Context, name: str, unused_days: float | None, credit_below: float | None, dry_run: bool) -> None:
     """Evict moments that were of no use, or of harm.
 
-    NAME is a bank; with --dry-run also a run, or 'latest'. Age is counted from the bank's newest bar. Credit is how much a
-    moment improved the forecasts that used it, in log returns. The rows stay, marked as evicted.
+    NAME is a bank, a run, or 'latest'. Age is counted from the newest bar. Credit is how much a moment improved the
+    forecasts that used it, in log returns. Only a run's decisions use moments: of a bank filled from candles none was ever
+    used, and --unused-days goes by age alone. The rows stay, marked as evicted. A run prunes its memory itself before its
+    next bar, by the same rule, and so that it can be audited.
     """
     if unused_days is None and credit_below is None:
         raise UsageError("nothing says what to prune; give --unused-days, --credit-below or both")
     rule = PruneRule(None if unused_days is None else round(unused_days * DAY_MS), credit_below)
     journal = open_journal(context)
     run = find_memory(journal, name)
-    if run.record.kind is not RunKind.MEMORY and not dry_run:
+    is_run = run.record.kind is not RunKind.MEMORY
+    if run.status is RunStatus.FINISHED and is_run and not dry_run:
         raise UsageError(
-            f"the memory of run {run.record.run_id} follows from its events, and pruned from outside it could not be audited "
-            "or resumed; prune a copy (recall memory export, then import), or look with --dry-run"
+            f"run {run.record.run_id} is finished, so its memory stays as its decisions saw it; prune a copy (recall memory "
+            "export, then import), or look with --dry-run"
         )
     source = StoredSource(context.config, journal, run, rules={})
     bank = source.open(TIME_LIMIT).bank
     as_of = contents(source, bank).last_close or 0
+    assert run.bank_id is not None
+    decisions = journal.read_memory(run.bank_id).statistics.recollections
     due = [bank.entry(entry_id) for entry_id in bank.prune_candidates(rule, as_of=as_of)]
-    if not dry_run:
-        assert run.bank_id is not None
+    if is_run and not dry_run:
+        told = Pruning(rule.unused_for_ms, rule.credit_below)
+        journal.issue_command(run.record.run_id, OperatorCommand(OperatorAction.PRUNE, pruning=told))
+    elif not dry_run:
         journal.prune_memory(run.bank_id, rule, as_of=as_of)
     document = {
         "memory": run.record.run_id,
         "as_of": as_of,
-        "held": len(bank) - (0 if dry_run else len(due)),
+        "held": len(bank) - (0 if dry_run or is_run else len(due)),
         "pruned": len(due),
         "dry_run": dry_run,
+        "waiting": is_run and not dry_run,
+        "decisions_remembered": decisions,
         "entries": [entry_document(source, entry) for entry in due],
     }
     if context.as_json:
         context.answer(document)
         return
+    if unused_days is not None and not decisions:
+        output.print(
+            f"No decision ever asked {run.record.run_id}: every moment of it counts as unused, so this goes by age alone.",
+            style="yellow",
+            soft_wrap=True,
+        )
     show_pruned(document)
 
 

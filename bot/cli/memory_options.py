@@ -81,9 +81,18 @@ def question_options(command: Command) -> Command:
         chosen = {name: value for name, value in rules.items() if value is not None}
         if chosen and question.stored is None:
             question = replace(question, config=question.config.changed({"memory": chosen}, "the command line"))
+        if "regime_penalty" in chosen and not _prefers(question, chosen):
+            raise UsageError("--regime-penalty is what another regime costs with --regimes prefer; give that too")
         return command(replace(question, rules=chosen), **options)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _prefers(question: Question, chosen: Mapping[str, Any]) -> bool:
+    """Whether neighbours of the own regime are preferred; of a stored memory only its own settings could tell."""
+    if "regimes" in chosen or question.stored is None:
+        return bool(chosen.get("regimes", question.config.memory.regimes) == RegimeRule.PREFER)
+    return True
 
 
 def rule_options(command: Command) -> Command:
@@ -100,7 +109,9 @@ def rule_options(command: Command) -> Command:
             help="What another regime costs [default: config].",
         ),
         click.option(
-            "--regime-penalty", type=float, help="With --regimes prefer: e-folds of weight [default: config]."
+            "--regime-penalty",
+            type=float,
+            help="With --regimes prefer: 1 leaves 37% of the weight, 2 leaves 14% [default: config].",
         ),
         click.option("--minimum-similarity", type=float, help="Less alike is no neighbour [default: config]."),
         click.option("--age-half-life-days", type=float, help="Age that halves a weight; 0: off [default: config]."),
@@ -187,7 +198,7 @@ def opened_source(question: Question, symbol: str | None) -> Iterator[Source]:
             yield StoredSource(question.config, journal, find_memory(journal, question.stored), rules=question.rules)
         return
     home = home_of(question.config)
-    names, interval = _market(question, home, symbol)
+    names, interval = market_asked(question.config, home, question.symbols, question.interval, symbol)
     calendars = stored_calendars(home.candles, names, interval)
     with watched_bar("remembering") as watch:
 
@@ -197,12 +208,25 @@ def opened_source(question: Question, symbol: str | None) -> Iterator[Source]:
         yield CandleSource(question.config, home, calendars, interval, tell)
 
 
-def _market(question: Question, home: Home, symbol: str | None) -> tuple[tuple[str, ...], str]:
-    """Symbols that fill a memory made from candles, and their interval."""
-    names, interval = chosen_market(question.config, question.symbols, question.interval)
-    if question.symbols is None and symbol is not None and symbol not in names:
+def market_asked(
+    config: Config, home: Home, symbols: str | None, interval_asked: str | None, symbol: str | None = None
+) -> tuple[tuple[str, ...], str]:
+    """Symbols that fill a memory made from candles, and their interval.
+
+    Args:
+        config: the configuration.
+        home: where the candles are.
+        symbols: as the option says.
+        interval_asked: as the option says; without it the only one that is stored will do.
+        symbol: of the moment asked about, if there is one.
+
+    Raises:
+        UsageError: they are not usable.
+    """
+    names, interval = chosen_market(config, symbols, interval_asked)
+    if symbols is None and symbol is not None and symbol not in names:
         names = (symbol,)
-    if question.interval is None:
+    if interval_asked is None:
         stored = [each.interval for each in home.candles.list() if each.symbol == names[0]]
         if interval not in stored and len(stored) == 1:
             console.print(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.markup import escape
 
 from bot.cli.common import Context
-from bot.cli.memory_view import span_text
-from bot.cli.terminal import facts, listing, output
+from bot.cli.memory_table import Column, show_table
+from bot.cli.memory_view import interval_text, span_text
+from bot.cli.terminal import facts, output
 from strategies.bars import format_time
 
 if TYPE_CHECKING:
@@ -31,15 +32,23 @@ def show_memories(context: Context, memories: Sequence[StoredMemory]) -> None:
             soft_wrap=True,
         )
         return
-    table = listing("memory", "holds", "of", "from", "to", "symbols", right=("holds", "of"))
+    columns = (
+        Column("memory"),
+        Column("holds", right=True),
+        Column("of", right=True, spare=4),
+        Column("from", spare=2),
+        Column("to", spare=1),
+        Column("symbols", spare=3),
+    )
+    rows = []
     for memory in memories:
         counts = memory.statistics
         first, last = (
             "-" if time is None else format_time(time)[:10] for time in (counts.first_bar_time, counts.last_bar_time)
         )
         symbols = ", ".join(symbol for symbol, _ in counts.symbols) or "-"
-        table.add_row(memory.bank.name, f"{counts.held:,}", f"{memory.bank.config.capacity:,}", first, last, symbols)
-    output.print(table)
+        rows.append((memory.bank.name, f"{counts.held:,}", f"{memory.bank.config.capacity:,}", first, last, symbols))
+    show_table(columns, rows)
 
 
 def show_statistics(document: dict[str, Any]) -> None:
@@ -76,13 +85,23 @@ def show_pruned(document: dict[str, Any]) -> None:
     """What was pruned, or would be."""
     entries = document["entries"]
     if entries:
-        _show_entries("Would go" if document["dry_run"] else "Gone", entries[:_MOST_PRUNED])
+        stays = document["dry_run"] or document["waiting"]
+        _show_entries("Would go" if stays else "Gone", entries[:_MOST_PRUNED])
     if len(entries) > _MOST_PRUNED:
         output.print(f"and {len(entries) - _MOST_PRUNED:,} more; --json shows all", style="dim")
+    if document["waiting"]:
+        output.print(
+            f"\n{document['memory']} prunes its memory before its next bar; now that would be {document['pruned']:,} of "
+            f"{document['held']:,} moments.",
+            soft_wrap=True,
+        )
+        return
     verb = "would be evicted from" if document["dry_run"] else "evicted from"
     held = f"; it holds {document['held']:,}" if not document["dry_run"] else f", which holds {document['held']:,}"
+    if entries:
+        output.print()
     output.print(
-        f"\n{document['pruned']:,} moments {verb} {document['memory']}{held}, as of {format_time(document['as_of'])}.",
+        f"{document['pruned']:,} moments {verb} {document['memory']}{held}, as of {format_time(document['as_of'])}.",
         soft_wrap=True,
     )
 
@@ -106,10 +125,14 @@ def _memory_document(memory: StoredMemory) -> dict[str, Any]:
 def _facts_of(document: dict[str, Any]) -> list[tuple[str, str]]:
     held = document["held"]
     return [
-        ("memory", f"{document['memory']}  ({document['strategy']}, interval {document['interval']})"),
+        ("memory", f"{document['memory']}  ({document['strategy']}, bars of {interval_text(document['interval'])})"),
         ("encoder", document["encoder_version"]),
         ("holds", f"{held:,} of {document['capacity']:,} moments ({held / document['capacity']:.0%})"),
-        ("", f"{document['visible']:,} may answer, {document['pending']:,} wait for their outcome"),
+        (
+            "",
+            f"{document['visible']:,} may answer, {document['pending']:,} wait for their outcome, "
+            f"{held - document['visible'] - document['pending']:,} for the end of their embargo",
+        ),
         ("evicted", f"{document['evicted']:,}; at capacity {_eviction_text(document)}"),
         ("span", _span(document)),
         ("symbols", _shares(document["symbols"], held)),
@@ -122,7 +145,7 @@ def _facts_of(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("neighbours", _neighbours(document)),
         ("novelty", _novelty(document)),
         ("used", _used(document)),
-        ("index", document["index"]),
+        ("index", _index(document)),
         ("size", _size(document)),
     ]
 
@@ -164,7 +187,7 @@ def _neighbours(document: dict[str, Any]) -> str:
 def _novelty(document: dict[str, Any]) -> str:
     if document["novelty_median"] is None:
         return "-"
-    return f"{document['novelty_median']:.3f} in the middle, 95% below {document['novelty_95']:.3f}"
+    return f"{document['novelty_median']:.3f} is the median, 95% lie below {document['novelty_95']:.3f}"
 
 
 def _used(document: dict[str, Any]) -> str:
@@ -175,17 +198,36 @@ def _used(document: dict[str, Any]) -> str:
     )
 
 
+def _index(document: dict[str, Any]) -> str:
+    found = document["recall"]
+    if found is None:
+        return str(document["index"])
+    share = (
+        f"{found['share']:.1%} of the true neighbours found ({found['worst']:.0%} at worst), asked of {found['asked']} of "
+        "its own moments"
+    )
+    alarm = "; ALARM: too few, an exact index would see others" if found["alarm"] else ""
+    return f"{document['index']}, {share}{alarm}"
+
+
 def _size(document: dict[str, Any]) -> str:
     times = document["bytes_per_entry"] / document["bytes_per_key"]
     return f"{document['bytes_per_entry']:,.0f} bytes per entry in memory, {times:.2f} times its key"
 
 
 def _show_entries(heading: str, entries: Sequence[dict[str, Any]]) -> None:
-    numbers = ("hits", "credit")
-    table = listing("closed", "symbol", "regime", *numbers, "last used", right=numbers)
+    columns = (
+        Column("closed"),
+        Column("symbol", spare=1),
+        Column("regime", spare=3),
+        Column("hits", right=True),
+        Column("credit", right=True),
+        Column("last used", spare=2),
+    )
+    rows = []
     for each in entries:
         last = "-" if each["last_hit"] is None else format_time(each["last_hit"])
         cells = (format_time(each["close_time"]), each["symbol"], each["regime"], f"{each['hits']:,}")
-        table.add_row(*cells, f"{each['credit']:+.4f}", last)
+        rows.append((*cells, f"{each['credit']:+.4f}", last))
     output.print(f"\n[bold]{heading}[/]")
-    output.print(table)
+    show_table(columns, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from typing import Any, Final
 
 from rich.padding import Padding
@@ -10,13 +11,15 @@ from rich.text import Text
 from bot.banks.answers import Answer, Neighbour, Outlook
 from bot.banks.sources import OpenMemory, Source
 from bot.banks.story import bars_text, moment_line, past_moments, sentences
-from bot.cli.terminal import facts, listing, output
+from bot.cli.memory_table import Cell, Column, show_table
+from bot.cli.terminal import facts, output
 from memory_store.policy import RegimeRule, RetrievalPolicy, Scope
-from strategies.bars import DAY_MS, HOUR_MS, format_time
+from strategies.bars import DAY_MS, HOUR_MS, MINUTE_MS, format_time, interval_ms
 from strategies.regime_vote import regime_name
 
 MOST_ROWS: Final = 10
 MOST_MOMENTS: Final = 5
+_LONG_INTERVALS: Final = {"D": "1 day", "W": "1 week", "M": "1 month"}
 
 
 def percent(value: float | None) -> Text:
@@ -36,11 +39,20 @@ def span_text(milliseconds: int) -> str:
     return f"{milliseconds / HOUR_MS:,.1f} hours".replace(".0 ", " ")
 
 
+def interval_text(interval: str) -> str:
+    """Length of a bar for people."""
+    if interval in _LONG_INTERVALS:
+        return _LONG_INTERVALS[interval]
+    minutes = interval_ms(interval) // MINUTE_MS
+    return f"{minutes} min" if minutes % 60 else f"{minutes // 60} h"
+
+
 def show_question(source: Source, memory: OpenMemory, answer: Answer) -> None:
     """Which moment was asked about, which memory, and what was known when it answered."""
     moment = answer.moment
     output.print(
-        f"[bold]{moment.symbol}[/] bar closed [bold]{format_time(moment.close_time)}[/], {regime_name(moment.regime)}"
+        f"[bold]{moment.symbol}[/] bar of {interval_text(source.interval)} closed "
+        f"[bold]{format_time(moment.close_time)}[/], {regime_name(moment.regime)}"
         f"  [dim]{source.title}[/]",
         soft_wrap=True,
     )
@@ -58,7 +70,9 @@ def policy_text(policy: RetrievalPolicy, regime: int) -> str:
     if policy.regimes is RegimeRule.SAME:
         wanted.append(f"only in a {regime_name(regime)} market")
     if policy.regimes is RegimeRule.PREFER:
-        wanted.append(f"rather in a {regime_name(regime)} market ({policy.regime_penalty:g} e-folds)")
+        wanted.append(
+            f"rather in a {regime_name(regime)} market (others at {exp(-policy.regime_penalty):.0%} of their weight)"
+        )
     if policy.minimum_similarity is not None:
         wanted.append(f"similarity of {policy.minimum_similarity:.3f} or more")
     if policy.half_life_ms is not None:
@@ -79,6 +93,11 @@ def notes(memory: OpenMemory, answer: Answer) -> list[str]:
     if apart > 0:
         found.append(
             f"As of {format_time(answer.as_of)}, {span_text(apart)} after the moment: it holds what nobody knew then."
+        )
+    if answer.stale_since is not None:
+        found.append(
+            f"The memory ends {format_time(answer.stale_since)}, {span_text(answer.as_of - answer.stale_since)} before the "
+            "time asked: what came after that is missing from it."
         )
     learned = memory.reading.learned_until
     if learned is not None and learned > answer.as_of:
@@ -131,11 +150,11 @@ def show_regimes(answer: Answer) -> None:
     if answer.vote.winner is None:
         output.print(vote_text(answer) + ".")
         return
-    table = listing("regime", "share", "neighbours", right=("share", "neighbours"))
+    rows = []
     for each in answer.vote.shares:
         own = "  (its own label)" if each.regime == answer.moment.regime else ""
-        table.add_row(f"{regime_name(each.regime)}{own}", f"{each.share:.1%}", str(each.count))
-    output.print(table)
+        rows.append((f"{regime_name(each.regime)}{own}", f"{each.share:.1%}", str(each.count)))
+    show_table((Column("regime"), Column("share", right=True), Column("neighbours", right=True)), rows)
     output.print(f"\nThe vote: {vote_text(answer)}, from {answer.visible:,} moments known then.", soft_wrap=True)
 
 
@@ -143,7 +162,7 @@ def novelty_text(answer: Answer) -> str:
     """How new the moment is to the memory."""
     if answer.novelty_percentile is None:
         return f"{answer.novelty:.3f}"
-    return f"{answer.novelty:.3f}, newer to the memory than {answer.novelty_percentile:.0%} of earlier moments"
+    return f"{answer.novelty:.3f}, less familiar than {answer.novelty_percentile:.0%} of earlier moments were"
 
 
 def vote_text(answer: Answer) -> str:
@@ -156,10 +175,21 @@ def vote_text(answer: Answer) -> str:
 
 
 def _show_neighbours(answer: Answer, rows: int) -> None:
-    horizons = [bars_text(outlook.bars) for outlook in answer.outlooks]
-    table = listing("closed", "symbol", "alike", "weight", "regime", *horizons, right=("alike", "weight", *horizons))
-    for each in answer.neighbours[:rows]:
-        table.add_row(
+    """A row per neighbour; its outcomes are what is asked for, the primary one above all."""
+    horizons = [
+        Column(f"+{bars_text(outlook.bars)}", right=True, spare=0 if place == answer.primary else 1)
+        for place, outlook in enumerate(answer.outlooks)
+    ]
+    columns = (
+        Column("closed"),
+        Column("symbol", spare=2),
+        Column("similarity", right=True, spare=3),
+        Column("weight", right=True),
+        Column("regime", spare=4),
+        *horizons,
+    )
+    cells: list[tuple[Cell, ...]] = [
+        (
             format_time(each.close_time),
             _symbol_text(answer, each),
             f"{each.similarity:.3f}",
@@ -167,8 +197,10 @@ def _show_neighbours(answer: Answer, rows: int) -> None:
             regime_name(each.regime),
             *map(percent, each.returns),
         )
+        for each in answer.neighbours[:rows]
+    ]
     output.print()
-    output.print(table)
+    show_table(columns, cells)
     if len(answer.neighbours) > rows:
         output.print(
             f"and {len(answer.neighbours) - rows} more; -k {len(answer.neighbours)} or --json shows all", style="dim"
@@ -176,12 +208,14 @@ def _show_neighbours(answer: Answer, rows: int) -> None:
 
 
 def _show_outlooks(answer: Answer) -> None:
-    columns = ("known", "rose", "mean", "5 %", "25 %", "median", "75 %", "95 %")
-    table = listing("what followed", *columns, right=columns)
-    for outlook in answer.outlooks:
-        table.add_row(f"after {bars_text(outlook.bars)}", *_outlook_cells(outlook))
+    spare = {"known": 2, "25 %": 1, "75 %": 1}
+    names = ("known", "rose", "mean", "5 %", "25 %", "median", "75 %", "95 %")
+    columns = [Column(name, right=True, spare=spare.get(name, 0)) for name in names]
     output.print()
-    output.print(table)
+    show_table(
+        (Column("what followed"), *columns),
+        [(f"after {bars_text(outlook.bars)}", *_outlook_cells(outlook)) for outlook in answer.outlooks],
+    )
 
 
 def _outlook_cells(outlook: Outlook) -> list[Text | str]:

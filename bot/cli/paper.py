@@ -143,9 +143,10 @@ async def _trade(
         connection = connect(config, sandbox)
         stack.callback(connection.rest.close)
         thread = stack.enter_context(_decision_thread())
-        run, session = await _prepare(config, home, journal, connection, earlier, thread)
         if earlier is None:
-            stack.enter_context(journal.hold_run(run.run_id))
+            run, session = await _begin(config, home, journal, connection, thread, stack)
+        else:
+            run, session = await _resume(config, journal, earlier, thread)
         last_seen = _last_seen(run, session)
         stream = await stack.enter_async_context(KlineStream(connection.stream_url, names, code))
         # A simulated clock may run at any speed, so that silence only means something on a real venue.
@@ -185,17 +186,15 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-async def _prepare(
+async def _begin(
     config: Config,
     home: Home,
     journal: Journal,
     connection: Connection,
-    earlier: StoredRun | None,
     thread: ThreadPoolExecutor,
+    stack: contextlib.AsyncExitStack,
 ) -> tuple[PaperRun, Session]:
-    """The run, warmed up to its last decided bar."""
-    if earlier is not None:
-        return await _resume(config, journal, earlier, thread)
+    """A new run, warmed up and held until ``stack`` closes."""
     loop = asyncio.get_running_loop()
     names, code = config.market.symbols, config.market.interval
     trades: list[ClosedTrade] = []
@@ -216,6 +215,8 @@ async def _prepare(
     session = open_session(config, home, names, code, calendars, now, venue_instruments=instruments)
     with console.status("warming features and memory from history ..."):
         await loop.run_in_executor(thread, functools.partial(session.warm, stored=True))
+    # Held before others can find it.
+    stack.enter_context(journal.hold_run(run_id))
     bank_id = journal.create_run(session.record(run_id, RunKind.PAPER), bank=session.strategy.bank)
     return PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=bank_id, closed_trades=trades), session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import expm1
 from typing import Final
 
 import click
@@ -26,6 +27,7 @@ VERDICTS: Final[dict[Verdict, str]] = {
     Verdict.WITHIN_BAND: "the change is smaller than the no-trade band (risk.no_trade_band)",
     Verdict.UNKNOWN_HELD: "the strategy does not know, so the position is held and nothing is opened",
     Verdict.CLIPPED_POSITION: "cut to the largest position allowed (risk.max_position)",
+    Verdict.CLIPPED_SYMBOL_LEVERAGE: "cut to the largest leverage of the symbol (maximum_leverage of its instrument)",
     Verdict.CLIPPED_LEVERAGE: "cut to the leverage allowed over all symbols (risk.max_leverage)",
     Verdict.CLIPPED_QUANTITY: "cut to the venue's largest market order",
     Verdict.BELOW_MINIMUM: "too small for the venue once rounded to its lots",
@@ -119,11 +121,16 @@ def _wish(signal: Signal) -> str:
 
 
 def _expectation(signal: Signal) -> str:
-    text = f"{signal.expected_return:+.2%} over the primary horizon"
+    text = f"{_percent(signal.expected_return)} over the primary horizon"
     if len(signal.quantiles) < 2:
         return text
     (low, worst), (high, best) = signal.quantiles[0], signal.quantiles[-1]
-    return f"{text}, {high - low:.0%} of the weight between {worst:+.2%} and {best:+.2%}"
+    return f"{text}, {high - low:.0%} of the weight between {_percent(worst)} and {_percent(best)}"
+
+
+def _percent(log_return: float | None) -> str:
+    """A log return as a change of price, which is what a percent sign means to a trader."""
+    return "-" if log_return is None else f"{expm1(log_return):+.2%}"
 
 
 def _model_view(seen: Explanation) -> str:
@@ -142,15 +149,16 @@ def _order_text(order: Order) -> str:
 def _show_neighbours(seen: Explanation) -> None:
     closest = sorted(seen.neighbours, key=lambda neighbour: -neighbour.weight)
     rose = sum(neighbour.weight for neighbour in closest if neighbour.outcome > 0.0)
-    mean = "" if seen.memory_mean is None else f", {seen.memory_mean:+.2%} on average"
+    average = sum(neighbour.weight * expm1(neighbour.outcome) for neighbour in closest)
     output.print(
-        f"\nIt remembered {len(closest)} of {seen.memory_size:,} moments. By weight {rose:.0%} of them rose{mean}:",
+        f"\nIt remembered {len(closest)} of {seen.memory_size:,} moments. "
+        f"By weight {rose:.0%} of them rose, {average:+.2%} on average:",
         soft_wrap=True,
     )
     columns = ("similarity", "weight", "what followed")
-    table = listing("moment", "symbol", *columns, right=columns)
+    table = listing("bar", "symbol", *columns, right=columns)
     for neighbour in closest[:_MOST_NEIGHBOURS]:
-        after = Text(f"{neighbour.outcome:+.2%}", style="green" if neighbour.outcome > 0.0 else "red")
+        after = Text(_percent(neighbour.outcome), style="green" if neighbour.outcome > 0.0 else "red")
         cells = (format_time(neighbour.bar_open_time), neighbour.symbol, f"{neighbour.similarity:.3f}")
         table.add_row(*cells, f"{neighbour.weight:.1%}", after)
     output.print(table)

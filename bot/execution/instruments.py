@@ -19,6 +19,7 @@ class Instrument(msgspec.Struct, frozen=True):
     minimum_notional: Decimal = Decimal("5")
     maximum_market_quantity: Decimal = Decimal("1000000000")
     maximum_leverage: Decimal = Decimal("1")
+    """Largest value of a position, as a multiple of the account's equity."""
     funding_interval_minutes: int = 480
     calendar: Calendar = Calendar.CONTINUOUS
 

@@ -27,7 +27,7 @@ class Database:
     """One database, open."""
 
     def __init__(self, url: str, *, durable: bool) -> None:
-        """Open the journal and create its tables where they are missing.
+        """Open the journal, create its tables where they are missing and migrate them where they are old.
 
         Args:
             url: SQLAlchemy URL.
@@ -55,14 +55,16 @@ class Database:
     def _create_tables(self) -> None:
         with self.engine.connect() as connection:
             version = _format_version(connection)
-        if version is None:
+        if version is None or version < schema.SCHEMA_VERSION:
             with self.engine.begin() as connection:
                 _lock_out_others(connection)
                 version = _format_version(connection)
                 if version is None:
                     schema.metadata.create_all(connection)
-                    version = schema.SCHEMA_VERSION
-                    connection.execute(schema.journal_format.insert().values(version=version))
+                    connection.execute(schema.journal_format.insert().values(version=schema.SCHEMA_VERSION))
+                elif version < schema.SCHEMA_VERSION:
+                    schema.migrate(connection, version)
+            version = max(version or 0, schema.SCHEMA_VERSION)
         if version > schema.SCHEMA_VERSION:
             raise StorageError(
                 f"journal {self._place} has format {version}, this version knows "

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
-from bot.errors import UsageError
 from bot.garbage import rare_collections
 from bot.journal import schema
+from bot.journal.holding import hold_run
 from bot.journal.memories import import_memory, insert_memory, prune_memory, refuse_taken
 from bot.journal.reading import JournalReader
 from bot.journal.records import RunRecord, RunStatus, StepRecord
@@ -88,9 +87,9 @@ class Journal(JournalReader):
         """
         with self._transaction() as connection:
             insert_step(connection, run_id, step)
-            if step.memory is not None and bank_id is not None:
-                at_time = step.batch.bars[0].close_time if step.batch is not None else 0
-                memory_storage.write_changes(connection, bank_id, step.memory, at_time=at_time)
+            if bank_id is not None:
+                for at_time, changes in step.memory:
+                    memory_storage.write_changes(connection, bank_id, changes, at_time=at_time)
 
     def write_replay(
         self,
@@ -145,30 +144,18 @@ class Journal(JournalReader):
 
     @contextmanager
     def hold_run(self, run_id: str) -> Iterator[None]:
-        """Keep a run to this process for as long as the context lasts, where the database can tell.
+        """Keep a run to this process for as long as the context lasts; a process that dies lets go of it.
 
-        PostgreSQL can, and forgets it when the process dies (https://www.postgresql.org/docs/current/explicit-locking.html);
-        an SQLite journal lies in one data_dir, which one bot has to itself anyway.
+        On SQLite the lock is a file beside the database, on PostgreSQL it belongs to a session of its own
+        (https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS). A database in memory has no other
+        users. The run need not be in the journal yet.
 
         Raises:
             UsageError: another process holds it.
+            StorageError: the file cannot be made.
         """
-        if self.url.get_backend_name() != "postgresql":
+        with hold_run(self.engine, run_id):
             yield
-            return
-        key = sa.func.hashtextextended(f"recall run {run_id}", 0)
-        with self.engine.connect() as connection:
-            held = connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar_one()
-            connection.commit()  # The lock belongs to the session; a transaction left open for weeks would harm the server.
-            if not held:
-                raise UsageError(
-                    f"run {run_id} is being traded by another process on the same journal; stop that one, or begin a new "
-                    "run with --new"
-                )
-            try:
-                yield
-            finally:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
 
     def import_memory(self, record: RunRecord, path: Path) -> int:
         """Make a standing bank from an export: all of it, or nothing. Returns its id.
@@ -199,7 +186,11 @@ class Journal(JournalReader):
         with self._transaction() as connection:
             result = connection.execute(
                 schema.commands.insert().values(
-                    run_id=run_id, action=command.action, reason=command.reason, issued_at=_now()
+                    run_id=run_id,
+                    action=command.action,
+                    reason=command.reason,
+                    issued_at=_now(),
+                    payload=msgspec.json.encode(command).decode(),
                 )
             )
             key = result.inserted_primary_key

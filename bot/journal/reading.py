@@ -80,6 +80,17 @@ class JournalReader(Database):
         with self._reading() as connection:
             return list(connection.execute(query.order_by(schema.bars.c.sequence, schema.bars.c.position)).mappings())
 
+    def last_close(self, run_id: str) -> int:
+        """Close of the newest bar that a run has decided on, else was warmed from, milliseconds.
+
+        Raises:
+            UsageError: there is no such run.
+        """
+        query = sa.select(sa.func.max(schema.bars.c.close_time)).where(schema.bars.c.run_id == run_id)
+        with self._reading() as connection:
+            newest = connection.execute(query).scalar_one()
+        return self.find_run(run_id).record.warmed_until if newest is None else int(newest)
+
     def read_executions(self, run_id: str) -> list[tuple[int, Execution]]:
         """All fills of a run with their sequence numbers, in the order in which they were applied.
 
@@ -203,7 +214,13 @@ class JournalReader(Database):
         with self._reading() as connection:
             rows = connection.execute(query.order_by(table.c.command_id)).mappings().all()
         with believed(f"a command to run {run_id}"):
-            return [(row["command_id"], OperatorCommand(OperatorAction(row["action"]), row["reason"])) for row in rows]
+            return [(row["command_id"], _command(row)) for row in rows]
+
+
+def _command(row: Any) -> OperatorCommand:
+    if row["payload"] is None:
+        return OperatorCommand(OperatorAction(row["action"]), row["reason"])
+    return msgspec.json.decode(row["payload"], type=OperatorCommand)
 
 
 def _stored_run(row: Any) -> StoredRun:

@@ -96,7 +96,8 @@ class StepRecord:
     decisions: tuple[Decision, ...] = ()
     trades: list[tuple[int, ClosedTrade]] = field(default_factory=list)
     equity: float | None = None
-    memory: BankChanges | None = None
+    memory: list[tuple[int, BankChanges]] = field(default_factory=list)
+    """What happened to the memory, and when by the clock of the bars, milliseconds; in order."""
     state: bytes | None = None
     sequence: int = 0
     """Events applied once this step is."""

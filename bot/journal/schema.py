@@ -1,4 +1,7 @@
-"""Tables of the journal: the one truth about every run, on SQLite or PostgreSQL."""
+"""Tables of the journal: the one truth about every run, on SQLite or PostgreSQL.
+
+Format 2 added ``commands.payload``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 metadata = sa.MetaData()
 _RUN: Final = sa.String(64)
@@ -138,4 +141,16 @@ commands = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("issued_at", _MILLISECONDS, nullable=False),
     sa.Column("sequence", sa.BigInteger, comment="the event that it became; empty while it waits"),
+    sa.Column("payload", sa.Text, comment="the whole command, as JSON; empty in those of format 1"),
 )
+
+_ADDED_IN_2: Final = (commands.c.payload,)
+
+
+def migrate(connection: sa.Connection, version: int) -> None:
+    """Bring tables of an earlier format to this one, in the caller's transaction, which nobody else may interrupt."""
+    assert version == 1, f"there is no format {version}"
+    for column in _ADDED_IN_2:
+        specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {specification}")
+    connection.execute(journal_format.update().values(version=SCHEMA_VERSION))

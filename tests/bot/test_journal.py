@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from bot.execution.fills import Costs
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, RunStatus, StepRecord, WarmSpan, schema
 from bot.journal.records import SideEvent
-from bot.orders import Decision, Funding, OperatorAction, OperatorCommand, SymbolAvailability
+from bot.orders import Decision, Funding, OperatorAction, OperatorCommand, Pruning, SymbolAvailability
 from bot.portfolio import ClosedTrade
 from bot.risk import RiskLimits
 from memory_store import BankConfig, MemoryBank, Metric
@@ -154,7 +157,7 @@ def test_every_kind_of_thing_reads_back_as_it_was_written(journal: Journal) -> N
     written, trades = steps(DAY_OF_STEPS)
     for number, step in enumerate(written):
         remember(bank, number + 2)
-        step.memory = bank.take_changes()
+        step.memory = [(step.batch.bars[0].close_time if step.batch else 0, bank.take_changes())]
         journal.write_step("run-1", step, bank_id=bank_id)
     assert bank_id is not None
     run = journal.find_run("run-1")
@@ -313,7 +316,7 @@ def test_a_step_that_is_refused_half_way_leaves_nothing_behind(journal: Journal,
     before = everything(url)
     bad = written[4]
     remember(bank, 1)
-    bad.memory = bank.take_changes()
+    bad.memory = [(START, bank.take_changes())]
     taken = msgspec.structs.replace(bad.decisions[-1], number=0)
     bad.decisions = (*bad.decisions[:-1], taken)
     with pytest.raises(StorageError, match="could not be used"):
@@ -364,7 +367,7 @@ def test_a_full_disk_ends_in_one_sentence_writes_nothing_and_the_step_can_be_wri
                 msgspec.structs.replace(decision, orders=()) for step in written for decision in step.decisions
             ),
             equity=1.0,
-            memory=bank.take_changes(),
+            memory=[(START, bank.take_changes())],
             state=written[-1].state,
             sequence=1,
         )
@@ -416,7 +419,7 @@ def test_a_journal_of_a_newer_format_is_refused_and_left_as_it_is(url: str) -> N
     with closing(Journal(url, durable=True)) as journal, journal.engine.begin() as connection:
         connection.execute(schema.journal_format.update().values(version=schema.SCHEMA_VERSION + 1))
         schema.commands.drop(connection)
-    with pytest.raises(StorageError, match=r"has format 2, this version knows 1; update Recall"):
+    with pytest.raises(StorageError, match=r"has format 3, this version knows 2; update Recall"):
         Journal(url, durable=True)
     engine = sa.create_engine(url)
     assert not sa.inspect(engine).has_table("commands")
@@ -503,13 +506,143 @@ def test_a_damaged_row_is_one_sentence_that_names_the_run(
     assert "\n" not in str(refused.value)
 
 
-def test_a_run_on_postgresql_is_traded_by_one_process_at_a_time(postgres_url: str) -> None:
-    """Two bots with folders of their own may share a server, never a run."""
-    one, other = Journal(postgres_url, durable=True), Journal(postgres_url, durable=True)
+FORMAT_1 = """
+    CREATE TABLE commands (
+        command_id {serial} PRIMARY KEY, run_id VARCHAR(64) NOT NULL, action VARCHAR(16) NOT NULL, reason TEXT NOT NULL,
+        issued_at BIGINT NOT NULL, sequence BIGINT
+    )
+"""
+
+
+def made_by_format_1(url: str) -> None:
+    """A journal as the first format left it, with a command that waits and one that was applied."""
+    with closing(Journal(url, durable=True)) as made:
+        made.create_run(record_of())
+        with made.engine.begin() as connection:
+            schema.commands.drop(connection)
+            serial = "INTEGER" if connection.dialect.name == "sqlite" else "SERIAL"
+            connection.exec_driver_sql(FORMAT_1.format(serial=serial))
+            connection.exec_driver_sql("CREATE INDEX ix_commands_run_id ON commands (run_id)")
+            connection.execute(schema.journal_format.update().values(version=1))
+            for action, sequence in (("halt", "7"), ("flatten", "NULL")):
+                values = f"'run-1', '{action}', 'news', 5, {sequence}"
+                connection.exec_driver_sql(
+                    f"INSERT INTO commands (run_id, action, reason, issued_at, sequence) VALUES ({values})"
+                )
+
+
+def test_a_journal_of_the_first_format_is_migrated_where_it_lies(url: str) -> None:
+    made_by_format_1(url)
+    for _ in range(2):
+        with closing(Journal(url, durable=True)) as journal:
+            assert journal.waiting_commands("run-1") == [(2, OperatorCommand(OperatorAction.FLATTEN, "news"))]
+    prune = OperatorCommand(OperatorAction.PRUNE, pruning=Pruning(5, -0.25))
+    with closing(Journal(url, durable=True)) as journal:
+        assert journal.issue_command("run-1", prune) == 3
+        assert [command for _, command in journal.waiting_commands("run-1")][1:] == [prune]
+        journal.write_step("run-1", StepRecord(events=[(1, prune)], commands_applied=[(3, 1)], sequence=1))
+        assert journal.read_events("run-1") == [(1, prune)]
+        with journal.engine.connect() as connection:
+            assert connection.execute(sa.select(schema.journal_format)).all() == [(schema.SCHEMA_VERSION,)]
+            columns = {column["name"] for column in sa.inspect(connection).get_columns("commands")}
+    assert columns == set(schema.commands.columns.keys())
+
+
+def test_any_number_of_processes_may_migrate_at_once(url: str) -> None:
+    made_by_format_1(url)
+    context = multiprocessing.get_context("spawn")
+    openers = [context.Process(target=open_and_close, args=(url,)) for _ in range(3)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+        assert opener.exitcode == 0
+
+
+def open_and_close(url: str) -> None:
+    with closing(Journal(url, durable=True)) as journal:
+        assert len(journal.waiting_commands("run-1")) == 1
+
+
+def test_events_that_an_earlier_version_wrote_are_read(journal: Journal) -> None:
+    """They had every field of a command spelled out, and none about pruning."""
+    journal.create_run(record_of())
+    with journal.engine.begin() as connection:
+        payload = '{"action":"halt","reason":""}'
+        connection.execute(schema.events.insert().values(run_id="run-1", sequence=1, kind="operator", payload=payload))
+    assert journal.read_events("run-1") == [(1, OperatorCommand(OperatorAction.HALT))]
+
+
+HOLDER = """
+import sys
+from bot.journal import Journal
+with Journal(sys.argv[1], durable=True).hold_run(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process_holds(url: str, run_id: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLDER, url, run_id]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        try:
+            yield holder
+        finally:
+            holder.kill()
+
+
+def test_a_run_is_traded_by_one_process_at_a_time(url: str, journal: Journal) -> None:
+    """Two bots with folders of their own may share a journal, never a run; a killed one lets go."""
+    with another_process_holds(url, "run-a") as holder:
+        with pytest.raises(UsageError) as refused, journal.hold_run("run-a"):
+            raise AssertionError
+        assert str(refused.value) == (
+            "run run-a is being traded by another process on the same journal; stop that one, or begin a new run with --new"
+        )
+        with journal.hold_run("run-b"):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        if journal.engine.dialect.name != "sqlite":
+            wait_for_the_server(journal.engine)
+        with journal.hold_run("run-a"):
+            pass
+
+
+def wait_for_the_server(engine: sa.Engine) -> None:
+    """A server notices that a client is gone when it next reads from it, so its lock is waited for."""
+    with engine.connect() as connection:
+        connection.execute(sa.text("SET lock_timeout = '30s'"))
+        key = connection.execute(
+            sa.text("SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory'")
+        ).scalar()
+        if key is not None:
+            connection.execute(sa.text(f"SELECT pg_advisory_lock({key}), pg_advisory_unlock({key})"))
+
+
+def test_a_run_that_was_let_go_can_be_held_again(journal: Journal) -> None:
+    """Also after trading it failed; and not twice at a time, even in one process."""
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), journal.hold_run("run-a"):
+            1 / 0  # noqa: B018
     refused = pytest.raises(UsageError, match="run-a is being traded by another process")
-    with one.hold_run("run-a"), other.hold_run("run-b"), refused, other.hold_run("run-a"):
+    with journal.hold_run("run-a"), refused, journal.hold_run("run-a"):
+        raise AssertionError
+
+
+def test_nothing_stays_beside_a_file_whose_run_was_let_go(tmp_path: Path) -> None:
+    with closing(Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}", durable=True)) as journal:
+        with journal.hold_run("run-a"):
+            assert (tmp_path / "journal.sqlite.run-a.lock").exists()
+        assert not list(tmp_path.glob("*.lock"))
+        (tmp_path / "journal.sqlite.run-a.lock").mkdir()
+        refused = pytest.raises(StorageError, match=r"run run-a cannot be traded: its lock .* cannot be made")
+        with refused, journal.hold_run("run-a"):
+            raise AssertionError
+
+
+def test_a_journal_in_memory_has_no_other_users() -> None:
+    with closing(Journal("sqlite://", durable=True)) as journal, journal.hold_run("run-a"), journal.hold_run("run-a"):
         pass
-    with other.hold_run("run-a"):
-        pass
-    one.close()
-    other.close()

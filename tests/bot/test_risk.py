@@ -128,6 +128,88 @@ def test_a_target_beyond_the_leverage_left_by_other_symbols_is_clipped_to_that()
     assert desk.ask(0.0) == (None, [Verdict.ON_TARGET])
 
 
+def levered(*maximum: float) -> dict[str, Instrument]:
+    """Rules of symbols with these largest leverages."""
+    rules = instruments(*(A, B, C)[: len(maximum)])
+    return {
+        symbol: msgspec.structs.replace(rule, maximum_leverage=exact(largest))
+        for (symbol, rule), largest in zip(rules.items(), maximum, strict=True)
+    }
+
+
+@pytest.mark.parametrize("target", [1.4, -1.4])
+def test_a_target_beyond_the_largest_leverage_of_its_symbol_is_clipped_to_it(target: float) -> None:
+    """Alone or one of several, and whatever the account as a whole may do."""
+    limits = RiskLimits(max_position=2.0, max_leverage=5.0, daily_loss_limit=0.0, stop_loss=0.0, no_trade_band=0.0)
+    for rules in (levered(0.5), levered(0.5, 9.0)):
+        desk = Desk(limits, rules=rules)
+        order, verdicts = desk.ask(target)
+        assert verdicts == [Verdict.CLIPPED_SYMBOL_LEVERAGE, Verdict.FOLLOWED]
+        assert order is not None and order.signed_quantity == (50 if target > 0 else -50)
+    order, verdicts = desk.ask(target, symbol=B)
+    assert verdicts == [Verdict.FOLLOWED] and order is not None and order.quantity == 140
+    both = Desk(RiskLimits(max_position=0.8, max_leverage=0.4), rules=levered(0.5)).ask(target)[1]
+    assert both == [
+        Verdict.CLIPPED_POSITION,
+        Verdict.CLIPPED_SYMBOL_LEVERAGE,
+        Verdict.CLIPPED_LEVERAGE,
+        Verdict.FOLLOWED,
+    ]
+
+
+@pytest.mark.parametrize("side", ["", "-"])
+def test_a_position_that_outgrew_its_largest_leverage_is_brought_back_whatever_the_answer(side: str) -> None:
+    """Beyond the band, for within it every bar would cost fees; and by an order that only reduces."""
+    desk = Desk(RiskLimits(daily_loss_limit=0.0, stop_loss=0.0, no_trade_band=0.1), rules=levered(1.0, 1.0))
+    desk.hold(f"{side}100")
+    cut = [Verdict.CLIPPED_SYMBOL_LEVERAGE, Verdict.FOLLOWED]
+    for answer in (None, float("nan")):
+        assert desk.ask(answer, equity=9_100.0) == (None, [Verdict.UNKNOWN_HELD])
+        assert desk.ask(answer, equity=8_000.0, working=True) == (None, [Verdict.UNKNOWN_HELD])
+        for late in (False, True):
+            order, verdicts = desk.ask(answer, equity=8_000.0, late=late)
+            assert verdicts == ([Verdict.LATE_BAR, *cut] if late else cut)
+            assert order is not None and order.reduce_only and abs(order.signed_quantity) == 20
+    order, verdicts = desk.ask(float(f"{side}1"), equity=8_000.0)
+    assert verdicts == [Verdict.FOLLOWED] and order is not None and order.quantity == 20
+    desk.tell(OperatorAction.HALT)
+    assert desk.ask(None, equity=8_000.0)[1] == [Verdict.HALTED_BY_OPERATOR, *cut]
+    desk.tell(OperatorAction.FLATTEN)
+    order, verdicts = desk.ask(None, equity=8_000.0)
+    assert verdicts == [Verdict.FLATTENED_BY_OPERATOR, Verdict.FOLLOWED]
+    assert order is not None and order.quantity == 100
+
+
+@given(
+    st.lists(st.tuples(st.one_of(st.none(), st.floats(-3.0, 3.0)), st.floats(0.9, 1.1)), max_size=20),
+    st.floats(0.3, 3.0),
+    st.floats(0.0, 0.5),
+    st.booleans(),
+)
+def test_the_leverage_of_a_symbol_stays_below_its_largest_and_the_band(
+    answers: list[tuple[float | None, float]], maximum: float, band: float, alone: bool
+) -> None:
+    """At the close of every decision, its order filled there, whatever is asked and however the price moves."""
+    limits = RiskLimits(5.0, 5.0, daily_loss_limit=0.0, stop_loss=0.0, no_trade_band=band)
+    desk = Desk(limits, rules=levered(maximum) if alone else levered(maximum, 5.0))
+    price = 100.0
+    for target, move in answers:
+        price *= move
+        desk.portfolio.mark(A, price)
+        equity = desk.portfolio.equity
+        if equity <= 0.0:
+            return
+        held = abs(desk.portfolio.notional(A))
+        order, verdicts = desk.ask(target, price=price, equity=equity)
+        if order is not None:
+            desk.hold(str(order.signed_quantity), price=str(exact(price)))
+        leverage = abs(desk.portfolio.notional(A)) / equity
+        clipped = Verdict.BELOW_MINIMUM in verdicts
+        assert leverage <= (maximum + band) * (1 + 1e-9) or clipped
+        if order is not None:
+            assert leverage <= maximum * (1 + 1e-9) or abs(desk.portfolio.notional(A)) < held
+
+
 def test_an_order_beyond_the_largest_market_order_is_clipped_to_whole_lots_of_it() -> None:
     rules = {A: Instrument(A, lot_size=Decimal("0.1"), maximum_market_quantity=Decimal("20.05"))}
     order, verdicts = Desk(rules=rules).ask(1.0)
@@ -315,12 +397,16 @@ targets = st.floats(-1.5, 1.5)
 prices = st.integers(1, 10**7).map(lambda cents: cents / 100)
 
 
-@given(targets, prices, st.floats(1.0, 1e8), st.floats(0.1, 3.0), st.floats(0.1, 3.0), st.integers(-(10**6), 10**6))
+limits_of = st.floats(0.1, 3.0)
+positions = st.integers(-(10**6), 10**6)
+
+
+@given(targets, prices, st.floats(1.0, 1e8), limits_of, limits_of, limits_of, positions)
 def test_lots_never_exceed_the_target_nor_the_limits(
-    target: float, price: float, equity: float, position: float, leverage: float, held: int
+    target: float, price: float, equity: float, position: float, leverage: float, maximum: float, held: int
 ) -> None:
     limits = RiskLimits(position, leverage, daily_loss_limit=0.0, stop_loss=0.0, no_trade_band=0.0)
-    desk = Desk(limits)
+    desk = Desk(limits, rules=levered(maximum))
     if held:
         desk.hold(str(Decimal(held) / 1000), price=str(exact(price)))
     order, verdicts = desk.ask(target, price=price, equity=equity)
@@ -328,7 +414,7 @@ def test_lots_never_exceed_the_target_nor_the_limits(
         return
     after = desk.portfolio.positions[A].quantity + order.signed_quantity
     assert after % Decimal("0.001") == 0
-    largest = min(abs(target), position, leverage) * equity
+    largest = min(abs(target), position, leverage, maximum) * equity
     assert float(abs(after)) * price <= largest * (1 + 1e-12)
     assert after == 0 or (after > 0) == (target > 0)
     # ... and falls short of it by less than a lot.

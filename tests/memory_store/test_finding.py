@@ -192,6 +192,22 @@ def test_a_restored_approximate_bank_gives_the_same_answers():
                 grow(each, keys[1000:3500])
 
 
+@pytest.mark.parametrize("gone", [range(4_000, 8_000, 2), range(8_192)], ids=["some", "all"])
+def test_a_restored_approximate_bank_gives_the_same_answers_after_entries_left_out_of_turn(gone: range):
+    """Of the keys that the index was trained on the restored bank has only those that are left."""
+    keys = np.random.default_rng(5).standard_normal((9_500, 16)).astype(np.float32)
+    config = BankConfig(16_384, 16, (1,), 0, 0, Metric.COSINE, index=IndexKind.APPROXIMATE)
+    bank = MemoryBank(config, encoder_version="v1", record_changes=False)
+    grow(bank, keys[:9_000])
+    asked(bank, keys[-5:], 10_000)
+    bank.evict(gone)
+    grow(bank, keys[:5_000] + 0.1)
+    restored = MemoryBank(config, encoder_version="v1", record_changes=False)
+    restored.restore(bank.entries(), next_id=bank.next_id)
+    for one, other in zip(*(asked(each, keys[-200:], 20_000) for each in (bank, restored)), strict=True):
+        assert_identical(one, other)
+
+
 def test_proposals_and_outlooks_of_an_approximate_bank_leave_it_to_the_search():
     bank, keys = many(9_000, 10_000)
     proposal = bank.propose(keys[:3], as_of=10_000, k=16)

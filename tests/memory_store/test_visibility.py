@@ -17,6 +17,7 @@ steps = st.one_of(
     st.tuples(st.just("write"), slots, st.just(0)),
     st.tuples(st.just("settle"), slots, times),
     st.tuples(st.just("ask"), st.just(0), times),
+    st.tuples(st.just("stay"), st.just(0), times),
 )
 
 
@@ -46,7 +47,8 @@ def test_it_shows_what_is_visible_at_any_time_in_any_order(happenings, start):
             plain[slot] = time
             visibility.settle(slot, time)
         else:
-            assert_shows(visibility, plain, time)
+            for _ in range(1 if kind == "ask" else 12):
+                assert_shows(visibility, plain, time)
     assert visibility.visible_from.tolist() == plain
     assert_shows(visibility, plain, 50)
 
@@ -75,6 +77,46 @@ def test_looking_back_disturbs_nothing():
     assert visibility.bitmap(2).tobytes() == bitmap_of(visibility.hidden(2)).tobytes()
     assert visibility.bitmap(8) is now
     assert visibility.count(8) == 9
+
+
+def test_it_recovers_from_one_question_about_the_far_future():
+    """Whoever goes on at earlier times is answered from the same array again, not from scratch every time."""
+    visibility = nothing()
+    for slot in range(20):
+        visibility.settle(slot, 10 * slot)
+    kept = visibility.bitmap(5)
+    assert visibility.count(10**6) == 20
+    arrays = [visibility.bitmap(now) for now in range(6, 106)]
+    assert arrays[0] is not kept
+    assert all(array is kept for array in arrays[-50:])
+    plain = [10 * slot for slot in range(20)] + [NEVER] * (SLOTS - 20)
+    for now in range(106, 230):
+        if now == 150:
+            visibility.write(0)
+            plain[0] = NEVER
+        assert_shows(visibility, plain, now)
+        assert visibility.bitmap(now) is kept
+
+
+def test_a_look_back_now_and_then_does_not_take_the_mask_along():
+    visibility = nothing()
+    visibility.settle(3, 40)
+    kept = visibility.bitmap(50)
+    for now in range(51, 151):
+        assert visibility.bitmap(10) is not kept
+        assert visibility.bitmap(now) is kept
+
+
+@pytest.mark.parametrize("slots", [100, 2047, 2048, 2049, 5000])
+def test_a_great_step_forward_shows_all_that_it_should(slots):
+    visibility = Visibility(np.full(slots + 1, NEVER, dtype=np.int64))
+    kept = visibility.bitmap(0)
+    for slot in range(slots):
+        visibility.settle(slot, 1 + slot % 7)
+    assert visibility.count(5) == sum(slot % 7 < 5 for slot in range(slots))
+    assert visibility.hidden(5).tolist() == [slot % 7 >= 5 for slot in range(slots)] + [True]
+    assert visibility.count(7) == slots
+    assert visibility.bitmap(7) is kept
 
 
 def test_nobody_else_can_change_what_is_shown():

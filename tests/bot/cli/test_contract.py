@@ -284,6 +284,15 @@ def test_the_sandbox_says_where_it_listens_and_stops_on_ctrl_c(tmp_path: Path) -
         assert interrupt(process).code == 0
 
 
+@pytest.mark.parametrize("group", [(), ("data",), ("memory",)])
+def test_a_group_without_a_command_shows_its_help(group: tuple[str, ...], tmp_path: Path) -> None:
+    """In full and on standard error, because nothing was done."""
+    outcome = recall(tmp_path, *group)
+    assert (outcome.code, outcome.out) == (ExitCode.USAGE, "")
+    assert "Usage: recall" in outcome.err and "error:" not in outcome.err
+    assert len(outcome.err.splitlines()) > 10
+
+
 def test_an_unknown_option_points_at_the_help(tmp_path: Path) -> None:
     """In the words of the library that reads the command line."""
     outcome = recall(tmp_path, "status", "--loud")

@@ -12,7 +12,7 @@ from bot.errors import ExitCode
 from bot.market.candles import CandleStore
 from strategies.bars import close_time_of, format_time
 from strategies.regimes import REGIME_NAMES
-from tests.bot.cli.terminal import ask, recall
+from tests.bot.cli.terminal import ask, recall, run_process
 from tests.runs import INTERVAL, make_candles, time_of
 
 BARS = 1500
@@ -141,7 +141,8 @@ def test_rules_that_choose_neighbours_are_told(folder: Path) -> None:
     (wanted,) = [line for line in outcome.out.splitlines() if line.startswith("Wanted: ")]
     assert wanted.startswith("Wanted: moments of the same symbol; rather in a ")
     assert wanted.endswith(
-        "market (1 e-folds); similarity of 0.200 or more; half the weight for every 30 days of age; one of each time."
+        "market (others at 37% of their weight); similarity of 0.200 or more; half the weight for every "
+        "30 days of age; one of each time."
     )
     document = search(folder, *at(1400), *BTC, *BOTH, *SIMILARITY, *rules)
     assert document["policy"]["scope"] == "same" and document["policy"]["half_life_ms"] == 30 * 24 * HOUR
@@ -178,6 +179,18 @@ def test_the_memory_of_a_run_explains_its_decisions(folder: Path) -> None:
     assert ask(folder, "memory", "explain", str(decision["number"]))["neighbours"] == found["neighbours"]
 
 
+def test_a_decision_is_explained_with_what_became_known_at_its_own_close(tmp_path: Path) -> None:
+    """Without an embargo a step sees the outcomes that it settles itself, and so does the memory as of that step."""
+    choices = ("embargo=0", "horizons=1", "primary=1", "age_half_life_days=0.05")
+    sets = [part for choice in choices for part in ("--set", f"memory.{choice}")]
+    history = ("--set", "sandbox.history_bars=700")
+    ask(tmp_path, "paper", *SIMILARITY, "--interval", INTERVAL, *history, *sets, "--max-bars", "8")
+    explained = [ask(tmp_path, "memory", "explain", str(number)) for number in range(8)]
+    assert all(each["as_decided"] for each in explained)
+    latest = [max(each["close_time"] for each in found["neighbours"]) for found in explained]
+    assert [found["as_of"] - HOUR for found in explained] == latest
+
+
 def test_an_explanation_tells_what_it_saw_and_what_came_of_it(folder: Path) -> None:
     """In words, with dates."""
     outcome = recall(folder, "memory", "explain", *at(1400), *BTC, *BOTH, *SIMILARITY)
@@ -208,6 +221,49 @@ def test_the_interval_is_the_stored_one_where_the_configured_is_not(folder: Path
     assert outcome.err.startswith("BTCUSDT has no stored candles of the configured interval 15: taking 60.")
 
 
+def test_the_mean_of_what_followed_is_a_mean_of_percents_of_price(folder: Path) -> None:
+    """Not the exponential of a mean of logarithms, which is always below it."""
+    found = search(folder, *at(1400), *BTC, *BOTH, *SIMILARITY)
+    (primary,) = [each for each in found["followed"] if each["primary"]]
+    returns = np.array([each["followed"][str(PRIMARY)] for each in found["neighbours"]])
+    weights = np.array([each["weight"] for each in found["neighbours"]])
+    assert primary["mean"] == pytest.approx(weights @ returns)
+    assert primary["deviation"] == pytest.approx(np.sqrt(weights @ (returns - weights @ returns) ** 2))
+
+
+def test_a_memory_that_ends_long_before_the_question_says_when(folder: Path) -> None:
+    """A bank asked about later moments, and candles asked about a time that they do not reach."""
+    ended = format_time(time_of(BANK_END))
+    bank = recall(folder, "memory", "search", *at(1450), *BTC, "--bank", BANK).out
+    assert f"The memory ends {ended}, 10 days before the time asked: what came after that is missing from it." in bank
+    assert search(folder, *at(1450), *BTC, "--bank", BANK)["stale_since"] == time_of(BANK_END)
+    late = recall(folder, "memory", "search", *at(1400), *BTC, *SIMILARITY, "--as-of", "2030-01-01").out
+    assert f"The memory ends {format_time(time_of(BARS))}, " in late
+    assert search(folder, *at(1400), *BTC, *SIMILARITY)["stale_since"] is None
+
+
+def test_how_new_a_moment_is_is_not_told_by_a_handful_of_others(folder: Path) -> None:
+    """A percentile needs some moments to rest on."""
+    found = search(folder, *at(275), *BTC, *SIMILARITY)
+    assert 0 < found["visible"] < 30 and found["novelty_percentile"] is None
+    assert "less familiar" not in recall(folder, "memory", "search", *at(275), *BTC, *SIMILARITY).out
+    assert search(folder, *at(1400), *BTC, *SIMILARITY)["novelty_percentile"] is not None
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_a_narrow_window_loses_columns_and_never_breaks_a_number(folder: Path, width: int) -> None:
+    """The date and the outcome that counts stay, and what was left out is named."""
+    question = ("memory", "search", *at(1400), *BTC, *BOTH, *SIMILARITY)
+    shown = run_process(folder, *question, variables={"COLUMNS": str(width)})
+    assert shown.code == 0 and "\x1b" not in shown.out
+    rows = [line for line in shown.out.splitlines() if line.startswith("2022-")]
+    assert len(rows) == 10
+    for row, neighbour in zip(rows, search(folder, *question[2:])["neighbours"], strict=False):
+        assert row.split()[0] == format_time(neighbour["close_time"])
+        assert row.split()[-1].strip("+-") == f"{abs(neighbour['followed'][str(PRIMARY)]):.2%}"
+    assert ("too narrow a window for: " in shown.out) == (width < 88)
+
+
 # -- filling --------------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +278,14 @@ def test_warming_stores_the_latest_moments_under_a_name(folder: Path, tmp_path: 
     oldest = min(each["bar_open_time"] for each in found["neighbours"])
     assert oldest == time_of(600) and found["visible"] == 300 - PRIMARY - EMBARGO
     assert ask(tmp_path, "runs") == []
+
+
+def test_warming_takes_the_only_interval_that_is_stored(folder: Path, tmp_path: Path) -> None:
+    """As a search does, and says so."""
+    make_candles(tmp_path / "recall-data", ("BTCUSDT",), 500)
+    outcome = recall(tmp_path, "memory", "warm", *SIMILARITY, "--set", "market.interval=15", "--name", "bank")
+    assert outcome.code == 0 and outcome.out == "bank\n"
+    assert outcome.err.startswith("BTCUSDT has no stored candles of the configured interval 15: taking 60.")
 
 
 def test_a_bank_is_never_overwritten(folder: Path) -> None:
@@ -255,6 +319,8 @@ BAD = {
     "search --at 2022-02-01 --bank standing --memory-size 500": "--memory-size describes a memory made from candles, and "
     "the one of standing is what it is; leave out either",
     "search --at 2022-02-01 --bank nowhere": "there is no memory named 'nowhere' in the journal; see recall memory stats",
+    "search --at 2022-02-01 --symbol BTCUSDT --regime-penalty 2": "--regime-penalty is what another regime costs with "
+    "--regimes prefer; give that too",
     "explain last --at 2022-02-01": "DECISION names the moment, so --at, --symbol and --as-of have nothing to say; leave "
     "them out",
     "explain 4711": "has made 40 decisions, the last is number 39; there is no 4711",

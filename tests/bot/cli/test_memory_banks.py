@@ -101,6 +101,20 @@ def test_an_empty_database_says_how_to_begin(tmp_path: Path) -> None:
     assert ask(tmp_path, "memory", "stats") == []
 
 
+def test_an_approximate_memory_tells_how_many_true_neighbours_it_finds(tmp_path: Path) -> None:
+    """Measured on its own moments, as it has answered nothing else; an exact one has nothing to tell."""
+    make_candles(tmp_path / "recall-data", ("BTCUSDT",), 9000)
+    for index in ("exact", "approximate"):
+        warm = ("memory", "warm", "--symbols", "BTCUSDT", *SIMILARITY, "--memory-size", "8500", "--name", index)
+        ask(tmp_path, *warm, "--set", f"memory.index={index}")
+    assert ask(tmp_path, "memory", "stats", "exact")["recall"] is None
+    found = ask(tmp_path, "memory", "stats", "approximate")["recall"]
+    assert 0.9 < found["share"] <= 1.0 and found["worst"] <= found["share"]
+    assert found["asked"] == 64 and not found["alarm"]
+    shown = recall(tmp_path, "memory", "stats", "approximate").out
+    assert f"approximate, {found['share']:.1%} of the true neighbours found" in shown
+
+
 # -- check ----------------------------------------------------------------------------------------------------------
 
 
@@ -212,16 +226,27 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(folder: Path) -> None:
     assert ask(folder, "memory", "check", "bank")["differences"] == 0
 
 
-def test_the_memory_of_a_run_is_not_pruned_from_outside(traded: Path) -> None:
-    """It follows from the run's events; what would go can be looked at."""
+def test_the_memory_of_a_finished_run_is_not_pruned(traded: Path, tmp_path: Path) -> None:
+    """It stays as its decisions saw it; what would go can be looked at."""
+    traded = tampered(traded, "UPDATE runs SET status = 'finished' WHERE kind = 'paper'", tmp_path)
     worst = ask(traded, "memory", "stats", "latest")["most_harmful"][0]
     rule = ("--credit-below", str(worst["credit"] / 2))
     planned = ask(traded, "memory", "prune", "latest", *rule, "--dry-run")
     assert worst in planned["entries"]
     outcome = recall(traded, "memory", "prune", "latest", *rule)
     assert outcome.code == ExitCode.USAGE
-    assert "follows from its events, and pruned from outside it could not be audited or resumed" in outcome.error
+    assert "is finished, so its memory stays as its decisions saw it; prune a copy" in outcome.error
     assert ask(traded, "memory", "check", "latest")["differences"] == 0
+
+
+def test_pruning_what_no_decision_ever_asked_says_that_it_goes_by_age(folder: Path) -> None:
+    """Of a bank that was filled from candles every moment is unused."""
+    outcome = recall(folder, "memory", "prune", "bank", "--unused-days", "10", "--dry-run")
+    assert outcome.out.startswith(
+        "No decision ever asked bank: every moment of it counts as unused, so this goes by age"
+    )
+    by_credit = recall(folder, "memory", "prune", "bank", "--credit-below", "-0.1", "--dry-run")
+    assert by_credit.out.startswith("0 moments would be evicted from bank")
 
 
 def test_pruning_needs_a_rule(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from math import expm1
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,10 @@ def test_why_tells_what_the_memory_said(tmp_path: Path) -> None:
     assert "over the primary horizon, 90% of the weight between " in text
     strongest = max(neighbours, key=lambda neighbour: neighbour["weight"])
     first_row = text.partition("what followed\n")[2].splitlines()[0]
-    assert f"{strongest['weight']:.1%}" in first_row and f"{strongest['outcome']:+.2%}" in first_row
+    assert f"{strongest['weight']:.1%}" in first_row and f"{expm1(strongest['outcome']):+.2%}" in first_row
+    average = sum(each["weight"] * expm1(each["outcome"]) for each in neighbours)
+    assert f"of them rose, {average:+.2%} on average:" in text
+    assert f"{expm1(document['signal']['expected_return']):+.2%} over the primary horizon" in text
 
 
 def test_a_replay_explains_the_decisions_that_it_kept(tmp_path: Path) -> None:
