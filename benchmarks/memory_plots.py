@@ -58,9 +58,13 @@ def plot_churn(
 
 def _growth(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]], unit: float) -> tuple[Figure, Any]:
     figure, axes = _canvas()
+    labelled: list[float] = []
     for name, (label, color, marker, size) in _STYLES.items():
         values = [unit * each for each in seconds[name]]
         axes.loglog(sizes, values, color=color, marker=marker, markersize=size, label=label)
+        if any(abs(values[-1] / other - 1.0) < 0.1 for other in labelled):
+            continue  # two labels on one another can be read by nobody
+        labelled.append(values[-1])
         last = f"{values[-1]:,.0f}" if values[-1] >= 100.0 else f"{values[-1]:.3g}"
         axes.annotate(last, (sizes[-1], values[-1]), xytext=(6, -3), textcoords="offset points", color=color)
     axes.set_xlabel("entries held")
