@@ -172,10 +172,12 @@ def _daily_equity(close_times: IntArray, equity: FloatArray, initial_cash: float
 
 
 def _daily_returns(daily: FloatArray) -> FloatArray:
-    """Simple returns, ``[days]``; none at all when equity was gone on any day, as no fraction of nothing exists."""
+    """Simple returns, ``[days]``; none at all when equity was gone, or as good as, on any day."""
     if np.any(daily <= 0.0):
         return np.empty(0)
-    return np.asarray(daily[1:] / daily[:-1] - 1.0)
+    with np.errstate(over="ignore"):
+        returns = np.asarray(daily[1:] / daily[:-1] - 1.0)
+    return returns if np.isfinite(returns).all() else np.empty(0)
 
 
 def _annual_return(close_times: IntArray, growth: float, days: int, calendar: Calendar) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from operator import index as whole
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store.ahead import Outlook, look_ahead
+from memory_store.changes import ChangeLog
 from memory_store.digest import content_digest
 from memory_store.directory import Directory
 from memory_store.eviction import make_evictor
@@ -28,17 +28,16 @@ from memory_store.records import (
     BankConfig,
     Entry,
     Eviction,
-    KeyArray,
     MemoryBankError,
     Proposal,
     Recollection,
     ScoreArray,
     SearchResult,
-    Settlement,
 )
 from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of
 from memory_store.retrieval import no_proposal, propose, result, search_proposed
 from memory_store.ring import EMPTY, NEVER, Ring
+from memory_store.settling import slot_to_settle
 from memory_store.vectors import prepare
 
 
@@ -62,12 +61,11 @@ class MemoryBank:
     def __init__(self, config: BankConfig, *, encoder_version: str, record_changes: bool = True) -> None:
         self.config = config
         self.encoder_version = encoder_version
-        self._record_changes = record_changes
+        self._changes = ChangeLog(config, encoder_version, recording=record_changes)
         ring = Ring(config)
         self._use(Refilled(ring, Directory(ring), Recollections(ring), 0.0), next_id=0)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
-        self._forget_changes()
 
     def _use(self, parts: Refilled, *, next_id: int) -> None:
         """Go on with these parts."""
@@ -125,17 +123,8 @@ class MemoryBank:
         self._next_id += 1
         self._finder.written(slot, self._next_id)
         self._size += 1
-        if self._record_changes:
-            self._appended.append(self._pending(entry_id, rows[0], symbol, bar_time, regime, slot))
+        self._changes.append(entry_id, symbol, bar_time, rows[0], regime, float(self._ring.novelties[slot]))
         return entry_id
-
-    def _pending(self, entry_id: int, row: KeyArray, symbol: str, bar_time: int, regime: int, slot: int) -> Entry:
-        """What was appended, for the record."""
-        key = row.copy()
-        key.flags.writeable = False
-        nothing = (None,) * len(self.config.horizons)
-        novelty = float(self._ring.novelties[slot])
-        return Entry(entry_id, symbol, bar_time, key, regime, self.encoder_version, nothing, nothing, novelty)
 
     def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
         """Record what followed an entry. Saying the same again changes nothing; an evicted entry is left alone.
@@ -154,27 +143,8 @@ class MemoryBank:
         """
         entry_id, horizon, settled_time = whole(entry_id), whole(horizon), whole(settled_time)
         outcome = float(outcome) + 0.0  # a database does not keep the sign of a zero
-        if not 0 <= entry_id < self._next_id:
-            raise MemoryBankError(f"entry {entry_id} cannot be settled: this memory has given no such id")
-        if not 0 <= horizon < len(self.config.horizons):
-            raise MemoryBankError(f"horizon {horizon} is no index into the {len(self.config.horizons)} horizons")
-        slot = self._ring.find(entry_id)
+        slot = slot_to_settle(self._ring, entry_id, horizon, outcome, settled_time, next_id=self._next_id)
         if slot is None:
-            return
-        if not math.isfinite(outcome):
-            raise MemoryBankError(f"outcome of entry {entry_id} is {outcome}; leave it pending until it is a number")
-        bar_time = int(self._ring.bar_times[slot])
-        if not bar_time < settled_time < TIME_LIMIT:
-            raise MemoryBankError(
-                f"outcome of entry {entry_id} is said to be known at {settled_time}, which is not after its bar {bar_time}"
-            )
-        known = self._ring.settlement(slot, horizon)
-        if known is not None:
-            if known != (outcome, settled_time):
-                raise MemoryBankError(
-                    f"outcome of entry {entry_id} over horizon {horizon} is {known[0]!r} known at {known[1]}; "
-                    f"it cannot become {outcome!r} known at {settled_time}"
-                )
             return
         self._ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
@@ -182,8 +152,7 @@ class MemoryBank:
         if settled_time < self._settled_until:
             self._disorder += 1
         self._settled_until = max(self._settled_until, settled_time)
-        if self._record_changes:
-            self._settlements.append(Settlement(entry_id, horizon, outcome, settled_time))
+        self._changes.settle(entry_id, horizon, outcome, settled_time)
 
     def note(self, asker_id: int, *, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
         """Remember which neighbours spoke for a decision: hits now, and credit when the asker's primary outcome settles.
@@ -201,9 +170,7 @@ class MemoryBank:
             MemoryBankError: an id was never given, a neighbour was not visible then, the asker's outcome is known or its
                 neighbours are noted already, or the arrays do not fit.
         """
-        recollection = self._recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=self._next_id)
-        if recollection is not None and self._record_changes:
-            self._noted.append(recollection)
+        self._changes.note(self._recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=self._next_id))
 
     def evict(self, ids: Iterable[int]) -> None:
         """Forget entries now, whoever's turn it is. Those that are gone already are left alone.
@@ -239,20 +206,11 @@ class MemoryBank:
 
     def stop_recording(self) -> None:
         """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""
-        self._record_changes = False
-        self._forget_changes()
+        self._changes.stop()
 
     def take_changes(self) -> BankChanges:
         """What happened since the last call, for the transaction that makes it durable."""
-        changes = BankChanges(tuple(self._appended), tuple(self._settlements), tuple(self._evicted), tuple(self._noted))
-        self._forget_changes()
-        return changes
-
-    def _forget_changes(self) -> None:
-        self._appended: list[Entry] = []
-        self._settlements: list[Settlement] = []
-        self._evicted: list[int] = []
-        self._noted: list[Recollection] = []
+        return self._changes.take()
 
     def _remove(self, entry_id: int) -> None:
         """Forget an entry that is here."""
@@ -263,8 +221,7 @@ class MemoryBank:
         self._ring.clear(slot)
         self._directory.removed(number)
         self._size -= 1
-        if self._record_changes:
-            self._evicted.append(entry_id)
+        self._changes.evict(entry_id)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

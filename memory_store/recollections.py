@@ -28,7 +28,7 @@ from memory_store.ring import NEVER, Ring
 
 _BATCH: Final = 2048
 """Recollections of the past that are counted at once."""
-_COUNTED_LATE: Final = 256
+_COUNTED_LATE: Final = 512
 """So many of the present are put off at most: more would not fit a processor's cache when they are counted."""
 _ID_TYPE: Final = np.dtype(np.int64)
 _SHARE_TYPE: Final = np.dtype(np.float64)
@@ -53,18 +53,6 @@ class _Answered(NamedTuple):
     """Of its asker."""
 
 
-class _Plain(NamedTuple):
-    """A run of ids of which every entry is held, and visible at any time from one on: so many need not be looked up."""
-
-    first: int
-    end: int
-    since: int
-    """Milliseconds."""
-
-
-_NOTHING_PLAIN: Final = _Plain(0, 0, 0)
-
-
 class Recollections:
     """The recollections of a bank whose outcome is pending, and the hits and credits of its entries.
 
@@ -72,7 +60,17 @@ class Recollections:
     counted at once.
     """
 
-    __slots__ = ("_answered", "_at_once", "_outcomes", "_plain", "_ring", "_uncounted", "waiting")
+    __slots__ = (
+        "_answered",
+        "_at_once",
+        "_outcomes",
+        "_ring",
+        "_seen_by",
+        "_seen_from",
+        "_seen_to",
+        "_uncounted",
+        "waiting",
+    )
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
@@ -81,7 +79,8 @@ class Recollections:
         self._uncounted: list[Recollection] = []
         """Those whose hits are not counted yet. Entries that leave meanwhile take theirs along."""
         self._answered: list[_Answered] = []
-        self._plain = _NOTHING_PLAIN
+        self._seen_from = self._seen_to = self._seen_by = 0
+        """From the first of these ids to before the second all entries are held, and visible at the time that is third."""
         self.waiting: dict[int, Waiting] = {}
         """By asker, in the order of noting."""
 
@@ -129,9 +128,9 @@ class Recollections:
         if ids.dtype != _ID_TYPE or weights.dtype != _SHARE_TYPE or ids.shape != weights.shape or not len(ids):
             return None
         # Lists of this length are faster than arrays.
-        ring, plain, listed, shares = self._ring, self._plain, ids.tolist(), weights.tolist()
+        ring, listed, shares = self._ring, ids.tolist(), weights.tolist()
         slots = ring.slots.slots(ids)
-        if not (plain.first <= min(listed) and max(listed) < plain.end and plain.since <= as_of):
+        if not (self._seen_from <= min(listed) and max(listed) < self._seen_to and self._seen_by <= as_of):
             held = ring.ids[slots].tolist() == listed
             if not held or not max(ring.visible_from[slots].tolist()) <= as_of < NEVER:
                 return None
@@ -167,8 +166,8 @@ class Recollections:
     def forget(self, asker_id: int) -> None:
         """An entry leaves: without it there is nobody to wait for."""
         self.waiting.pop(asker_id, None)
-        if asker_id >= self._plain.first:
-            self._plain = self._plain._replace(first=asker_id + 1)
+        if asker_id >= self._seen_from:
+            self._seen_from = asker_id + 1
 
     def count(self) -> None:
         """Count what was put off."""
@@ -183,17 +182,17 @@ class Recollections:
         times = np.repeat([each.as_of for each in noted], [len(each.ids) for each in noted])
         _add_hits(self._ring, slots[here], times[here])
         if not self._at_once:
-            self._extend_plain(noted[-1])
+            self._look_around(noted[-1])
 
-    def _extend_plain(self, latest: Recollection) -> None:
-        """See how far entries are held and visible by now, where the oldest leave first."""
-        ring, plain = self._ring, self._plain
-        first = max(plain.first, latest.asker_id + 1 - ring.config.capacity)
-        ids = np.arange(max(first, plain.end), latest.asker_id + 1)
+    def _look_around(self, latest: Recollection) -> None:
+        """See how far entries are held and visible by now, so that most neighbours need not be looked up one by one."""
+        ring, end = self._ring, latest.asker_id + 1
+        first = max(self._seen_from, end - ring.config.capacity)
+        ids = np.arange(max(first, self._seen_to), end)
         slots, here = ring.locate(ids)
-        beyond = np.flatnonzero(~here | (ring.visible_from[slots] > latest.as_of))
-        end = int(ids[beyond[0]]) if len(beyond) else latest.asker_id + 1
-        self._plain = _Plain(first, end, max(plain.since, latest.as_of))
+        unseen = ids[~here | (ring.visible_from[slots] > latest.as_of)]
+        self._seen_from, self._seen_to = first, int(unseen[0]) if len(unseen) else end
+        self._seen_by = max(self._seen_by, latest.as_of)
 
     def _give_credit(self) -> IntArray:
         """Credit the neighbours of those that are answered; returns the slots of those held."""

@@ -114,6 +114,7 @@ def test_max_drawdown_is_the_deepest_fall_between_any_two_moments(returns: list[
 
 
 @example(equity=[9.9e-214, 1.0], spacing=DAY_MS)
+@example(equity=[2.225073858507e-311, 1.0], spacing=DAY_MS)
 @given(equity=st.lists(st.floats(-1e6, 1e6), max_size=30), spacing=st.sampled_from([MINUTE_MS, HOUR_MS, DAY_MS]))
 def test_every_finite_curve_gives_strict_json_without_warnings(equity: list[float], spacing: int) -> None:
     with warnings.catch_warnings():

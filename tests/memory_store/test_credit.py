@@ -204,6 +204,74 @@ def test_a_decision_is_noted_once():
         bank.note(asker, as_of=300, ids=[1], weights=[1.0])
 
 
+def lived(bank: MemoryBank, steps: int, *, read: bool, size: float = 1.0) -> list[str]:
+    """Decisions in a bank that turns and forgets, with digests after every step or only of the end."""
+    random = np.random.default_rng(7)
+    digests: list[str] = []
+    for now in range(100, 100 + steps):
+        asker = remember(bank, now)
+        sign, weights, share = random.choice([-size, size]), random.random(9) + 1e-9, random.random()
+        held = np.array(
+            [entry_id for entry_id in range(max(0, asker - 40), asker - 15) if bank.find("BTCUSDT", 100 + entry_id)]
+        )
+        ids = random.permutation(held)[: 1 + int(share * 9)]
+        if len(ids):
+            bank.note(asker, as_of=now, ids=ids, weights=weights[: len(ids)])
+        if asker >= 3:
+            bank.settle(asker - 3, 1, sign * random.random(), now + 1)
+        if share < 0.02:
+            bank.evict([asker - 20, asker - 2])
+        if read:
+            digests.append(bank.digest())
+    return [*digests, bank.digest()]
+
+
+@pytest.mark.parametrize("steps", [40, 300, 700])
+@pytest.mark.parametrize("eviction", [Eviction.FIFO, Eviction.IMPORTANCE])
+def test_when_somebody_reads_the_counts_makes_no_difference(steps, eviction):
+    often, once = (lived(make_bank(60, eviction), steps, read=read) for read in (True, False))
+    assert often[-1] == once[-1]
+    assert len(set(often)) > steps // 2
+
+
+def test_at_the_largest_credit_it_makes_no_difference_either():
+    """What is beyond the largest is lost at once, so the order in which credit came has a say in what is left."""
+    often, once = make_bank(2000), make_bank(2000)
+    assert lived(often, 900, read=True, size=1e9)[-1] == lived(once, 900, read=False, size=1e9)[-1]
+    largest = 0
+    for bank in (often, once):
+        advised = [bank.append([1.0, 0.0], symbol="ETHUSDT", bar_time=5000)]
+        bank.settle(advised[0], 1, 1e9, 5001)
+        for number in range(300):
+            asker = remember(bank, 6000 + number)
+            bank.note(asker, as_of=6000 + number, ids=np.array(advised), weights=np.array([1.0]))
+            bank.settle(asker, 1, 1e9 if number < 280 else -1e9, 6001 + number)
+            if bank is often:
+                largest = max(largest, credit_in_units(bank.entry(advised[0]).credit, 0.5))
+    assert largest == LARGEST_CREDIT
+    assert often.digest() == once.digest()
+    assert 0 < credit_in_units(once.entry(advised[0]).credit, 0.5) < LARGEST_CREDIT
+
+
+def test_a_neighbour_that_left_is_left_out_however_many_decisions_came_before():
+    """What is known of entries from earlier decisions is forgotten as they leave, in turn or out of it."""
+    bank = make_bank(600)
+    for now in range(100, 900):
+        asker = remember(bank, now)
+        if asker >= 3:
+            bank.settle(asker - 3, 1, 0.5, now)
+        if asker >= 20:
+            bank.note(asker, as_of=now, ids=np.array([asker - 15, asker - 14]), weights=np.array([1.0, 1.0]))
+    bank.take_changes()
+    bank.evict([500])
+    asker = remember(bank, 900)
+    bank.note(asker, as_of=900, ids=np.array([asker - 600, 501, 500]), weights=np.array([1.0, 1.0, 1.0]))
+    assert bank.take_changes().recollections[0].ids.tolist() == [501]
+    asker = remember(bank, 901)
+    with pytest.raises(MemoryBankError, match="entry 797 cannot have been a neighbour at 850: it was not visible then"):
+        bank.note(asker, as_of=850, ids=np.array([600, 797]), weights=np.array([1.0, 1.0]))
+
+
 def test_what_was_noted_does_not_follow_the_callers_arrays():
     bank, asker = with_three()
     ids, weights = np.array([0, 1]), np.array([1.0, 1.0])
@@ -247,6 +315,9 @@ def test_a_damaged_recollection_is_named(ids, weights):
     damaged = Recollection(3, 300, np.array(ids, dtype=np.int64), np.array(weights, dtype=np.float64))
     with pytest.raises(MemoryBankError, match="what entry 3 remembered is damaged"):
         make_bank().restore(bank.entries(), next_id=4, recollections=[damaged])
+    sound = [Recollection(asker, 300, np.array([0, 1]), np.array([0.0, 1.0])) for asker in (1, 2)]
+    with pytest.raises(MemoryBankError, match="what entry 3 remembered is damaged"):
+        make_bank().restore(bank.entries(), next_id=4, recollections=[*sound, damaged])
     twice = [Recollection(3, 300, np.array([0]), np.array([1.0]))] * 2
     with pytest.raises(MemoryBankError, match="entry 3 cannot have asked twice"):
         make_bank().restore(bank.entries(), next_id=4, recollections=twice)
