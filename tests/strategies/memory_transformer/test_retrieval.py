@@ -30,7 +30,13 @@ def random_moments(count: int, symbols: int, horizon: int, seed: int) -> Moments
     outcomes = np.where(settled[:, None] < NEVER, generator.normal(size=(len(close), 1)), np.nan)
     nothing = np.zeros(len(close))
     return Moments(
-        close[order], has_key[order], outcomes[order], settled[order][:, None], nothing.astype(np.float32), nothing
+        close[order],
+        has_key[order],
+        outcomes[order],
+        settled[order][:, None],
+        nothing.astype(np.float32),
+        nothing,
+        np.zeros((len(nothing), 1)),
     )
 
 
@@ -113,6 +119,7 @@ def test_the_bulk_search_sees_what_the_memory_bank_shows_bar_by_bar():
         settled,
         np.zeros(len(bars), dtype=np.float32),
         np.zeros(len(bars)),
+        np.zeros(settled.shape),
     )
     rule = VisibilityRule(TINY.primary, embargo * HOUR_MS, capacity)
     table = causal_neighbours(keys, moments, np.arange(len(bars)), rule, k)
@@ -139,6 +146,7 @@ def test_outcomes_of_longer_horizons_stay_hidden_until_they_are_known_too():
         settled,
         np.zeros(3, np.float32),
         np.zeros(3),
+        np.zeros((3, 2)),
     )
     rule = VisibilityRule(0, 10, 100)
     known = rule.usable_outcomes(moments, np.array([[0, 1]]), np.array([50]))
