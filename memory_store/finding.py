@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from memory_store.approximate import ApproximateIndex, training_points
 from memory_store.directory import Directory
-from memory_store.index import best_first, candidates, rescore
+from memory_store.index import GIVE_UP, Candidates, best_first, candidates, rescore
 from memory_store.partition import fit_partition
 from memory_store.policy import (
     Asker,
@@ -145,6 +145,18 @@ class Finder:
             if straight or is_final(policy, worth[chosen], k, unseen):
                 return Neighbours(slots[chosen], scores[chosen], worth[chosen], choice.visible)
             width *= _WIDER
+
+    def propose(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
+        """Slots among which the nearest of many queries are, where the index is exact.
+
+        Args:
+            hidden: ``[size]``, True where a slot must not be found; the slots scanned.
+            queries: ``[n, d]``.
+            k: neighbours wanted.
+            margin: ``[n]`` from ``scan_margin``.
+        """
+        self._unasked = 0
+        return self._pruned.candidates_of_many(hidden, queries, k, margin, give_up=GIVE_UP)
 
     def _choice(self, directory: Directory, question: Question) -> _Choice:
         ring, symbols = self._ring, question.symbols

@@ -118,7 +118,7 @@ def candidates(
         leaders = _largest(np.concatenate((leaders, peaks), axis=1), k)
         floor = _floor(leaders, margin)
         floor[~complete] = np.inf
-        rows, slots, values = _reaching(blocks, peaks, floor)
+        rows, slots, values = reaching(blocks, peaks, floor)
         found.append((rows, slots + start, values))
         if give_up is not None:
             seen += np.bincount(rows, minlength=n)
@@ -147,8 +147,13 @@ def _floor(leaders: KeyArray, margin: ScoreArray) -> KeyArray:
     return np.maximum(np.nextafter(floor, np.float32(-np.inf)), _LOWEST)
 
 
-def _reaching(blocks: KeyArray, peaks: KeyArray, floor: KeyArray) -> tuple[IntArray, IntArray, KeyArray]:
-    """Row, slot and score of every score that reaches its row's floor.
+def reaching(blocks: KeyArray, peaks: KeyArray, floor: KeyArray) -> tuple[IntArray, IntArray, KeyArray]:
+    """Row, slot and score of every score that reaches its row's floor, in the order of rows.
+
+    Args:
+        blocks: ``[n, length, count]`` scores: slot ``s`` lies at ``[s // count, s % count]``.
+        peaks: ``[n, count]`` maxima of the blocks.
+        floor: ``[n]``.
 
     Slots that follow each other lie in different blocks, so that neighbours in time, whose keys are alike, do not crowd
     into a few blocks and loosen the bound.
