@@ -28,8 +28,10 @@ _QUERIES: Final = 16
 _ROWS: Final = 16384
 _SAMPLE: Final = 16384
 _SAMPLE_QUERIES: Final = 16
-_GATHER_COST: Final = 8.0
+GATHER_COST: Final = 8.0
 """Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
+BULK_GATHER_COST: Final = 64.0
+"""The same where a direction is read once for many queries and the key for each of them."""
 _SMALLEST_NORMAL: Final = 2.0**-126
 
 
@@ -42,12 +44,14 @@ class PrunedIndex:
     Args:
         keys: ``[slots, d]``, ``slots`` a multiple of ``BLOCK``, owned by the caller, who says what changes in it.
         worthwhile: slots below which all keys are scanned in full.
+        gather_cost: by which the number of directions is chosen; ``BULK_GATHER_COST`` for an index asked in bulk.
     """
 
-    __slots__ = ("_basis", "_bounds", "_changed", "_columns", "_keys", "_refit_after", "_worthwhile")
+    __slots__ = ("_basis", "_bounds", "_changed", "_columns", "_gather_cost", "_keys", "_refit_after", "_worthwhile")
 
-    def __init__(self, keys: KeyArray, *, worthwhile: int = WORTHWHILE) -> None:
+    def __init__(self, keys: KeyArray, *, worthwhile: int = WORTHWHILE, gather_cost: float = GATHER_COST) -> None:
         self._keys = keys
+        self._gather_cost = gather_cost
         self._worthwhile = worthwhile
         self._columns: KeyArray | None = None
         self._bounds: KeyArray = np.empty(0, dtype=np.float32)
@@ -176,7 +180,7 @@ class PrunedIndex:
     def _fit(self, size: int) -> KeyArray:
         """Turn everything anew."""
         self._refit_after = size
-        self._basis = _fit_basis(self._keys[:size])
+        self._basis = _fit_basis(self._keys[:size], self._gather_cost)
         columns: KeyArray = np.zeros((self._basis.shape[1] + 1, len(self._keys)), dtype=np.float32)
         for start in range(0, size, _ROWS):
             rows = slice(start, min(start + _ROWS, size))
@@ -239,7 +243,7 @@ def _kth_of_rows(rows: IntArray, scores: ScoreArray, count: int, k: int) -> Scor
     return np.array(kth)
 
 
-def _fit_basis(keys: KeyArray) -> ScoreArray:
+def _fit_basis(keys: KeyArray, gather_cost: float) -> ScoreArray:
     """Orthonormal directions, ``[d, m]``: the leading principal axes, as many as make searches cheapest.
 
     The axes are those of the second moment about zero, because it is inner products that are bounded. How many is weighed
@@ -258,7 +262,7 @@ def _fit_basis(keys: KeyArray) -> ScoreArray:
     best, best_cost = dimension, dimension + 1.0
     for count in range(4, dimension, 4):
         bounds = turned[:, :count] @ asked[:, :count].T + np.outer(rests[:, count], asked_rests[:, count])
-        cost = count + 1 + _GATHER_COST * dimension * float(np.mean(bounds >= kth))
+        cost = count + 1 + gather_cost * dimension * float(np.mean(bounds >= kth))
         if cost < best_cost:
             best, best_cost = count, cost
     return np.ascontiguousarray(axes[:, :best])
