@@ -40,13 +40,22 @@ def rescore(keys: KeyArray, query: KeyArray) -> ScoreArray:
     Returns:
         ``[m]``.
     """
+    if len(keys) <= _RESCORE_ROWS:
+        few: ScoreArray = np.add.reduce(_products(keys, query), axis=1)
+        return few
     scores = np.empty(len(keys), dtype=np.float64)
     for start in range(0, len(keys), _RESCORE_ROWS):
         rows = slice(start, start + _RESCORE_ROWS)
-        products = keys[rows].astype(np.float64, order="C")
-        products *= query if query.ndim == 1 else query[rows]
+        products = _products(keys[rows], query if query.ndim == 1 else query[rows])
         np.add.reduce(products, axis=1, out=scores[rows])
     return scores
+
+
+def _products(keys: KeyArray, query: KeyArray) -> ScoreArray:
+    """The numbers that are added, ``[m, d]``."""
+    products = keys.astype(np.float64, order="C")
+    products *= query
+    return products
 
 
 def scan_margin(dimension: int, key_norm: float, query_norm: ScoreArray) -> ScoreArray:
