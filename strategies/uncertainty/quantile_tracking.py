@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-STEP: Final = 0.01
-"""In units of the scale per matured forecast. Twice as much follows twice as fast and costs more width by its noise."""
+STEP: Final = 0.005
+"""In units of the scale per matured forecast. A larger one follows faster and costs sharpness by its noise: on hours of BTC, 24
+ahead, from intervals that cover 0.74, 0.002 reaches 0.775 in the first year, and 0.02 costs 5 to 6 % of pinball loss."""
 
 Offsets = tuple[float, ...]
 
