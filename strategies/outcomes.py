@@ -39,9 +39,7 @@ def outcome_matrix(close: npt.NDArray[np.float64], horizons: Sequence[int]) -> n
     return outcomes
 
 
-def realised_volatility_matrix(
-    close: npt.NDArray[np.float64], horizons: Sequence[int]
-) -> npt.NDArray[np.float64]:
+def realised_volatility_matrix(close: npt.NDArray[np.float64], horizons: Sequence[int]) -> npt.NDArray[np.float64]:
     """Realised volatility after every bar over every horizon, ``[n, H]``; nan where the bars end before it.
 
     The root of the sum of the squared log returns of the next h bars (Andersen, Bollerslev, Diebold and Labys, "Modeling

@@ -16,13 +16,13 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 
+from backtest.evaluation.controls import Recalled, Remembering, recall
 from backtest.evaluation.folds import Fold
 from backtest.evaluation.forecasts import Forecasts, forecasts_of, sized
 from backtest.evaluation.metrics import rose
 from backtest.evaluation.panel import Panel
 from strategies.features import FEATURE_NAMES, LOG_RETURN_FEATURE
-from strategies.memory_transformer.dataset import TARGET_LIMIT, Floats, Integers
-from strategies.memory_transformer.retrieval import causal_neighbours
+from strategies.memory_transformer.dataset import TARGET_LIMIT, Flags, Floats, Integers
 from strategies.outcomes import SMALLEST_VOLATILITY
 from strategies.readout import QUANTILES, weighted_quantiles
 from strategies.scaling import Scaler
@@ -40,6 +40,8 @@ MOMENTUM_SKILL: Final = 0.05
 """Information coefficient that momentum claims: "alpha is volatility times IC times score" (Grinold 1994)."""
 BOOSTING: Final = {"max_iter": 150, "learning_rate": 0.05, "max_leaf_nodes": 15, "min_samples_leaf": 200}
 """Few, shallow and slow trees, because outcomes that overlap are far fewer than their rows."""
+HELD_OUT: Final = 0.25
+"""Share of the training rows, at their end, whose errors tell the spread of the trees' forecasts."""
 
 
 # -- without a forecast of direction ----------------------------------------------------------------------------------------
@@ -59,8 +61,12 @@ def volatility_targeted_hold(panel: Panel, fold: Fold) -> Forecasts:
     """Always long, with less where the market is wild; its volatility forecast is the trailing volatility."""
     rows = fold.test
     scale = np.log(panel.moments.volatility)
-    bias = _by_symbol(panel, fold, lambda train, test: np.full(len(test), np.mean((panel.log_volatility - scale)[train])))
-    return _located(panel, fold, _zeros, lambda asked: scale[asked] + bias[asked], sized(panel, rows, np.ones(len(rows))))
+    bias = _by_symbol(
+        panel, fold, lambda train, test: np.full(len(test), np.mean((panel.log_volatility - scale)[train]))
+    )
+    return _located(
+        panel, fold, _zeros, lambda asked: scale[asked] + bias[asked], sized(panel, rows, np.ones(len(rows)))
+    )
 
 
 def _climatology(panel: Panel, fold: Fold, mean: Floats, exposure: Floats) -> Forecasts:
@@ -111,22 +117,22 @@ def ridge(panel: Panel, fold: Fold) -> Forecasts:
 
 
 def boosting(panel: Panel, fold: Fold) -> Forecasts:
-    """Mean and volatility by gradient boosted trees on the columns of :func:`ridge`, all symbols together."""
+    """Mean and volatility by gradient boosted trees on the columns of :func:`ridge`, all symbols together.
+
+    Trees fit their own training rows too well, so the shape of the distribution comes from the last part of them as
+    forecast by trees that learned from what was known before it.
+    """
     columns = np.column_stack((har_terms(panel), panel.features))
-    train = fold.train
-    rows = np.concatenate((train, fold.test))
     scale = np.log(panel.moments.volatility)
+    cut = int(panel.open_time[fold.train[round(len(fold.train) * (1.0 - HELD_OUT))]])
+    held = fold.train[panel.open_time[fold.train] >= cut]
+    earlier = fold.train[panel.visible_from[fold.train] <= cut]
     mean, log_volatility = np.full(len(scale), np.nan), np.full(len(scale), np.nan)
-    for into, target, unit in (
-        (mean, _scaled_return(panel), None),
-        (log_volatility, panel.log_volatility - scale, scale),
-    ):
-        trees = HistGradientBoostingRegressor(random_state=0, early_stopping=False, **BOOSTING)
-        trees.fit(columns[train], target[train])
-        answer = trees.predict(columns[rows])
-        into[rows] = answer * panel.moments.volatility[rows] if unit is None else answer + unit[rows]
+    for train, rows in ((earlier, held), (fold.train, fold.test)):
+        mean[rows] = _fit_trees(columns, _scaled_return(panel), train, rows) * panel.moments.volatility[rows]
+        log_volatility[rows] = _fit_trees(columns, panel.log_volatility - scale, train, rows) + scale[rows]
     exposure = sized(panel, fold.test, np.sign(mean[fold.test]))
-    return _located(panel, fold, lambda asked: mean[asked], lambda asked: log_volatility[asked], exposure)
+    return _located(panel, fold, lambda asked: mean[asked], lambda asked: log_volatility[asked], exposure, shape=held)
 
 
 # -- neighbours ---------------------------------------------------------------------------------------------------------------
@@ -137,19 +143,25 @@ def nearest_neighbours(panel: Panel, fold: Fold) -> Forecasts:
 
     The memory obeys the rule of visibility row by row, so that it learns within the fold, as the model's own does.
     """
+    memory = plain_memory(panel, fold)
+    return memory.reader(fold.test, recall(panel, fold, memory))
+
+
+def plain_memory(panel: Panel, fold: Fold) -> Remembering:
+    """The memory of :func:`nearest_neighbours`, for controls."""
     scaler = Scaler.fit(panel.features[fold.train])
     keys = scaler.transform(panel.features)
     keys /= np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), np.float32(1e-12))
-    table = causal_neighbours(keys, panel.moments, fold.test, panel.rule, NEIGHBOURS)
-    return neighbour_forecasts(panel, fold.test, table.rows, table.mask)
+    return Remembering(lambda rows, recalled: neighbour_forecasts(panel, rows, recalled), keys, NEIGHBOURS)
 
 
-def neighbour_forecasts(panel: Panel, rows: Integers, found: Integers, mask: np.ndarray) -> Forecasts:
-    """Answers from neighbours ``[m, k]`` that all count alike; nan without any.
+def neighbour_forecasts(panel: Panel, rows: Integers, recalled: Recalled) -> Forecasts:
+    """Answers from neighbours that all count alike; nan without any.
 
     Their outcomes are taken in units of the volatility before them and given in units of that before the row.
     """
-    some = mask.any(axis=1)
+    mask, found = recalled.mask, recalled.outcomes
+    some: Flags = np.asarray(mask.any(axis=1))
     weights = np.where(mask, 1.0, 0.0)
     weights[~some] = 1.0  # answered below by nan
     share = weights / weights.sum(axis=1, keepdims=True)
@@ -245,6 +257,13 @@ def _fit_ridge(columns: Floats, target: Floats, train: Integers, rows: Integers)
     return answer
 
 
+def _fit_trees(columns: Floats, target: Floats, train: Integers, rows: Integers) -> Floats:
+    trees = HistGradientBoostingRegressor(random_state=0, early_stopping=False, **BOOSTING)
+    trees.fit(columns[train], target[train])
+    answer: Floats = trees.predict(columns[rows])
+    return answer
+
+
 def _ridge_volatility(panel: Panel, fold: Fold, columns: Floats) -> Callable[[Integers], Floats]:
     answers = _by_symbol(panel, fold, lambda train, test: _fit_ridge(columns, panel.log_volatility, train, test))
     return lambda rows: answers[rows]
@@ -256,18 +275,19 @@ def _located(
     mean: Callable[[Integers], Floats],
     log_volatility: Callable[[Integers], Floats],
     exposure: Floats,
+    shape: Integers | None = None,
 ) -> Forecasts:
-    """Answers of a mean and a volatility, with the shape of the distribution from the training rows of each symbol."""
-    rows = fold.test
+    """Answers of a mean and a volatility, with the shape of the distribution from training rows of each symbol, or some."""
+    rows, shaping = fold.test, fold.train if shape is None else shape
     located, spread = mean(rows), np.exp(log_volatility(rows))
     quantiles, up = np.empty((len(rows), len(QUANTILES))), np.empty(len(rows))
     for number in range(len(panel.symbols)):
-        own = fold.train[panel.symbol[fold.train] == number]
-        own = own if len(own) else fold.train
-        shape = np.sort((panel.log_return[own] - mean(own)) / np.exp(log_volatility(own)))
+        own = shaping[panel.symbol[shaping] == number]
+        own = own if len(own) else shaping
+        standard = np.sort((panel.log_return[own] - mean(own)) / np.exp(log_volatility(own)))
         asked = np.flatnonzero(panel.symbol[rows] == number)
-        quantiles[asked] = located[asked, None] + spread[asked, None] * np.quantile(shape, QUANTILES)
-        up[asked] = 1.0 - np.searchsorted(shape, -located[asked] / spread[asked]) / len(shape)
+        quantiles[asked] = located[asked, None] + spread[asked, None] * np.quantile(standard, QUANTILES)
+        up[asked] = 1.0 - np.searchsorted(standard, -located[asked] / spread[asked]) / len(standard)
     return forecasts_of(
         rows,
         mean=located,

@@ -84,4 +84,5 @@ def sized(panel: Panel, rows: Integers, direction: Floats, days_per_year: int = 
     """
     bars_per_year = days_per_year * 86_400_000 / panel.interval_ms
     annual = panel.moments.volatility[rows] * np.sqrt(bars_per_year / panel.horizon)
-    return np.clip(direction, -1.0, 1.0) * np.minimum(1.0, TARGET_VOLATILITY / annual)
+    exposure: Floats = np.clip(direction, -1.0, 1.0) * np.minimum(1.0, TARGET_VOLATILITY / annual)
+    return exposure

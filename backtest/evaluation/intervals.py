@@ -37,9 +37,9 @@ class Resamples:
     """``[B, n]``."""
 
     @classmethod
-    def draw(cls, rows: int, block: float, *, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
+    def draw(cls, rows: int, block: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
         """Resamples of ``rows`` consecutive rows in stretches of mean length ``block`` rows."""
-        drawer = StationaryBootstrap(min(max(1.0, block), float(rows)), np.arange(rows), seed=seed)
+        drawer = StationaryBootstrap(min(max(1, block), rows), np.arange(rows), seed=seed)
         counts = [np.bincount(drawer.update_indices(), minlength=rows) for _ in range(resamples)]
         return cls(np.array(counts, dtype=np.float64))
 

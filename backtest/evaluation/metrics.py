@@ -8,7 +8,7 @@ arithmetic for a figure and for its interval.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import pi
+from math import log, pi
 from typing import Final
 
 import numpy as np
@@ -27,7 +27,8 @@ LEAST_PROBABILITY: Final = 1e-6
 
 def rose(outcome: Floats) -> Floats:
     """``[n]``: 1 where the price rose, 0 where it fell, one half where it did neither."""
-    return 0.5 * (np.sign(outcome) + 1.0)
+    half: Floats = 0.5 * (np.sign(outcome) + 1.0)
+    return half
 
 
 def brier_losses(probability: Floats, outcome: Floats) -> Floats:
@@ -48,7 +49,8 @@ def normal_log_losses(mean: Floats, log_volatility: Floats, outcome: Floats) -> 
     Proper for any distribution with these two moments, of which it then is the score of Dawid and Sebastiani up to a
     constant (Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007, section 4.2).
     """
-    return 0.5 * ((outcome - mean) / np.exp(log_volatility)) ** 2 + log_volatility + 0.5 * np.log(2.0 * pi)
+    standardised = (outcome - mean) / np.exp(log_volatility)
+    return 0.5 * standardised**2 + log_volatility + 0.5 * log(2.0 * pi)
 
 
 def quantile_losses(quantiles: Floats, levels: tuple[float, ...], outcome: Floats) -> Floats:
@@ -66,7 +68,8 @@ def crps_losses(quantiles: Floats, levels: tuple[float, ...], outcome: Floats) -
     nearest to it.
     """
     edges = np.concatenate(([0.0], 0.5 * (np.array(levels)[1:] + np.array(levels)[:-1]), [1.0]))
-    return 2.0 * quantile_losses(quantiles, levels, outcome) @ np.diff(edges)
+    losses: Floats = 2.0 * quantile_losses(quantiles, levels, outcome) @ np.diff(edges)
+    return losses
 
 
 def qlike_losses(log_volatility: Floats, realised: Floats) -> Floats:

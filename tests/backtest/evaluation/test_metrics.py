@@ -95,7 +95,10 @@ def test_counts_of_a_resample_are_the_resample(seed):
     reference = np.zeros(500)
     uncertainty = np.abs(FORECAST)
     pairs = (
-        (metrics.r2(OUTCOME, FORECAST, reference, counts), metrics.r2(OUTCOME[drawn], FORECAST[drawn], reference, ONES)),
+        (
+            metrics.r2(OUTCOME, FORECAST, reference, counts),
+            metrics.r2(OUTCOME[drawn], FORECAST[drawn], reference, ONES),
+        ),
         (metrics.correlation(FORECAST, OUTCOME, counts), metrics.correlation(FORECAST[drawn], OUTCOME[drawn], ONES)),
         (
             metrics.calibration_error(PROBABILITY, OUTCOME, counts),

@@ -113,7 +113,7 @@ def test_diebold_mariano_has_its_size_under_overlap():
 
 def test_intervals_of_dependent_rows_are_as_wide_as_their_dependence():
     values = overlapping(np.random.default_rng(7), 4000)
-    figure = Resamples.draw(4000, 10.0 * HORIZON, seed=1).figure(lambda weights: mean_of(values, weights))
+    figure = Resamples.draw(4000, 10 * HORIZON, seed=1).figure(lambda weights: mean_of(values, weights))
     assert figure.low is not None and figure.high is not None
     width = (figure.high - figure.low) / (2 * 1.96)
     assert width == pytest.approx(np.sqrt(long_run_variance(values, 10 * HORIZON) / 4000), rel=0.2)
@@ -121,10 +121,10 @@ def test_intervals_of_dependent_rows_are_as_wide_as_their_dependence():
 
 
 def test_the_same_seed_draws_the_same_resamples():
-    first, second = (Resamples.draw(50, 5.0, resamples=3, seed=9).counts for _ in range(2))
+    first, second = (Resamples.draw(50, 5, resamples=3, seed=9).counts for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert (first.sum(axis=1) == 50).all()
 
 
 def test_a_figure_that_is_not_defined_is_none():
-    assert Resamples.draw(10, 2.0, resamples=2).figure(lambda weights: weights.sum(axis=-1) * np.nan).value is None
+    assert Resamples.draw(10, 2, resamples=2).figure(lambda weights: weights.sum(axis=-1) * np.nan).value is None
