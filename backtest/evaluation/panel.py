@@ -31,6 +31,8 @@ class Panel:
     """``[n]`` place in ``symbols``."""
     open_time: Integers
     """``[n]`` milliseconds."""
+    close: Floats
+    """``[n]`` price."""
     features: Floats
     """``[n, F]`` as they are, not scaled."""
     log_return: Floats
@@ -69,11 +71,11 @@ def build_panel(series: Mapping[str, BarSeries], config: ModelConfig) -> Panel:
     rule = VisibilityRule(config.primary, embargo_ms, config.memory_size)
     features = np.empty((count, config.n_features))
     symbol, open_time = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
-    realised, step_return = np.empty(count), np.full(count, np.nan)
+    close, realised, step_return = np.empty(count), np.empty(count), np.full(count, np.nan)
     for number, (name, blocks) in enumerate(zip(dataset.symbols, dataset.blocks, strict=True)):
         bars, rows = series[name], blocks.rows[blocks.rows >= 0]
         features[rows] = feature_matrix(bars)
-        symbol[rows], open_time[rows] = number, bars.open_time
+        symbol[rows], open_time[rows], close[rows] = number, bars.open_time, bars.close
         realised[rows] = realised_volatility_matrix(bars.close, (config.primary_horizon,))[:, 0]
         step_return[rows[:-2]] = bars.open[2:] / bars.open[1:-1] - 1.0
     log_return = moments.outcomes[:, config.primary]
@@ -87,6 +89,7 @@ def build_panel(series: Mapping[str, BarSeries], config: ModelConfig) -> Panel:
         moments=moments,
         symbol=symbol,
         open_time=open_time,
+        close=close,
         features=features,
         log_return=log_return,
         log_volatility=log_volatility,

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from backtest.evaluation import metrics
+from backtest.evaluation.conformal import calibration_fold, conformal, starting_calibration
 from backtest.evaluation.controls import LEAK, Remembering, controls, recall
 from backtest.evaluation.folds import Fold
 from backtest.evaluation.forecasts import Forecasts, joined
@@ -91,7 +92,8 @@ def evaluate(
         panel: all rows.
         folds: from ``walk_forward``.
         forecasters: by name.
-        memories: by name; each is a forecaster itself, and its controls are ``NAME: CONTROL``.
+        memories: by name; each is a forecaster itself, its calibrated twin is ``NAME conformal``, and its controls are
+            ``NAME: CONTROL``.
         nested: pairs (larger, smaller) to compare by Clark and West.
         rivals: forecasters that all others but controls are compared with by Diebold and Mariano.
         fee: of a trade as a share of its value.
@@ -100,7 +102,8 @@ def evaluate(
         progress: told of every step: how many are done, of how many, and which.
     """
     tell = progress or _tell_nobody
-    answers = _answers(panel, folds, forecasters, memories, seed if with_controls else None, tell)
+    parts = _answers(panel, folds, forecasters, memories, seed if with_controls else None, tell)
+    answers = {name: joined(given) for name, given in parts.items()}
     results, comparisons = [], []
     cells = _cells(panel, folds, seed)
     for number, cell in enumerate(cells):
@@ -157,8 +160,8 @@ def _answers(
     memories: Mapping[str, MemoryMaker],
     seed: int | None,
     tell: Progress,
-) -> dict[str, Forecasts]:
-    """Answers of every forecaster, memory and control over all folds, in the order of the report.
+) -> dict[str, list[Forecasts]]:
+    """Answers of every forecaster, memory and control, fold by fold, in the order of the report.
 
     Without a seed there are no controls.
     """
@@ -174,12 +177,16 @@ def _answers(
             tell(done, steps, f"{name}, {fold.name}")
             memory = make(panel, fold)
             recalled = recall(panel, fold, memory)
-            parts.setdefault(name, []).append(memory.reader(fold.test, recalled))
+            raw = memory.reader(fold.test, recalled)
+            parts.setdefault(name, []).append(raw)
+            tail = calibration_fold(fold)
+            start = starting_calibration(panel, memory.reader(tail.test, recall(panel, tail, memory)))
+            parts.setdefault(f"{name} conformal", []).append(conformal(panel, raw, start))
             for control in () if seed is None else controls(panel, fold, memory, recalled, seed):
                 tell(done, steps, f"{name}: {control.name}, {fold.name}")
                 parts.setdefault(f"{name}: {control.name}", []).append(memory.reader(fold.test, control.recalled))
             done += 1
-    return {name: joined(given) for name, given in parts.items()}
+    return parts
 
 
 def _cells(panel: Panel, folds: Sequence[Fold], seed: int) -> list[Cell]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from bot.assembly import home_of
+from bot.assembly import Home, find_model, home_of
 from bot.cli.common import (
     Context,
     chosen_market,
@@ -21,10 +23,17 @@ from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, output, progress_bar
 from bot.config import Config
 from bot.errors import UsageError
-from strategies.bars import BarSeries
+from bot.lifecycle.training import model_config, training_config
+from strategies.bars import BarSeries, format_time
 
 if TYPE_CHECKING:
+    from backtest.evaluation.folds import Fold
+    from backtest.evaluation.model import ModelSource
     from strategies.memory_transformer.config import ModelConfig
+
+_TRAIN: Final = "train"
+_MODULES: Final = ("sklearn", "arch", "scipy")
+"""What the extra brings."""
 
 
 @click.command(
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
     examples=(
         "recall evaluate --symbols BTCUSDT --interval 60 --train-end 2024-01-01 --end 2026-01-01 --only baselines",
         "recall evaluate --symbols BTCUSDT,ETHUSDT --interval 60 --train-end 2024-01-01 --folds quarterly --json",
+        "recall evaluate --symbols BTCUSDT --interval 60 --train-end 2024-01-01 --model latest --plots plots",
     ),
 )
 @market_options
@@ -46,10 +56,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="How often is learned anew.",
 )
-@click.option("--memory-size", type=int, help="Capacity of the memory [default: config].")
+@click.option(
+    "--model", "model_id", default=_TRAIN, show_default=True, help="train one at every boundary, latest, or a model id."
+)
 @click.option("--only", type=click.Choice(["baselines"]), help="Leave the model out.")
+@click.option("--memory-size", type=int, help="Capacity of the memory [default: config].")
 @click.option("--controls/--no-controls", default=True, help="Ask memories that lack something, and the leak.")
 @click.option("--plots", type=click.Path(path_type=Path), help="Folder for PNG files [default: none are drawn].")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of training [default: all cores].")
 @standard_options
 def evaluate(
     context: Context,
@@ -59,10 +73,12 @@ def evaluate(
     train_end: str,
     end: str | None,
     fold_length: str,
-    memory_size: int | None,
+    model_id: str,
     only: str | None,
+    memory_size: int | None,
     controls: bool,
     plots: Path | None,
+    threads: int | None,
 ) -> None:
     """Compare forecasts with baselines and controls, walking forward.
 
@@ -84,13 +100,24 @@ def evaluate(
     stop = last if last is not None else max(int(bars.close_time[-1]) for bars in series.values())
     if stop <= boundary:
         raise UsageError(f"--train-end {train_end} is not before the last stored candle; fetch later candles")
-    _evaluate(context, config, series, (boundary, stop), fold_length, controls=controls, plots=plots)
+    shape = model_config(config)
+    sources: dict[str, ModelSource] = {}
+    if only is None and model_id == _TRAIN:
+        count = threads or os.cpu_count() or 1
+        sources["model"] = _trained(config, shape, series, count)
+        # A memory of one moment never has a visible one: the same net and parameters, and nothing to remember.
+        sources["model retrained without memory"] = _trained(config, replace(shape, memory_size=1), series, count)
+    elif only is None:
+        sources["model"], shape = _stored(home, model_id, code, boundary, shape)
+    _run(context, config, shape, series, sources, (boundary, stop), fold_length, controls=controls, plots=plots)
 
 
-def _evaluate(
+def _run(
     context: Context,
     config: Config,
+    shape: ModelConfig,
     series: dict[str, BarSeries],
+    sources: dict[str, ModelSource],
     span: tuple[int, int],
     fold_length: str,
     *,
@@ -100,21 +127,30 @@ def _evaluate(
     # Imported here because they load torch and scikit-learn.
     from backtest.evaluation.baselines import BASELINES, plain_memory
     from backtest.evaluation.folds import FoldLength, walk_forward
+    from backtest.evaluation.model import ModelForecasters
     from backtest.evaluation.panel import build_panel
     from backtest.evaluation.plots import plot_evaluation
     from backtest.evaluation.protocol import evaluate as run
     from backtest.evaluation.report import print_evaluation, to_json
 
     with console.status("features and outcomes ..."):
-        panel = build_panel(series, _shape(config))
+        panel = build_panel(series, shape)
     folds = walk_forward(panel, *span, FoldLength(fold_length))
-    baselines = {name: forecaster for name, forecaster in BASELINES.items() if name != "knn"}
+    models = {name: ModelForecasters(panel, series, source) for name, source in sources.items()}
+    forecasters = {name: forecaster for name, forecaster in BASELINES.items() if name != "knn"}
+    memories = {"knn": plain_memory}
+    if "model" in models:
+        memories["model"] = models["model"].memory
+        forecasters["model without memory"] = models["model"].without_memory
+    if "model retrained without memory" in models:
+        forecasters["model retrained without memory"] = models["model retrained without memory"].without_memory
     with progress_bar("evaluating", None, unit="steps") as update:
         evaluation = run(
             panel,
             folds,
-            baselines,
-            {"knn": plain_memory},
+            forecasters,
+            memories,
+            nested=[("model", name) for name in forecasters if name.startswith("model ")],
             rivals=("flat", "har", "ridge"),
             fee=float(config.costs.taker_fee),
             seed=config.training.seed,
@@ -130,25 +166,48 @@ def _evaluate(
         output.print(str(file), soft_wrap=True)
 
 
-def _shape(config: Config) -> ModelConfig:
-    """Horizons, embargo, memory and warm-up of the configured model."""
-    from strategies.features import FEATURE_NAMES
-    from strategies.memory_transformer.config import ModelConfig
+def _trained(config: Config, shape: ModelConfig, series: dict[str, BarSeries], threads: int) -> ModelSource:
+    """A model trained at every boundary on the bars before it."""
+    from backtest.evaluation.model import Weights
+    from strategies.memory_transformer.training import train
 
-    return ModelConfig(
-        n_features=len(FEATURE_NAMES),
-        **config.model.model_dump(include={"d_model", "n_heads", "n_layers", "attention_window"}),
-        memory_size=config.memory.memory_size,
-        n_neighbors=config.memory.n_neighbors,
-        horizons=config.memory.horizons,
-        primary=config.primary_index,
-        embargo=config.memory.embargo,
-    )
+    plan = training_config(config, threads=threads)
+
+    def at(fold: Fold) -> Weights:
+        known = {name: bars.span(None, fold.boundary) for name, bars in series.items()}
+        trained = train({name: bars for name, bars in known.items() if len(bars)}, shape, plan)
+        return Weights(trained.model, trained.scaler, trained.outcome_scale)
+
+    return at
+
+
+def _stored(
+    home: Home, model_id: str, interval: str, boundary: int, shape: ModelConfig
+) -> tuple[ModelSource, ModelConfig]:
+    """A model that is there already, in every fold, and the shape of what it is asked about.
+
+    Raises:
+        UsageError: there is none, or it has seen what it is to forecast.
+    """
+    from backtest.evaluation.model import Weights
+    from strategies.memory_transformer.bundle import load_bundle
+
+    path = find_model(home.models, model_id, interval)
+    if path is None:
+        raise UsageError(f"there is no model of interval {interval} yet; run recall train, or leave --model out")
+    bundle = load_bundle(path, interval=interval)
+    if bundle.training_span[1] > boundary:
+        raise UsageError(
+            f"model {bundle.model_id} was trained on bars up to {format_time(bundle.training_span[1])}, after --train-end "
+            f"{format_time(boundary)}; choose a later --train-end, or train one with recall train --end"
+        )
+    weights = Weights(bundle.model, bundle.scaler, bundle.outcome_scale)
+    return lambda fold: weights, replace(bundle.config, memory_size=shape.memory_size)
 
 
 def _require_extra() -> None:
     """Refuse in one sentence where the libraries are missing."""
-    for module in ("sklearn", "arch", "scipy"):
+    for module in _MODULES:
         try:
             __import__(module)
         except ImportError:
