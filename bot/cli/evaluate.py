@@ -24,7 +24,7 @@ from bot.cli.terminal import console, output, progress_bar
 from bot.config import Config
 from bot.errors import UsageError
 from bot.lifecycle.training import model_config, training_config
-from strategies.bars import BarSeries, format_time
+from strategies.bars import DAY_MS, BarSeries, format_time
 
 if TYPE_CHECKING:
     from backtest.evaluation.folds import Fold
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from strategies.memory_transformer.config import ModelConfig
 
 _TRAIN: Final = "train"
+_LAST_YEAR: Final = 365 * DAY_MS
 _MODULES: Final = ("sklearn", "arch", "scipy")
 """What the extra brings."""
 
@@ -46,7 +47,9 @@ _MODULES: Final = ("sklearn", "arch", "scipy")
 )
 @market_options
 @click.option("--start", help="First bar to learn from: 2021-01-01 (UTC) [default: the first stored].")
-@click.option("--train-end", required=True, help="Where learning ends and the first forecast may be: 2024-01-01 (UTC).")
+@click.option(
+    "--train-end", help="Where learning ends and forecasts begin: 2024-01-01 (UTC) [default: a year before the end]."
+)
 @click.option("--end", help="End of the forecasts, exclusive: 2026-01-01 (UTC) [default: the last stored].")
 @click.option(
     "--folds",
@@ -70,7 +73,7 @@ def evaluate(
     symbols: str | None,
     interval: str | None,
     start: str | None,
-    train_end: str,
+    train_end: str | None,
     end: str | None,
     fold_length: str,
     model_id: str,
@@ -88,9 +91,8 @@ def evaluate(
     _require_extra()
     config = with_choices(context, memory_size=memory_size)
     names, code = chosen_market(config, symbols, interval)
-    boundary, last = chosen_span(train_end, end)
+    given, last = chosen_span(train_end, end)
     first, _ = chosen_span(start, train_end)
-    assert boundary is not None
     home = home_of(config)
     stored_calendars(home.candles, names, code)
     series = {name: home.candles.load(name, code, start=first, end=last) for name in names}
@@ -98,6 +100,7 @@ def evaluate(
         if not len(bars):
             raise UsageError(f"{name} has no stored candles of interval {code} in that span; see recall data list")
     stop = last if last is not None else max(int(bars.close_time[-1]) for bars in series.values())
+    boundary = stop - _LAST_YEAR if given is None else given
     if stop <= boundary:
         raise UsageError(f"--train-end {train_end} is not before the last stored candle; fetch later candles")
     shape = model_config(config)
