@@ -15,7 +15,10 @@ from backtest.evaluation.protocol import ALL, Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS: Final = ("#1f5fa8", "#c0392b", "#1e8e5a", "#b7791f", "#6b46c1", "#66737f")
+_COLOURS: Final = (
+    "#1f5fa8", "#c0392b", "#1e8e5a", "#b7791f", "#6b46c1", "#66737f",
+    "#0e7490", "#d9468c", "#84a90b", "#7c4a1e", "#111827", "#9bb8e0",
+)  # fmt: skip
 
 
 def plot_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
@@ -74,10 +77,17 @@ def _coverage(axes: Axes, evaluation: Evaluation) -> bool:
         if result.symbol == whole and result.fold in folds and ":" not in result.forecaster and value is not None:
             values.setdefault(result.forecaster, []).append(value)
     for place, (name, covered) in enumerate(values.items()):
-        axes.plot(folds, covered, "o-", color=_COLOURS[place % len(_COLOURS)], label=name, markersize=4)
+        axes.plot(
+            [fold[:10] for fold in folds],
+            covered,
+            "o-",
+            color=_COLOURS[place % len(_COLOURS)],
+            label=name,
+            markersize=4,
+        )
     axes.axhspan(0.78, 0.82, color="#1e8e5a", alpha=0.12)
     axes.axhline(0.8, color="#66737f", linewidth=0.8, linestyle="--")
-    axes.set(ylabel="share of outcomes inside", title="Coverage of the 80 % interval")
+    axes.set(xlabel="fold from", ylabel="share of outcomes inside", title="Coverage of the 80 % interval")
     if values:
         axes.legend(frameon=False, fontsize=8)
     return bool(values)
