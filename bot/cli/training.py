@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -26,6 +25,7 @@ from bot.cli.help import ExampleCommand, ExampleGroup
 from bot.cli.terminal import console, listing, output, progress_bar
 from bot.config import Config
 from bot.errors import UsageError
+from bot.lifecycle.training import model_config, training_config
 from strategies.bars import BarSeries, format_time
 from strategies.memory_transformer.catalogue import ModelListing, list_models
 
@@ -143,38 +143,14 @@ def train_first_model(config: Config, home: Home, symbols: tuple[str, ...], inte
 
 def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: int) -> tuple[str, dict[str, Any], float]:
     # Imported here because torch takes seconds to load.
-    from strategies.features import FEATURE_NAMES
     from strategies.memory_transformer.bundle import save_bundle
-    from strategies.memory_transformer.config import ModelConfig, OutputType, model_warnings
-    from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
+    from strategies.memory_transformer.config import model_warnings
+    from strategies.memory_transformer.training import TrainingProgress, train
 
-    settings = config.training
-    architecture = config.model.model_dump(exclude={"id", "output_type", "whitening"})
-    model = ModelConfig(
-        n_features=len(FEATURE_NAMES),
-        **architecture,
-        output_type=OutputType(config.model.output_type),
-        n_neighbors=config.memory.n_neighbors,
-        memory_size=config.memory.memory_size,
-        horizons=config.memory.horizons,
-        primary=config.primary_index,
-        embargo=config.memory.embargo,
-    )
+    model = model_config(config)
     for warning in model_warnings(model):
         console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
-    training = replace(
-        TrainingConfig(),
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        validation_fraction=settings.validation_fraction,
-        memory_dropout=settings.memory_dropout,
-        patience=settings.patience,
-        seed=settings.seed,
-        whitening=config.model.shrinkage,
-        cost=float(config.costs.taker_fee),
-        threads=threads,
-    )
+    training = training_config(config, threads=threads)
     started = time.perf_counter()
     with progress_bar("training", None, unit="steps") as update:
 

@@ -1,0 +1,125 @@
+"""Keeps the model of a paper run up to date: starts what is due, and says when a successor may take over.
+
+Used from the thread that decides, between two batches, and never waits: the work is done by a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from bot.config import Config
+from bot.journal import Journal, StoredRun
+from bot.journal.records import SideEvent
+from bot.lifecycle.background import Background, Finished
+from bot.lifecycle.job import Job, Progress
+from bot.lifecycle.preparation import Successor
+from bot.orders import OperatorCommand, Retraining, RetrainingVerdict
+from bot.session import Session
+
+log = structlog.get_logger()
+
+
+class Arrival(NamedTuple):
+    """What has come of the work in the background, to be made an event."""
+
+    events: tuple[SideEvent, ...] = ()
+    """What there is to tell, or the refusal of a command."""
+    successor: Successor | None = None
+    """Takes over after these."""
+    command_id: int | None = None
+    """The operator's command that the last of all this answers."""
+
+
+class ModelKeeper:
+    """Decides what the background process does.
+
+    Args:
+        config: of the bot; ``retraining`` says when.
+        session: of the run, its models those of the configuration's home.
+        journal: where the run is.
+        run: the run, as it was when it was begun or taken up again.
+    """
+
+    def __init__(self, config: Config, session: Session, journal: Journal, run: StoredRun) -> None:
+        # Imported here because other strategies do without. Its number of threads belongs to the process, and what the
+        # successor encodes beside the decisions must find it as they do: see ``strategies.memory_transformer.threads``.
+        import torch
+
+        torch.set_num_threads(1)
+        self._config = config
+        self._background = Background(session, journal, run)
+        self._run_id = run.record.run_id
+        self._model_id = journal.model_of(run)
+        self._symbols = len(session.symbols)
+        self._command: tuple[int, OperatorCommand] | None = None
+        """The command that is being carried out."""
+        self._last_due = max(
+            (event.due for _, event in journal.read_events(self._run_id) if isinstance(event, Retraining)), default=0
+        )
+
+    @property
+    def progress(self) -> Progress | None:
+        """Where the work in the background stands; ``None`` where there is none."""
+        return self._background.progress
+
+    def close(self) -> None:
+        """End the work in the background."""
+        self._background.close()
+
+    def arrival(self, decisions: int, sequence: int, waiting: Sequence[tuple[int, OperatorCommand]]) -> Arrival | None:
+        """Start what is due; what has come of earlier work, once.
+
+        Args:
+            decisions: that the run has made so far.
+            sequence: number of the last event applied.
+            waiting: commands to swap that are not answered yet, oldest first.
+        """
+        finished = self._background.collect()
+        if finished is not None:
+            return self._arrived(finished)
+        if not self._background.is_busy:
+            self._start(decisions // self._symbols, sequence, waiting)
+        return None
+
+    def _start(self, bars: int, sequence: int, waiting: Sequence[tuple[int, OperatorCommand]]) -> None:
+        every = self._config.retraining.every_bars
+        if waiting:
+            self._command = waiting[0]
+            self._background.start(self._job(model_id=self._command[1].model_id))
+        elif every and bars // every > self._last_due // every:
+            log.info("retraining", bars=bars, trigger="schedule")
+            self._background.start(self._job(due=bars, until=sequence))
+
+    def _job(self, **rest: Any) -> Job:
+        return Job(self._config.model_dump(mode="json"), self._run_id, **rest)
+
+    def _arrived(self, finished: Finished) -> Arrival:
+        job, outcome = finished.job, finished.outcome
+        command, self._command = self._command, None
+        if finished.successor is not None:
+            self._model_id = finished.successor.prepared.model_id
+        if command is not None:
+            if finished.successor is None:
+                refused = OperatorCommand(command[1].action, f"refused: {outcome.problem}", model_id=job.model_id)
+                log.warning("model not swapped", model=job.model_id, reason=outcome.problem)
+                return Arrival((refused,), command_id=command[0])
+            return Arrival(successor=finished.successor, command_id=command[0])
+        self._last_due = job.due
+        told = outcome.retraining
+        if outcome.problem:
+            told = Retraining(job.due, job.trigger, RetrainingVerdict.FAILED, self._model_id, reason=outcome.problem)
+        assert told is not None
+        log.info(
+            "retrained",
+            verdict=str(told.verdict),
+            running=told.running,
+            candidate=told.candidate,
+            running_loss=told.running_loss,
+            candidate_loss=told.candidate_loss,
+            standard_error=told.standard_error,
+            reason=told.reason,
+        )
+        return Arrival((told,), finished.successor)
