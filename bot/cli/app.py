@@ -31,7 +31,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     },
     "Models": {
         "train": Entry("training", "train", "Train a memory transformer on stored candles and print its id."),
-        "models": Entry("training", "models", "List and show trained models."),
+        "models": Entry("models", "models", "List, show, promote and roll back trained models."),
     },
     "Memory": {
         "memory": Entry("memory", "memory", "Ask the memory, fill it and look after it."),

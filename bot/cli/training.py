@@ -1,4 +1,4 @@
-"""``recall train`` and ``recall models``: make models and look at them."""
+"""``recall train``: make models."""
 
 from __future__ import annotations
 
@@ -8,26 +8,23 @@ from typing import Any, Final
 
 import click
 
-from bot.assembly import LATEST, Home, find_model, home_of
+from bot.assembly import Home, find_model, home_of
 from bot.cli.common import (
-    REAL_MARKET,
     Context,
     chosen_market,
     chosen_span,
-    existing_homes,
     market_options,
     span_options,
     standard_options,
     stored_calendars,
     with_choices,
 )
-from bot.cli.help import ExampleCommand, ExampleGroup
-from bot.cli.terminal import console, listing, output, progress_bar
+from bot.cli.help import ExampleCommand
+from bot.cli.terminal import console, listing, progress_bar
 from bot.config import Config
 from bot.errors import UsageError
 from bot.lifecycle.training import model_config, training_config
-from strategies.bars import BarSeries, format_time
-from strategies.memory_transformer.catalogue import ModelListing, list_models
+from strategies.bars import BarSeries
 
 # A model good enough to begin with, in well under a minute.
 _FIRST_MODEL_BARS: Final = 6_000
@@ -87,43 +84,6 @@ def train(
         return
     _show_report(report, seconds)
     click.echo(model_id)
-
-
-@click.group(cls=ExampleGroup, examples=("recall models list", "recall models show latest"))
-def models() -> None:
-    """List and show trained models."""
-
-
-@models.command("list", cls=ExampleCommand, examples=("recall models list", "recall models list --json"))
-@standard_options
-def list_all(context: Context) -> None:
-    """List models of every market, newest first."""
-    found = [(home, each) for home in existing_homes(context.config) for each in reversed(list_models(home.models))]
-    if context.as_json:
-        context.answer([_listing(home, each) for home, each in found])
-        return
-    if not found:
-        output.print("There are no models yet: run recall train.")
-        return
-    table = listing("model", "symbols", "interval", "from", "to", "market", right=("interval",))
-    for home, each in found:
-        first, last = (format_time(moment)[:10] for moment in each.training_span)
-        table.add_row(each.model_id, ", ".join(each.symbols), each.interval, first, last, home.name or REAL_MARKET)
-    output.print(table)
-
-
-@models.command("show", cls=ExampleCommand, examples=("recall models show", "recall models show MODEL"))
-@click.argument("model_id", default=LATEST)
-@standard_options
-def show(context: Context, model_id: str) -> None:
-    """Show everything that a bundle says about itself, as JSON: the newest, or that of MODEL_ID."""
-    found = [each for home in existing_homes(context.config) for each in list_models(home.models)]
-    if model_id != LATEST:
-        found = [each for each in found if each.model_id == model_id]
-    if not found:
-        wanted = "no model yet" if model_id == LATEST else f"no model {model_id!r}"
-        raise UsageError(f"there is {wanted}; see recall models list, or run recall train")
-    context.answer(max(found, key=lambda each: each.written_ns).description)
 
 
 def train_first_model(config: Config, home: Home, symbols: tuple[str, ...], interval: str, now: int) -> None:
@@ -208,13 +168,3 @@ def _show_keys(whitening: dict[str, Any], keys: dict[str, Any]) -> None:
         f"softmax temperature {keys['temperature']:.3g}{listens}",
         soft_wrap=True,
     )
-
-
-def _listing(home: Home, found: ModelListing) -> dict[str, Any]:
-    names = ("symbols", "interval", "training_span", "validation_span")
-    return {
-        "model_id": found.model_id,
-        "market": home.name or REAL_MARKET,
-        "path": str(found.path),
-        **{name: found.description.get(name) for name in names},
-    }
