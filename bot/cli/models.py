@@ -131,7 +131,7 @@ def _before(context: Context, journal: Journal) -> tuple[Home, str]:
         (home, word.before)
         for home in existing_homes(context.config)
         for interval in sorted({each.interval for each in list_models(home.models)})
-        if (word := read_promotion(home.models, interval)) is not None and word.before not in (None, word.model_id)
+        if (word := read_promotion(home.models, interval)) is not None and word.before is not None
     ]
     if len(words) != 1:
         why = "several markets have promoted models" if words else "no model came before the one in force"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from strategies.errors import StrategyError
 from strategies.memory_transformer.catalogue import ModelListing, list_models
@@ -25,7 +26,7 @@ class Promotion:
     model_id: str
     """What ``latest`` means."""
     before: str | None
-    """What it meant before; ``None`` where there was no model."""
+    """What it meant before; ``None`` where it meant this one already."""
 
 
 def latest_model(folder: Path, interval: str) -> ModelListing | None:
@@ -68,13 +69,13 @@ def promote(folder: Path, model: ModelListing) -> Promotion:
     if now is not None and now["model_id"] == model.model_id:
         return Promotion(**now)
     fitting = [each.model_id for each in list_models(folder) if each.interval == model.interval]
-    before = now["model_id"] if now is not None else fitting[-1] if fitting else None
-    word = Promotion(model.model_id, before)
+    before = fitting[-1] if now is None else now["model_id"]
+    word = Promotion(model.model_id, None if before == model.model_id else before)
     _write(folder, words | {model.interval: {"model_id": word.model_id, "before": word.before}})
     return word
 
 
-def _read(folder: Path) -> dict[str, dict[str, str]]:
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / PROMOTION_FILE
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
@@ -87,7 +88,7 @@ def _read(folder: Path) -> dict[str, dict[str, str]]:
     raise StrategyError(f"{path} is damaged; delete it, and latest means the newest model, or promote one again")
 
 
-def _write(folder: Path, words: dict[str, dict[str, str | None]] | dict[str, dict[str, str]]) -> None:
+def _write(folder: Path, words: Mapping[str, Mapping[str, str | None]]) -> None:
     path = folder / PROMOTION_FILE
     try:
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{PROMOTION_FILE}-", delete=False) as file:
