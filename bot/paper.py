@@ -19,7 +19,7 @@ from bot.engine import EngineState, SimulatedEngine, Step
 from bot.errors import StorageError
 from bot.journal import Journal, StepRecord
 from bot.journal.records import SideEvent
-from bot.lifecycle.keeper import ModelKeeper
+from bot.lifecycle.keeper import Arrival, ModelKeeper
 from bot.lifecycle.preparation import Successor
 from bot.market.batches import BarBatch, FeedEvent, SymbolAvailable, SymbolUnavailable
 from bot.orders import ModelSwap, OperatorAction, OperatorCommand, Pruning, SymbolAvailability
@@ -127,12 +127,16 @@ class PaperRun:
         return swaps
 
     def _apply_models(self, waiting: list[tuple[int, OperatorCommand]]) -> bool:
-        """What has come of the work on models, in a transaction of its own; returns whether there was anything."""
+        """Take in what has come of the work on models; returns whether there was anything."""
         if self.models is None:
             return False
         arrival = self.models.arrival(self.engine.core.decisions_made, self._sequence, waiting)
-        if arrival is None:
-            return False
+        if arrival is not None:
+            self.receive(arrival)
+        return arrival is not None
+
+    def receive(self, arrival: Arrival) -> None:
+        """Take in what has come of the work on models, between batches, in a transaction of its own."""
         record = StepRecord()
         for event in arrival.events:
             sequence = self._apply(event, record)
@@ -141,7 +145,6 @@ class PaperRun:
         if arrival.command_id is not None:
             record.commands_applied.append((arrival.command_id, sequence))
         self._write(record)
-        return True
 
     def _swap(self, successor: Successor, record: StepRecord) -> int:
         """Let another model and its memory take over from the next batch on."""

@@ -251,8 +251,9 @@ class JournalReader(Database):
             MemoryBankError: the file cannot be written.
         """
         assert run.bank_id is not None
+        record = msgspec.structs.replace(run.record, model_id=self.model_of(run))
         with self._reading() as connection:
-            return export_memory(connection, run.record, run.bank_id, path)
+            return export_memory(connection, record, run.bank_id, path)
 
     def waiting_commands(self, run_id: str) -> list[tuple[int, OperatorCommand]]:
         """Commands that the bot has not applied yet, oldest first."""

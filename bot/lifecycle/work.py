@@ -126,7 +126,9 @@ def _judged(
         return msgspec.structs.replace(
             told, reason="too few bars that neither has learned from; raise retraining.judge_bars or every_bars"
         )
-    is_better = found.is_not_worse(config.retraining.tolerance)
+    tolerance = config.retraining.tolerance
+    is_better = found.is_not_worse(tolerance)
+    by = f" by more than {tolerance:g} standard errors" if tolerance else ""
     return msgspec.structs.replace(
         told,
         verdict=RetrainingVerdict.SWAPPED if is_better else RetrainingVerdict.KEPT,
@@ -134,7 +136,7 @@ def _judged(
         running_loss=found.running_loss,
         standard_error=found.standard_error,
         bars=found.bars,
-        reason="the candidate is not worse" if is_better else "the candidate is worse",
+        reason=f"the candidate is {'not ' if is_better else ''}worse{by}",
     )
 
 
