@@ -99,6 +99,8 @@ class PaperRun:
         if bank is not None:
             record.memory.append((batch.bars[0].close_time, bank.take_changes()))
         self._write(record)
+        if self.models is not None:
+            self.models.observe(batch.bars, [decision.signal for decision in step.decisions])
         return step
 
     def apply_waiting(self, *events: SideEvent) -> bool:

@@ -154,6 +154,13 @@ class JournalReader(Database):
         with believed(f"a decision of run {run_id}"):
             return [(sequence, msgspec.json.decode(payload, type=Decision)) for sequence, payload in rows]
 
+    def count_decided(self, run_id: str, *, until: int) -> int:
+        """How many bars a run had decided on when the event of that number was applied."""
+        bars = schema.bars.c
+        query = sa.select(sa.func.count()).where(bars.run_id == run_id, bars.sequence <= until)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def read_events(self, run_id: str) -> list[tuple[int, SideEvent]]:
         """Operator commands and the like of a run, in order."""
         query = sa.select(schema.events).where(schema.events.c.run_id == run_id).order_by(schema.events.c.sequence)

@@ -5,8 +5,9 @@ Used from the thread that decides, between two batches, and never waits: the wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import structlog
 
@@ -14,12 +15,20 @@ from bot.config import Config
 from bot.journal import Journal, StoredRun
 from bot.journal.records import SideEvent
 from bot.lifecycle.background import Background, Finished
+from bot.lifecycle.drift import DriftAlarm
 from bot.lifecycle.job import Job, Progress
 from bot.lifecycle.preparation import Successor
-from bot.orders import OperatorCommand, Retraining, RetrainingVerdict
+from bot.orders import OperatorCommand, Retraining, RetrainingTrigger, RetrainingVerdict
 from bot.session import Session
+from strategies.bars import Bar
+from strategies.base import Signal, Strategy
+
+if TYPE_CHECKING:
+    from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 
 log = structlog.get_logger()
+
+_DECISIONS_AT_ONCE: Final = 512
 
 
 class Arrival(NamedTuple):
@@ -59,11 +68,24 @@ class ModelKeeper:
         self._last_due = max(
             (event.due for _, event in journal.read_events(self._run_id) if isinstance(event, Retraining)), default=0
         )
+        self._decided = 0
+        """Bars that the run has decided on, of all symbols."""
+        self._has_drifted = False
+        self._alarm: DriftAlarm | None = None
+        if config.retraining.on_drift:
+            self._alarm = self._alarm_of(session.strategy)
+            self._show_past(journal)
 
     @property
     def progress(self) -> Progress | None:
         """Where the work in the background stands; ``None`` where there is none."""
         return self._background.progress
+
+    def observe(self, bars: Sequence[Bar], signals: Sequence[Signal]) -> None:
+        """See what the run has decided on a batch."""
+        self._decided += len(bars)
+        if self._alarm is not None and self._alarm.observe(bars, signals):
+            self._has_drifted = self._decided // self._symbols > self._last_due
 
     def close(self) -> None:
         """End the work in the background."""
@@ -92,6 +114,9 @@ class ModelKeeper:
         elif every and bars // every > self._last_due // every:
             log.info("retraining", bars=bars, trigger="schedule")
             self._background.start(self._job(due=bars, until=sequence))
+        elif self._has_drifted:
+            log.info("retraining", bars=bars, trigger="drift")
+            self._background.start(self._job(due=bars, until=sequence, trigger=RetrainingTrigger.DRIFT))
 
     def _job(self, **rest: Any) -> Job:
         return Job(self._config.model_dump(mode="json"), self._run_id, **rest)
@@ -101,13 +126,15 @@ class ModelKeeper:
         command, self._command = self._command, None
         if finished.successor is not None:
             self._model_id = finished.successor.prepared.model_id
+            if self._alarm is not None:
+                self._alarm = self._alarm_of(finished.successor.strategy)
         if command is not None:
             if finished.successor is None:
                 refused = OperatorCommand(command[1].action, f"refused: {outcome.problem}", model_id=job.model_id)
                 log.warning("model not swapped", model=job.model_id, reason=outcome.problem)
                 return Arrival((refused,), command_id=command[0])
             return Arrival(successor=finished.successor, command_id=command[0])
-        self._last_due = job.due
+        self._last_due, self._has_drifted = job.due, False
         told = outcome.retraining
         if outcome.problem:
             told = Retraining(job.due, job.trigger, RetrainingVerdict.FAILED, self._model_id, reason=outcome.problem)
@@ -123,3 +150,26 @@ class ModelKeeper:
             reason=told.reason,
         )
         return Arrival((told,), finished.successor)
+
+    def _alarm_of(self, strategy: Strategy) -> DriftAlarm:
+        bundle = cast("MemoryTransformerStrategy", strategy).bundle
+        settings, costs = self._config.retraining, self._config.costs
+        return DriftAlarm(
+            bundle.config, bundle.interval, cost=float(costs.taker_fee), threshold=settings.drift_threshold
+        )
+
+    def _show_past(self, journal: Journal) -> None:
+        """Show the alarm what the running model has decided so far."""
+        swaps = journal.read_swaps(self._run_id)
+        since = swaps[-1][0] if swaps else 0
+        self._decided = journal.count_decided(self._run_id, until=since)
+        decisions = _decisions(journal, self._run_id, self._decided)
+        for _, batch in journal.read_batches(self._run_id, after=since):
+            self.observe(batch.bars, list(islice(decisions, len(batch.bars))))
+
+
+def _decisions(journal: Journal, run_id: str, first: int) -> Iterator[Signal]:
+    """Signals of a run in order, from a number on."""
+    while found := journal.read_decisions(run_id, after=first - 1, limit=_DECISIONS_AT_ONCE):
+        yield from (decision.signal for _, decision in found)
+        first += len(found)
