@@ -49,9 +49,11 @@ def rows(data_dir: Path, query: str) -> list[Any]:
         engine.dispose()
 
 
-def config_of(data_dir: Path) -> Config:
-    """Defaults, but for the folder."""
-    return load_config(None, overrides=[f"storage.data_dir={data_dir}"], environment={})
+def config_of(data_dir: Path, *overrides: str) -> Config:
+    """The configuration of tiny models."""
+    shape = [text for text in TINY if "=" in text]
+    given = [f"storage.data_dir={data_dir}", *shape, "memory.memory_size=400", *overrides]
+    return load_config(None, overrides=given, environment={})
 
 
 @contextmanager
