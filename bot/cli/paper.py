@@ -46,6 +46,7 @@ from bot.cli.venues import (
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
 from bot.journal import Journal, RunKind, RunStatus, StoredRun
+from bot.lifecycle.banks import clear_preparation
 from bot.lifecycle.keeper import ModelKeeper
 from bot.market.bybit_stream import KlineStream
 from bot.market.feed import FeedLimits, MarketFeed
@@ -261,6 +262,7 @@ async def _resume(
     console.print(f"run [bold]{run_id}[/] goes on")
     session = reopen_session(config, earlier, model_id=journal.model_of(earlier))
     with console.status("warming from candles and journal ..."):
+        await loop.run_in_executor(thread, clear_preparation, journal, run_id)
         opened = await loop.run_in_executor(thread, warm_again, session, journal, earlier)
     if opened is not None and opened.rebuilt is not None:
         console.print(f"memory rebuilt from the journal, not opened from its snapshot: {opened.rebuilt}", markup=False)

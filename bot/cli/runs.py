@@ -223,7 +223,8 @@ def _models_document(context: Context, journal: Journal, run: StoredRun, decisio
         return {}
     events = [event for _, event in journal.read_events(run.record.run_id)]
     trained = [event for event in events if isinstance(event, Retraining)]
-    every, bars = context.config.retraining.every_bars, decisions // len(run.record.symbols)
+    recorded = run.record.config.get("retraining", {}).get("every_bars", 0)
+    every, bars = context.config.retraining.every_bars or recorded, decisions // len(run.record.symbols)
     last = msgspec.to_builtins(trained[-1]) if trained else None
     done = 0 if last is None else last["due"]
     return {

@@ -45,6 +45,7 @@ class Background:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lifecycle")
         self._process: subprocess.Popen[bytes] | None = None
         self._future: Future[Finished] | None = None
+        self._abandoned = False
         self.progress: Progress | None = None
         """Where the job stands; ``None`` where there is none."""
 
@@ -63,11 +64,18 @@ class Background:
         self._future = self._thread.submit(self._follow, job, self._process)
 
     def collect(self) -> Finished | None:
-        """The job that has ended, once; ``None`` while it is under way."""
+        """The job that has ended, once; ``None`` while it is under way, or where it was abandoned."""
         if self._future is None or not self._future.done():
             return None
         future, self._future, self._process, self.progress = self._future, None, None, None
-        return future.result()
+        abandoned, self._abandoned = self._abandoned, False
+        return None if abandoned else future.result()
+
+    def abandon(self) -> None:
+        """End the job under way without an outcome, because something else is more urgent."""
+        assert self._process is not None, "there is no job to abandon"
+        self._abandoned = True
+        self._process.kill()
 
     def close(self) -> None:
         """End the process, whatever it is doing."""

@@ -67,6 +67,17 @@ def drop_orphan(journal: Journal, run_id: str) -> bool:
     return True
 
 
+def clear_preparation(journal: Journal, run_id: str) -> None:
+    """Remove what a preparation left behind when its bot was killed, if anything.
+
+    Raises:
+        StorageError: another process goes on preparing a memory for this run.
+    """
+    if journal.find_bank(next_bank(journal, run_id)) is not None:
+        with hold_preparation(journal, run_id):
+            drop_orphan(journal, run_id)
+
+
 def write_bank(journal: Journal, name: str, bank: MemoryBank, *, at_time: int) -> int:
     """Store a bank that was just filled, piece by piece; returns its id.
 

@@ -3,13 +3,13 @@
 A CUSUM chart (Page, "Continuous inspection schemes", Biometrika 41, 1954) of the losses of forecasts, each taken in when its
 outcome is known, so that it knows nothing that the run does not. Losses are averaged over stretches of time as long as
 outcomes and the embargo reach, because those of overlapping forecasts are no evidence of their own. The first stretches
-after a model took over say what is usual.
+after a model took over say what is usual: their median and median absolute deviation, which one crash does not move.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Final
 
 from strategies.bars import Bar, interval_ms
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 REFERENCE_STRETCHES: Final = 20
 _SLACK: Final = 0.5
 """In standard deviations: the chart is quickest to see a rise of twice that."""
+_MOST: Final = 3.0
+"""In standard deviations: no stretch alone sets the alarm off, because one crash is no drift."""
+_DEVIATION: Final = 1.4826
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
 
 
 class DriftAlarm:
@@ -70,10 +74,11 @@ class DriftAlarm:
         if len(self._reference) < REFERENCE_STRETCHES:
             self._reference.append(mean)
             return False
-        spread = stdev(self._reference)
+        usual = median(self._reference)
+        spread = _DEVIATION * median([abs(each - usual) for each in self._reference])
         if spread == 0.0:
             return False
-        self._evidence = max(0.0, self._evidence + (mean - fmean(self._reference)) / spread - _SLACK)
+        self._evidence = max(0.0, self._evidence + min((mean - usual) / spread, _MOST) - _SLACK)
         if self._evidence <= self._threshold:
             return False
         self._evidence = 0.0

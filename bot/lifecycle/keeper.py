@@ -87,6 +87,11 @@ class ModelKeeper:
         if self._alarm is not None and self._alarm.observe(bars, signals):
             self._has_drifted = self._decided // self._symbols > self._last_due
 
+    @property
+    def drift_evidence(self) -> float | None:
+        """How far the drift alarm has risen; ``None`` where it is off."""
+        return None if self._alarm is None else self._alarm.evidence
+
     def close(self) -> None:
         """End the work in the background."""
         self._background.close()
@@ -104,6 +109,9 @@ class ModelKeeper:
             return self._arrived(finished)
         if not self._background.is_busy:
             self._start(decisions // self._symbols, sequence, waiting)
+        elif waiting and self._command is None:
+            # A person is served first; what is due stays due.
+            self._background.abandon()
         return None
 
     def _start(self, bars: int, sequence: int, waiting: Sequence[tuple[int, OperatorCommand]]) -> None:

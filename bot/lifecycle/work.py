@@ -93,7 +93,8 @@ def _train(config: Config, history: Mapping[str, BarSeries], cut: int, tell: Tel
     from strategies.memory_transformer.training import TrainingProgress, train
 
     settings = config.retraining
-    trained_until = cut - config.memory.embargo * interval_ms(config.market.interval)
+    interval = next(iter(history.values())).interval
+    trained_until = cut - config.memory.embargo * interval_ms(interval)
 
     def say(at: TrainingProgress) -> None:
         tell(Progress("training", ((at.epoch - 1) + at.step / at.steps) / at.epochs))

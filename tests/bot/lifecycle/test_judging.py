@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bot.lifecycle.judging import Judgement, judge, span_losses
 from bot.lifecycle.work import judged_from, training_part
@@ -27,10 +28,12 @@ COST = 0.0005
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model that was trained for a moment, and one whose weights are noise."""
+    """A model that was trained for a moment, and one that sees every price rise by five volatilities."""
     folder = tmp_path_factory.mktemp("models")
-    trained = tiny_training(700)
-    return folder / save_bundle(folder, trained), folder / save_bundle(folder, replace(trained, model=tiny_model(3)))
+    trained, elated = tiny_training(700), tiny_model(3)
+    with torch.no_grad():
+        elated.head.bias += 5.0
+    return folder / save_bundle(folder, trained), folder / save_bundle(folder, replace(trained, model=elated))
 
 
 def cold(path: Path) -> MemoryTransformerStrategy:
@@ -41,14 +44,14 @@ def market(bars: int = 1000) -> dict[str, BarSeries]:
     return {SYMBOL: random_walk(bars, 1)}
 
 
-def test_a_model_of_noise_is_worse_than_a_trained_one_and_not_the_other_way_round(bundles: tuple[Path, Path]):
-    trained, noise = bundles
+def test_a_model_that_is_far_off_is_worse_than_a_trained_one_and_not_the_other_way_round(bundles: tuple[Path, Path]):
+    trained, elated = bundles
     series = market()
     start = int(series[SYMBOL].open_time[800])
-    found = judge(cold(noise), cold(trained), series, start, cost=COST)
+    found = judge(cold(elated), cold(trained), series, start, cost=COST)
     assert found is not None and found.bars == 200 - TINY.primary_horizon
     assert not found.is_not_worse(1.0)
-    turned = judge(cold(trained), cold(noise), series, start, cost=COST)
+    turned = judge(cold(trained), cold(elated), series, start, cost=COST)
     assert turned is not None and turned.is_not_worse(0.0)
     assert (turned.candidate_loss, turned.running_loss) == (found.running_loss, found.candidate_loss)
     assert turned.standard_error == pytest.approx(found.standard_error)

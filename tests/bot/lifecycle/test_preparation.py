@@ -19,6 +19,7 @@ from bot.lifecycle.work import work
 from bot.orders import RetrainingVerdict
 from memory_store import BankConfig, Eviction, MemoryBank, Metric
 from strategies.memory_transformer.bundle import load_bundle
+from tests.crash.test_swap_kills import kill_at
 from tests.models import config_of, decide, paper_arguments, prepared, rows, swap, taken_up, train_tiny
 from tests.runs import make_candles, recall, time_of
 
@@ -173,19 +174,19 @@ def test_a_candidate_that_cannot_be_compared_leaves_no_trace(advanced: tuple[Pat
 
 
 def test_a_training_that_cannot_be_ends_in_one_sentence(advanced: tuple[Path, str]):
-    outcome, _ = retrain(advanced[0], epochs=1, train_bars=50)
+    outcome, _ = retrain(advanced[0], epochs=1, train_bars=50, judge_bars=130)
     assert outcome.retraining is None and "50 bars are too few to train on" in outcome.problem
 
 
 def test_a_model_is_never_judged_on_bars_that_it_has_learned_from(advanced: tuple[Path, str]):
-    """The running model has seen all but the last 100 bars: of 200 that were asked for, only those after an embargo count."""
+    """The running model has seen all but the last 130 bars: of 200 that were asked for, only those after an embargo count."""
     data_dir, _ = advanced
-    newer = train_tiny(data_dir, FIRST + 150)
+    newer = train_tiny(data_dir, FIRST + 120)
     with taken_up(data_dir) as (run, session, journal):
         swap(session, journal, run, newer)
     outcome, _ = retrain(data_dir, epochs=1, train_bars=700, judge_bars=200, tolerance=10)
     assert outcome.retraining is not None and outcome.retraining.running == newer
-    assert outcome.retraining.bars == 100 - 12 - 8
+    assert outcome.retraining.bars == 130 - 12 - 8
 
 
 def test_what_a_bot_tells_of_a_model_that_cannot_take_over_is_an_event(copied: tuple[Path, str]):
@@ -194,8 +195,9 @@ def test_what_a_bot_tells_of_a_model_that_cannot_take_over_is_an_event(copied: t
     gone = train_tiny(data_dir, 950)
     recall(data_dir, "models", "promote", gone)
     shutil.rmtree(data_dir / "models" / gone)
-    ended = recall(data_dir, *paper_arguments(model_id, FIRST, LAST), "--set", "sandbox.pause=0.5", "--max-bars", "20")
-    assert ended["model_id"] == model_id
+    slowly = (*paper_arguments(model_id, FIRST, LAST), "--set", "sandbox.pause=0.5")
+    assert kill_at(data_dir, slowly, lambda folder: bool(rows(folder, "SELECT * FROM events")))
+    assert recall(data_dir, "status")["model_id"] == model_id
     ((told,),) = rows(data_dir, "SELECT payload FROM events")
     assert "refused: model" in told and gone in told and "is not in" in told
     assert recall(data_dir, "status")["waiting_commands"] == []
