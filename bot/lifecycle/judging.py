@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bot.market.batches import batches
+from bot.settings import FEWEST_STRETCHES
 from strategies.bars import BarSeries, FloatArray, IntArray, interval_ms
 
 if TYPE_CHECKING:
     from strategies.memory_transformer.strategy import MemoryTransformerStrategy
-
-FEWEST_STRETCHES: Final = 5
-"""Stretches of time without which a standard error means little, and nothing is judged."""
 
 
 @dataclass(frozen=True, slots=True)

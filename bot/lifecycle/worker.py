@@ -16,7 +16,7 @@ use_one_thread()
 
 import msgspec  # noqa: E402 - the numeric libraries read the environment when they are loaded
 
-from bot.lifecycle.job import Job, Message  # noqa: E402
+from bot.lifecycle.job import Job, Message, Outcome  # noqa: E402
 from bot.lifecycle.work import work  # noqa: E402
 
 _LEAST_CLAIM = 19
@@ -28,7 +28,11 @@ def main() -> None:
     os.nice(_LEAST_CLAIM)
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     threading.Thread(target=_end_with_the_bot, daemon=True).start()
-    _tell(work(job, _tell))
+    try:
+        outcome = work(job, _tell)
+    except Exception as problem:
+        outcome = Outcome(problem=f"an internal error happened: {type(problem).__name__}: {problem}")
+    _tell(outcome)
 
 
 def _tell(message: Message) -> None:

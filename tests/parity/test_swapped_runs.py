@@ -157,6 +157,18 @@ def test_the_memory_of_a_swapped_run_can_be_encoded_again(swapped: Begun, tmp_pa
     assert recall(copy, "memory", "check", "again")["differences"] == 0
 
 
+def test_rollback_asks_the_run_for_the_model_before(swapped: Begun, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(swapped.data_dir, copy)
+    told = recall(copy, "models", "rollback", "--reason", "the old one was better")
+    run_id = recall(copy, "status")["run_id"]
+    assert (told["model_id"], told["run_id"]) == (swapped.new, run_id)
+    assert recall(copy, "status")["waiting_commands"] == ["swap"]
+    again = recall(copy, "models", "promote", swapped.new)
+    assert again["command_id"] is None, "it is told already"
+    assert recall(copy, "models", "show", "latest")["model_id"] == swapped.new
+
+
 TAMPERING = {
     "the model that took over": ("json_set(payload, '$.model_id', '{old}')", "digest"),
     "the digest of its memory": ("json_set(payload, '$.digest', 'ab')", "digest"),
