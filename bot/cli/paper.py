@@ -388,6 +388,7 @@ def _last_seen(run: PaperRun, session: Session) -> dict[str, int | None]:
 
 def _farewell(context: Context, config: Config, run: PaperRun, progress: Progress) -> None:
     journal = Journal(config.journal_url, durable=True)
+    clear_preparation(journal, run.run_id)
     core, portfolio = run.engine.core, run.engine.portfolio
     document = {
         "run_id": run.run_id,

@@ -17,7 +17,7 @@ from bot.lifecycle.preparation import Successor
 from bot.session import Session
 from memory_store import MemoryBankError
 
-_COMMAND: Final = (sys.executable, "-m", "bot.lifecycle.worker")
+COMMAND: Final = (sys.executable, "-m", "bot.lifecycle.worker")
 
 
 class Finished(NamedTuple):
@@ -59,7 +59,7 @@ class Background:
         assert self._future is None, "one job at a time"
         self.progress = Progress("starting")
         self._process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         self._future = self._thread.submit(self._follow, job, self._process)
 
@@ -84,7 +84,7 @@ class Background:
         self._thread.shutdown()
 
     def _follow(self, job: Job, process: subprocess.Popen[bytes]) -> Finished:
-        outcome = _converse(job, process, self._note)
+        outcome = converse(job, process, self._note)
         if outcome.prepared is None:
             return Finished(job, outcome, None)
         self._note(Progress("opening"))
@@ -97,8 +97,14 @@ class Background:
         self.progress = progress
 
 
-def _converse(job: Job, process: subprocess.Popen[bytes], note: Callable[[Progress], None]) -> Outcome:
-    """Give the process its job and listen until it ends; its standard input stays open meanwhile."""
+def converse(job: Job, process: subprocess.Popen[bytes], note: Callable[[Progress], None]) -> Outcome:
+    """Give a process its job and listen until it has told the outcome, or has ended; its standard input stays open meanwhile.
+
+    Args:
+        job: what to do.
+        process: with pipes for standard input and output.
+        note: told where the work stands.
+    """
     assert process.stdin is not None and process.stdout is not None
     outcome: Outcome | None = None
     with process:
