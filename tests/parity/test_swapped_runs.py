@@ -191,6 +191,7 @@ def test_the_audit_names_what_was_changed_of_a_swap(swapped: Begun, tmp_path: Pa
     assert any(field in difference["field"] for difference in report["first_differences"]), report["first_differences"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "field"),
     [

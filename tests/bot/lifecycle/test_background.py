@@ -52,6 +52,7 @@ def test_a_process_is_given_its_job_and_its_input_stays_open_until_it_has_told_t
     assert converse(JOB, speaking(code), lambda _: None).problem == "nothing to do"
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_its_bot_does(tmp_path: Path):
     """In the middle of a training that would take an hour."""
     make_candles(tmp_path, ("BTCUSDT",), 1_400)

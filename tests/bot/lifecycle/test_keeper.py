@@ -51,10 +51,10 @@ def kept(
         keeper.close()
 
 
-def arrival(keeper: ModelKeeper, bars: int, *waiting: tuple[int, OperatorCommand]) -> Arrival:
+def arrival(keeper: ModelKeeper, bars: int) -> Arrival:
     """Ask until something has come."""
     for _ in range(round(PATIENCE_S / 0.02)):
-        found = keeper.arrival(bars, bars, waiting)
+        found = keeper.arrival(bars, bars, ())
         if found is not None:
             return found
         threading.Event().wait(0.02)
@@ -78,14 +78,21 @@ def test_nothing_is_due_before_so_many_bars_and_each_due_is_served_once(begun: P
             assert again.arrival(8, 9, ()) is None and again.progress is not None
 
 
-def test_a_person_who_wants_a_model_is_served_before_a_training_ends(begun: Path):
-    command = OperatorCommand(OperatorAction.SWAP, model_id="mt-gone")
+def test_a_person_is_served_before_a_training_ends_and_a_model_that_cannot_take_over_is_answered_for(begun: Path):
+    """The command becomes an event that says why, the running model stays, and the training is still due."""
     with taken_up(begun) as (run, session, journal), kept(session, journal, run, begun, every_bars=2) as keeper:
-        assert keeper.arrival(50, 50, ()) is None and keeper.progress is not None
-        ((told,), successor, command_id) = arrival(keeper, 50, (7, command))
-        assert (successor, command_id) == (None, 7)
+        run.models = keeper
+        assert not run.apply_waiting() and keeper.progress is not None
+        journal.issue_command(run.run_id, OperatorCommand(OperatorAction.SWAP, "try it", model_id="mt-gone"))
+        for _ in range(round(PATIENCE_S / 0.02)):
+            if run.apply_waiting():
+                break
+            threading.Event().wait(0.02)
+        ((_, told),) = journal.read_events(run.run_id)
         assert isinstance(told, OperatorCommand) and told.reason.startswith("refused: model 'mt-gone' is not in")
-        assert keeper.arrival(50, 50, ()) is None and keeper.progress is not None, "the training is still due"
+        assert journal.waiting_commands(run.run_id) == []
+        assert not run.apply_waiting() and keeper.progress is not None
+    assert recall(begun, "audit", "latest")["differences"] == 0
 
 
 def test_a_run_that_is_taken_up_has_the_drift_alarm_of_one_that_never_stopped(begun: Path):
@@ -93,9 +100,9 @@ def test_a_run_that_is_taken_up_has_the_drift_alarm_of_one_that_never_stopped(be
     bars = (REFERENCE_STRETCHES + 6) * 20
     with taken_up(begun) as (run, session, journal), kept(session, journal, run, begun, on_drift=True) as keeper:
         run.models = keeper
-        for first in range(FIRST + 5, FIRST + bars, 40):
-            decide(run, session, first, min(first + 40, FIRST + bars))
+        for first in range(FIRST + 5, FIRST + bars, 120):
+            decide(run, session, first, min(first + 120, FIRST + bars))
             with kept(session, journal, run, begun, on_drift=True) as again:
                 assert again.drift_evidence == keeper.drift_evidence
             evidence.append(keeper.drift_evidence)
-    assert len(set(evidence)) > 2, "the alarm has seen nothing"
+    assert max(evidence) > 0.0, "the alarm has seen nothing"

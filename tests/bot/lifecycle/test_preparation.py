@@ -19,7 +19,6 @@ from bot.lifecycle.work import work
 from bot.orders import RetrainingVerdict
 from memory_store import BankConfig, Eviction, MemoryBank, Metric
 from strategies.memory_transformer.bundle import load_bundle
-from tests.crash.test_swap_kills import kill_at
 from tests.models import config_of, decide, paper_arguments, prepared, rows, swap, taken_up, train_tiny
 from tests.runs import make_candles, recall, time_of
 
@@ -187,18 +186,3 @@ def test_a_model_is_never_judged_on_bars_that_it_has_learned_from(advanced: tupl
     outcome, _ = retrain(data_dir, epochs=1, train_bars=700, judge_bars=200, tolerance=10)
     assert outcome.retraining is not None and outcome.retraining.running == newer
     assert outcome.retraining.bars == 130 - 12 - 8
-
-
-def test_what_a_bot_tells_of_a_model_that_cannot_take_over_is_an_event(copied: tuple[Path, str]):
-    """Through the real background process: the command is answered, the running model stays."""
-    data_dir, model_id = copied
-    gone = train_tiny(data_dir, 950)
-    recall(data_dir, "models", "promote", gone)
-    shutil.rmtree(data_dir / "models" / gone)
-    slowly = (*paper_arguments(model_id, FIRST, LAST), "--set", "sandbox.pause=0.5")
-    assert kill_at(data_dir, slowly, lambda folder: bool(rows(folder, "SELECT * FROM events")))
-    assert recall(data_dir, "status")["model_id"] == model_id
-    ((told,),) = rows(data_dir, "SELECT payload FROM events")
-    assert "refused: model" in told and gone in told and "is not in" in told
-    assert recall(data_dir, "status")["waiting_commands"] == []
-    assert recall(data_dir, "audit", "latest")["differences"] == 0
