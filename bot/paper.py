@@ -86,9 +86,11 @@ class PaperRun:
         return True
 
     def decide(self, batch: BarBatch) -> Step:
-        """Fills, then decisions on one batch, in one transaction; commands that wait come before, in their own."""
-        self.apply_waiting()
+        """Commands that wait, then fills, then decisions on one batch: one transaction, after one for models if need be."""
+        waiting = self.journal.waiting_commands(self.run_id)
+        self._apply_models(waiting)
         record = StepRecord()
+        self._apply_commands(waiting, record)
         step = self.engine.step(batch)
         record.executions = [(self._next(), execution) for execution in step.executions]
         record.batch = batch
@@ -105,20 +107,20 @@ class PaperRun:
 
     def apply_waiting(self, *events: SideEvent) -> bool:
         """Apply commands that wait and ``events``, between batches; returns whether there was anything."""
+        waiting = self.journal.waiting_commands(self.run_id)
+        changed = self._apply_models(waiting)
         record = StepRecord()
-        swaps = self._apply_commands(record)
+        self._apply_commands(waiting, record)
         for event in events:
             self._apply(event, record)
         if record.events:
             self._write(record)
-        return self._apply_models(swaps) or bool(record.events)
+        return changed or bool(record.events)
 
-    def _apply_commands(self, record: StepRecord) -> list[tuple[int, OperatorCommand]]:
-        """Apply commands that wait; those that must go on waiting, for a model to be ready."""
-        swaps = []
-        for command_id, command in self.journal.waiting_commands(self.run_id):
+    def _apply_commands(self, waiting: list[tuple[int, OperatorCommand]], record: StepRecord) -> None:
+        """Apply commands, but for those that go on waiting until a model is ready."""
+        for command_id, command in waiting:
             if command.action is OperatorAction.SWAP:
-                swaps.append((command_id, command))
                 continue
             if command.pruning is None:
                 sequence = self._apply(command, record)
@@ -126,13 +128,13 @@ class PaperRun:
                 sequence = self._prune(command, command.pruning, record)
             record.commands_applied.append((command_id, sequence))
             log.info("operator command applied", action=str(command.action), reason=command.reason)
-        return swaps
 
     def _apply_models(self, waiting: list[tuple[int, OperatorCommand]]) -> bool:
         """Take in what has come of the work on models; returns whether there was anything."""
         if self.models is None:
             return False
-        arrival = self.models.arrival(self.engine.core.decisions_made, self._sequence, waiting)
+        swaps = [(number, command) for number, command in waiting if command.action is OperatorAction.SWAP]
+        arrival = self.models.arrival(self.engine.core.decisions_made, self._sequence, swaps)
         if arrival is not None:
             self.receive(arrival)
         return arrival is not None
