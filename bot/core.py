@@ -18,9 +18,12 @@ from bot.orders import (
     Event,
     Execution,
     Funding,
+    ModelSwap,
+    OperatorAction,
     OperatorCommand,
     Order,
     Pruning,
+    Retraining,
     SymbolAvailability,
     Verdict,
 )
@@ -75,6 +78,7 @@ class DecisionCore:
         self.portfolio = portfolio
         self._is_working = is_working
         self._on_trade = on_trade
+        self._offered: Strategy | None = None
         self._decisions = 0
         self._decisions_link = hashlib.sha256(b"decisions").hexdigest()
         self._decisions_tail: list[str] = []
@@ -99,14 +103,21 @@ class DecisionCore:
         elif isinstance(event, OperatorCommand):
             if event.pruning is not None:
                 self._prune(event.pruning)
-            else:
+            elif event.action is not OperatorAction.SWAP:
                 self.risk.command(event)
         elif isinstance(event, SymbolAvailability):
             self.risk.set_available(event.symbol, event.available)
-        else:
-            assert isinstance(event, Funding)
+        elif isinstance(event, ModelSwap):
+            self._swap(event)
+        elif isinstance(event, Funding):
             self.portfolio.apply_funding(event)
+        else:
+            assert isinstance(event, Retraining)
         return ()
+
+    def offer(self, strategy: Strategy) -> None:
+        """The strategy that the next ``ModelSwap`` brings in: its model's, shown exactly the bars that this one has seen."""
+        self._offered = strategy
 
     @property
     def decisions_made(self) -> int:
@@ -207,6 +218,14 @@ class DecisionCore:
             "a run without a memory, or of no time, was told to prune"
         )
         bank.prune(pruning.rule, as_of=pruning.as_of)
+
+    def _swap(self, event: ModelSwap) -> None:
+        strategy, self._offered = self._offered, None
+        assert strategy is not None and strategy.bank is not None, (
+            "a model is to be swapped in that nobody has prepared"
+        )
+        assert strategy.bank.encoder_version == event.model_id, "the memory that was prepared is another model's"
+        self.strategy = strategy
 
     def _on_execution(self, execution: Execution) -> None:
         closed = self.portfolio.apply_execution(execution)

@@ -24,6 +24,8 @@ _RULES: Final = MemoryRules()
 
 EARLIEST_START: Final = parse_time("1971-01-01")
 LATEST_START: Final = parse_time("2100-01-01")
+FEWEST_STRETCHES: Final = 5
+"""Stretches of horizon plus embargo without which a standard error means little, and no two models are compared."""
 
 Exact = Annotated[Decimal, BeforeValidator(lambda value: Decimal(repr(value)) if isinstance(value, float) else value)]
 """Money: a number of a TOML file becomes the decimal that was written there."""
@@ -253,6 +255,28 @@ class TrainingSection(Section):
     seed: int = Field(7, ge=0, description="seed of weights, order and dropout")
 
 
+class RetrainingSection(Section):
+    """Training a new model while a paper run goes on; it takes over where it is not worse."""
+
+    every_bars: int = Field(
+        0, ge=0, le=10_000_000, description="bars of a symbol after which a model is trained anew; 0: never"
+    )
+    on_drift: bool = Field(False, description="also train when forecasts have become worse than they were")
+    drift_threshold: float = Field(
+        5.0, gt=0, le=1000, description="evidence that sets the drift alarm off, in standard deviations (CUSUM)"
+    )
+    train_bars: int = Field(
+        20_000, ge=0, le=10_000_000, description="newest bars of every symbol to train on; 0: all that the run has seen"
+    )
+    judge_bars: int = Field(
+        1_000, ge=1, le=1_000_000, description="newest bars of every symbol, kept apart to compare both models on"
+    )
+    epochs: int = Field(5, ge=1, le=10_000, description="passes over them")
+    tolerance: float = Field(
+        0.0, ge=0, le=10, description="standard errors by which the new model may be behind and still take over"
+    )
+
+
 class SignalSection(Section):
     """How forecasts become exposure."""
 
@@ -346,6 +370,7 @@ class Settings(Section):
     memory: MemorySection = MemorySection()
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
+    retraining: RetrainingSection = RetrainingSection()
     signal: SignalSection = SignalSection()
     risk: RiskSection = RiskSection()
     costs: CostsSection = CostsSection()

@@ -153,4 +153,8 @@ class Strategy(ABC):
         """Decide on one closed bar."""
 
     def remember(self, bars: Sequence[Bar]) -> None:  # noqa: B027 - only memories have something to append
-        """Append the moments of these bars to the memory, pending until their outcome is known."""
+        """Append the moments of these bars to the memory, pending until their outcome is known.
+
+        A strategy that is going to take over a run is shown bars which another one decides on: ``settle`` and ``remember``
+        come without ``on_bar`` then.
+        """

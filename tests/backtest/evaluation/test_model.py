@@ -13,11 +13,8 @@ from backtest.evaluation.forecasts import Forecasts
 from backtest.evaluation.model import ModelForecasters, Weights
 from backtest.evaluation.panel import Panel
 from strategies.bars import BarSeries
-from tests.backtest.evaluation.worlds import CONFIG, TRAIN_BARS, noise, one_fold, panel_of, with_other_future
-
-pytest.importorskip("strategies.memory_transformer.distribution", reason="the model has no distribution head yet")
-
 from strategies.memory_transformer.training import TrainingConfig, train
+from tests.backtest.evaluation.worlds import CONFIG, TRAIN_BARS, noise, one_fold, panel_of, with_other_future
 
 SERIES = noise()
 PANEL = panel_of(SERIES)
