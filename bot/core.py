@@ -37,8 +37,8 @@ _BLOCK: Final = 16
 """Decisions that are hashed together: hashing each would take a tenth of a replay, and a state carries the rest as text."""
 
 
-class CoreState(msgspec.Struct, frozen=True):
-    """What the core must remember over a crash; the strategy's part is rebuilt from bars and memory."""
+class CoreState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the core must remember over a crash; the rest of the strategy is rebuilt from bars and memory."""
 
     portfolio: PortfolioState
     risk: RiskState
@@ -49,6 +49,8 @@ class CoreState(msgspec.Struct, frozen=True):
     """Texts of the decisions since the last whole block."""
     trades_sha256: str
     last_open_times: dict[str, int]
+    strategy: bytes = b""
+    """See ``Strategy.state``; left out where empty, as in runs of versions that did not have it."""
 
 
 class DecisionCore:
@@ -145,6 +147,7 @@ class DecisionCore:
             decisions_tail=tuple(self._decisions_tail),
             trades_sha256=self._trades_hash,
             last_open_times=dict(self._last_open_times),
+            strategy=self.strategy.state(),
         )
 
     def restore(self, state: CoreState) -> None:
@@ -156,6 +159,8 @@ class DecisionCore:
         self._decisions_tail = list(state.decisions_tail)
         self._trades_hash = state.trades_sha256
         self._last_open_times = dict(state.last_open_times)
+        if state.strategy:
+            self.strategy.restore(state.strategy)
         self.equity = self.portfolio.equity
 
     def decide(self, batch: BarBatch, every: bool = True) -> tuple[Decision, ...]:

@@ -89,8 +89,8 @@ class Strategy(ABC):
     At every closed bar batch the core calls, in this order: ``settle`` with all bars of the batch, ``on_bar`` for each bar
     in a fixed order, ``remember`` with all bars of the batch (settle what has matured, query, decide, append).
 
-    State must be a function of the bars shown: after a crash a new instance is shown the same bars by ``warm`` and must
-    go on as if nothing had happened.
+    After a crash a new instance is shown the same bars by ``warm`` and must go on as if nothing had happened. So what a
+    strategy knows must either be a function of the bars shown, or be in ``state``, which is given back by ``restore``.
     """
 
     name: ClassVar[str]
@@ -119,6 +119,23 @@ class Strategy(ABC):
         Args:
             history: the past of every symbol of the run, in order.
             remember: fill the memory from these bars; ``False`` when it was loaded from storage.
+        """
+
+    def state(self) -> bytes:
+        """What the decisions of this run have taught the strategy and bars alone do not tell, such as how its forecasts fared.
+
+        It is journalled with every step of a paper run and compared by the audit, so keep it small, and a function of what
+        happened: equal runs have equal bytes. A replay does not ask for it. Nothing by default.
+        """
+        return b""
+
+    def restore(self, state: bytes) -> None:  # noqa: B027 - only strategies with a state have something to take up
+        """Go on from ``state`` of another instance that was shown the same bars; ``warm`` has been called.
+
+        Not called where a run is new, or where its state is empty.
+
+        Raises:
+            msgspec.MsgspecError: these bytes are no such state; the run is refused in one sentence.
         """
 
     def preview(self, upcoming: Mapping[str, BarSeries]) -> None:  # noqa: B027 - an optional accelerator

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,13 @@ from strategies.base import Neighbour
 QUANTILES: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 FloatArray = npt.NDArray[np.float64]
+
+
+class HasQuantiles(Protocol):
+    """A distribution that is known at the probabilities of ``QUANTILES``."""
+
+    def quantile(self, probability: float) -> float:
+        """The outcome at one of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

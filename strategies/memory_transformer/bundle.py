@@ -31,7 +31,7 @@ from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.training import TrainedModel
 from strategies.scaling import Scaler
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 WEIGHTS_FILE: Final = "weights.safetensors"
 
 

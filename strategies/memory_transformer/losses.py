@@ -1,4 +1,4 @@
-"""One proper loss per head."""
+"""One proper loss per head, and their sum."""
 
 from __future__ import annotations
 
@@ -8,10 +8,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from strategies.memory_transformer.config import OutputType
+from strategies.memory_transformer.config import ModelConfig, OutputType
+from strategies.memory_transformer.distribution import pinball_loss, volatility_loss
+from strategies.memory_transformer.model import Forecast
+from strategies.memory_transformer.targets import Targets
 
 RISK_AVERSION: Final = 1.0
 """Price of variance in the portfolio head's utility, in units of the target's own volatility."""
+
+
+def forecast_loss(forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float) -> Tensor:
+    """Mean loss of a batch: that of the head, and of the distribution over all horizons that are known.
+
+    Args:
+        forecast: of the batch.
+        targets: of the same bars.
+        config: of the model.
+        cost: see :func:`head_loss`.
+    """
+    head = head_loss(
+        forecast.prediction,
+        targets.primary,
+        targets.volatility,
+        config.output_type,
+        flat=config.flat_threshold,
+        cost=cost,
+    )
+    quantiles, log_volatility = forecast.distribution
+    known = targets.known
+    pinball = pinball_loss(quantiles[known], targets.returns[known])
+    return head + pinball + volatility_loss(log_volatility[known], targets.log_realised[known])
 
 
 def head_loss(
