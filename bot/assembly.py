@@ -192,6 +192,8 @@ def _memory_transformer(
         minimum_neighbors=config.memory.minimum_neighbors,
         entry_threshold=config.signal.entry_threshold,
         exits=ExitRule(config.signal.exits),
+        target_volatility=config.signal.target_volatility,
+        abstains=config.signal.abstain,
         stop_multiple=config.signal.stop_multiple,
         target_multiple=config.signal.target_multiple,
         rules=_memory_rules(config),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,11 +24,11 @@ from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
 from bot.market.history import history_before
 from bot.portfolio import ClosedTrade
 from memory_store.opening import OpenedBank
-from strategies.bars import BarSeries, Calendar, FloatArray, format_time
+from strategies.bars import BarSeries, Calendar, FloatArray, close_time_of, format_time
 from strategies.base import Strategy
 
 if TYPE_CHECKING:
-    from strategies.memory_transformer.strategy import MemoryTransformerStrategy
+    pass
 
 _VERSIONED: Final = ("recall-bot", "torch", "numpy", "faiss-cpu")
 
@@ -92,13 +92,33 @@ def open_session(
     start: int,
     *,
     venue_instruments: Mapping[str, Instrument] | None = None,
+    hindsight: bool = False,
 ) -> Session:
     """Settings and stored candles before ``start`` as a session.
 
+    Args:
+        config: settings; ``model.in_sample`` allows what ``hindsight`` does.
+        home: of the market.
+        symbols: of the session.
+        interval: of its bars.
+        calendars: of its symbols.
+        start: open time of the first bar that is decided on.
+        venue_instruments: what the venue says of its symbols.
+        hindsight: the decisions prove nothing about the model's skill, so it may have learned from their bars.
+
     Raises:
-        UsageError: there is no such strategy or model, or too little history; the message names the bars needed.
+        UsageError: there is no such strategy or model, it has learned from bars after ``start``, or there is too little
+            history; the message names the bars needed.
     """
     strategy, model_id = build_strategy(config, symbols, interval, home.models)
+    learned = strategy.learned_until
+    first_close = min(close_time_of(start, interval, calendars[symbol]) for symbol in symbols)
+    if learned is not None and first_close <= learned and not (hindsight or config.model.in_sample):
+        raise UsageError(
+            f"model {model_id} learned from bars up to {format_time(learned)}, and the first decision would be on "
+            f"{format_time(start)}; start at {format_time(learned)} or later, train one with --end {format_time(start)}, "
+            f"or ask for hindsight with --set model.in_sample=true"
+        )
     history = history_before(
         home.candles, symbols, interval, start, at_most=strategy.history_bars, at_least=strategy.required_bars
     )
@@ -107,14 +127,16 @@ def open_session(
 
 
 def earliest_start(config: Config, home: Home, symbols: tuple[str, ...], interval: str) -> int:
-    """Open time of the first bar before which every symbol has just enough stored candles to warm the strategy.
+    """Open time of the first bar before which every symbol has just enough stored candles to warm the strategy, and
+    that the strategy has not learned from.
 
     Raises:
         UsageError: there is no such bar.
     """
     strategy, _ = build_strategy(config, symbols, interval, home.models)
     needed = strategy.required_bars
-    starts = []
+    learned = strategy.learned_until
+    starts = [] if learned is None or config.model.in_sample else [learned]
     for symbol in symbols:
         series = home.candles.load(symbol, interval)
         if len(series) <= needed:
@@ -230,8 +252,8 @@ def _refuse_foresight(strategy: Strategy, model_id: str, present: int) -> None:
     Raises:
         UsageError: the model has seen bars that the run is going to decide on.
     """
-    learned = cast("MemoryTransformerStrategy", strategy).bundle.training_span[1]
-    if learned > present:
+    learned = strategy.learned_until
+    if learned is not None and learned > present:
         raise UsageError(
             f"model {model_id} was trained on bars up to {format_time(learned)}, and the run has got to "
             f"{format_time(present)}: it would decide on what it learned from; train one with --end {format_time(present)}"

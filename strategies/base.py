@@ -32,6 +32,8 @@ class Neighbour(msgspec.Struct, frozen=True, gc=False):
     """Log return over the primary horizon after that moment."""
     regime: int = -1
     """Label of that moment, an index into ``REGIME_NAMES``; -1 in decisions from before it was written down."""
+    attention: float | None = None
+    """Share that the model itself gave it; what all are short of 1 went to the null entry."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -53,6 +55,10 @@ class Explanation(msgspec.Struct, frozen=True):
     """Effective number of independent moments that the neighbours are."""
     novelty: float | None = None
     """One minus the similarity of the closest moment; 1 where there was none."""
+    rise_probability: float | None = None
+    """Calibrated probability that the price rises over the primary horizon."""
+    volatility: float | None = None
+    """The model's forecast of realised volatility over the primary horizon, a log return."""
 
     @property
     def regime_vote(self) -> RegimeVote:
@@ -97,6 +103,12 @@ class Strategy(ABC):
 
     bank: MemoryBank | None = None
     """The memory, for strategies that have one."""
+
+    @property
+    def learned_until(self) -> int | None:
+        """Close time, in milliseconds, of the last bar that the strategy was fitted to; ``None`` where it learns nothing
+        beforehand. Decisions on bars before it are hindsight."""
+        return None
 
     def attach_bank(self, bank: MemoryBank) -> None:
         """Take a bank that was loaded from storage in place of the own empty one; ``warm`` follows, without remembering."""

@@ -33,7 +33,7 @@ def prepare(config: Config, home: Home, calendars: Mapping[str, Calendar], inter
     if end is None:
         last = [home.candles.last_open_time(symbol, interval) or 0 for symbol in symbols]
         end = max(last) + 1
-    session = open_session(config, home, symbols, interval, dict(calendars), end)
+    session = open_session(config, home, symbols, interval, dict(calendars), end, hindsight=True)
     bank_of(session.strategy)
     return session
 

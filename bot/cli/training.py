@@ -120,15 +120,24 @@ def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: in
                 note += f" validation {at.validation_loss:.4f}"
             if at.direction_accuracy is not None:
                 note += f" direction {at.direction_accuracy:.1%}"
+            if at.base_rate is not None:
+                note += f" (always one side {at.base_rate:.1%})"
             update((at.epoch - 1) * at.steps + at.step, at.epochs * at.steps, note)
 
-        trained = train(series, model, training, progress=tell)
+        trained = train(
+            series,
+            model,
+            training,
+            progress=tell,
+            checkpoints=home.models / ".training",
+            notice=lambda told: console.print(f"[yellow]{told}[/]", soft_wrap=True),
+        )
     model_id = save_bundle(home.models, trained)
     return model_id, trained.report.as_dict(), time.perf_counter() - started
 
 
 def _show_report(report: dict[str, Any], seconds: float) -> None:
-    columns = ("epoch", "training loss", "validation loss", "direction", "IC", "memory's share")
+    columns = ("epoch", "training loss", "validation loss", "direction", "IC", "volatility R²", "memory's share")
     table = listing(*columns, right=columns)
     for epoch in report["epochs"]:
         figures = (epoch["train_loss"], epoch["validation_loss"])
@@ -138,11 +147,40 @@ def _show_report(report: dict[str, Any], seconds: float) -> None:
             *["-" if value is None else f"{value:.4f}" for value in figures],
             "-" if accuracy is None else f"{accuracy:.1%}",
             "-" if epoch["information_coefficient"] is None else f"{epoch['information_coefficient']:+.3f}",
+            "-" if epoch["volatility_r2"] is None else f"{epoch['volatility_r2']:+.3f}",
             "-" if gate is None else f"{gate:.1%}",
         )
     console.print(table)
+    if report["validation"] is not None:
+        _show_memory(report["validation"], report["verdict"])
     _show_keys(report["whitening"], report["keys"])
     console.print(f"{report['train_bars']:,} training bars, best epoch {report['best_epoch']}, {seconds:.0f} s")
+
+
+def _show_memory(validation: dict[str, Any], verdict: str) -> None:
+    columns = ("loss", "direction", "IC", "volatility R²")
+    table = listing("validation", *columns, right=columns)
+    kinds = {
+        "with_memory": "with its memory",
+        "without_memory": "without it",
+        "shuffled_outcomes": "with shuffled outcomes",
+    }
+    for name, words in kinds.items():
+        found = validation[name]
+        accuracy, correlation, explained = (
+            found[key] for key in ("direction_accuracy", "information_coefficient", "volatility_r2")
+        )
+        table.add_row(
+            words,
+            f"{found['loss']:.4f}",
+            "-" if accuracy is None else f"{accuracy:.1%}",
+            "-" if correlation is None else f"{correlation:+.3f}",
+            "-" if explained is None else f"{explained:+.3f}",
+        )
+    console.print(table)
+    base = validation["base_rate"]
+    always = "" if base is None else f" (always saying the commoner side would be right for {base:.1%})"
+    console.print(f"{verdict[0].upper()}{verdict[1:]}{always}.", soft_wrap=True)
 
 
 def _show_keys(whitening: dict[str, Any], keys: dict[str, Any]) -> None:

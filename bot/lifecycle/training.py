@@ -22,7 +22,7 @@ def model_config(config: Config) -> ModelConfig:
     from strategies.features import FEATURE_NAMES
     from strategies.memory_transformer.config import ModelConfig, OutputType
 
-    architecture = config.model.model_dump(exclude={"id", "output_type", "whitening"})
+    architecture = config.model.model_dump(exclude={"id", "output_type", "whitening", "in_sample"})
     return ModelConfig(
         n_features=len(FEATURE_NAMES),
         **architecture,
@@ -51,6 +51,9 @@ def training_config(config: Config, *, threads: int) -> TrainingConfig:
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         validation_fraction=settings.validation_fraction,
+        key_loss=settings.key_loss,
+        mirrored=settings.mirrored,
+        device=settings.device,
         memory_dropout=settings.memory_dropout,
         patience=settings.patience,
         seed=settings.seed,

@@ -56,8 +56,9 @@ class DistributionHead(nn.Module):
         return Distribution(torch.cat((below, median, above), dim=-1), numbers[..., -1])
 
 
-def pinball_loss(quantiles: Tensor, outcome: Tensor) -> Tensor:
-    """Mean quantile loss (Koenker and Bassett, "Regression quantiles", 1978), smallest at the true quantiles.
+def pinball_losses(quantiles: Tensor, outcome: Tensor) -> Tensor:
+    """Mean quantile loss over the levels, ``[...]``, smallest at the true quantiles (Koenker and Bassett, "Regression
+    quantiles", 1978).
 
     Args:
         quantiles: ``[..., len(QUANTILES)]``.
@@ -65,12 +66,12 @@ def pinball_loss(quantiles: Tensor, outcome: Tensor) -> Tensor:
     """
     probabilities = quantiles.new_tensor(QUANTILES)
     error = outcome.unsqueeze(-1) - quantiles
-    return torch.maximum(probabilities * error, (probabilities - 1.0) * error).mean()
+    return torch.maximum(probabilities * error, (probabilities - 1.0) * error).mean(dim=-1)
 
 
-def volatility_loss(log_volatility: Tensor, log_realised: Tensor) -> Tensor:
-    """Huber loss of log volatilities: nearly their squared error, but a single bar that stood still does not rule it."""
-    return F.huber_loss(log_volatility, log_realised)
+def volatility_losses(log_volatility: Tensor, log_realised: Tensor) -> Tensor:
+    """Huber loss of log volatilities, ``[...]``: nearly their squared error, but a bar that stood still does not rule it."""
+    return F.huber_loss(log_volatility, log_realised, reduction="none")
 
 
 def _inverse_softplus(value: float) -> float:

@@ -10,13 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Floats, Integers, Moments
 from strategies.memory_transformer.distribution import Distribution
-from strategies.memory_transformer.losses import forecast_loss, signed_view
+from strategies.memory_transformer.losses import forecast_losses, signed_view
 from strategies.memory_transformer.model import Forecast, MemoryTransformer
+from strategies.memory_transformer.shrinkage import FEWEST_STRETCHES, standard_error
 from strategies.memory_transformer.span_memory import SpanMemory
 from strategies.memory_transformer.targets import targets_of
 from strategies.outcomes import NEVER
+from strategies.uncertainty.abstention import stretches_of
 
 _BATCH: Final = 1024
 
@@ -38,6 +41,21 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """How much lower the loss with the memory is than that of a control, on the same bars."""
+
+    gain: float
+    standard_error: float | None
+    """Over stretches of time that do not overlap; ``None`` where there are too few of them."""
+    stretches: int
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the gain is more than two standard errors away from nothing."""
+        return self.standard_error is not None and abs(self.gain) > 2.0 * self.standard_error
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """One model, with and without what its memory says. All on the same bars."""
 
@@ -49,6 +67,25 @@ class Evaluation:
     """The gate forced shut."""
     shuffled_outcomes: Metrics
     """Every remembered outcome replaced by that of another moment: what remains is capacity, not memory."""
+    over_none: Comparison
+    """Against the gate forced shut."""
+    over_shuffled: Comparison
+    """Against shuffled outcomes: what the memory itself is worth."""
+
+    @property
+    def verdict(self) -> str:
+        """In words, whether the memory can be told from its controls."""
+        found = self.over_shuffled
+        if found.standard_error is None:
+            return f"{found.stretches} stretches of time are too few to tell whether the memory is worth anything"
+        figures = f"{abs(found.gain):.4f} ± {found.standard_error:.4f}"
+        if not found.tells_apart:
+            return (
+                f"the memory cannot be told from one with shuffled outcomes: the loss differs by {figures} over "
+                f"{found.stretches} stretches of time"
+            )
+        side = "lower" if found.gain > 0.0 else "higher"
+        return f"what the memory remembers matters: the loss is {figures} {side} than with shuffled outcomes"
 
 
 def evaluate(
@@ -58,13 +95,26 @@ def evaluate(
     if not len(rows):
         return None
     shuffled = shuffle_outcomes(memory.moments, seed)
-    return Evaluation(
-        bars=len(rows),
-        base_rate=base_rate(memory.moments.target[rows]),
-        with_memory=measure(model, memory, rows, cost=cost),
-        without_memory=measure(model, memory, rows, cost=cost, force_gate=0.0),
-        shuffled_outcomes=measure(model, memory, rows, cost=cost, outcomes=shuffled),
-    )
+    forecasts = [
+        forecast_rows(model, memory, rows),
+        forecast_rows(model, memory, rows, force_gate=0.0),
+        forecast_rows(model, memory, rows, outcomes=shuffled),
+    ]
+    targets = targets_of(memory.moments, model.config).of(torch.from_numpy(rows))
+    losses = [forecast_losses(each, targets, model.config, cost=cost).double().numpy() for each in forecasts]
+    stretch_ms = (model.config.primary_horizon + model.config.embargo) * memory.interval_ms
+    stretches = stretches_of(memory.moments.close_time[rows], stretch_ms)
+    with_memory, without_memory, other = [_metrics(each, memory, rows, model.config, cost) for each in forecasts]
+    over_none, over_shuffled = [_compare(losses[0], others, stretches) for others in losses[1:]]
+    rate = base_rate(memory.moments.target[rows])
+    return Evaluation(len(rows), rate, with_memory, without_memory, other, over_none, over_shuffled)
+
+
+def _compare(losses: Floats, others: Floats, stretches: Integers) -> Comparison:
+    gains = others - losses
+    count = len(np.unique(stretches))
+    error = standard_error(gains, stretches) if count >= FEWEST_STRETCHES else None
+    return Comparison(float(gains.mean()), error, count)
 
 
 def measure(
@@ -78,7 +128,11 @@ def measure(
 ) -> Metrics:
     """Figures of a model in evaluation mode on some moments, one or more."""
     forecast = forecast_rows(model, memory, rows, force_gate=force_gate, outcomes=outcomes)
-    config = model.config
+    return _metrics(forecast, memory, rows, model.config, cost)
+
+
+def _metrics(forecast: Forecast, memory: SpanMemory, rows: Integers, config: ModelConfig, cost: float) -> Metrics:
+    """Figures of what a model said of some moments."""
     targets = targets_of(memory.moments, config).of(torch.from_numpy(rows))
     view = signed_view(forecast.prediction, config.output_type).numpy()
     expected = memory.moments.volatility[rows]
@@ -86,7 +140,7 @@ def measure(
     log_realised = targets.log_realised[:, config.primary].double().numpy() + np.log(expected)
     effective = _effective(forecast.weights)
     return Metrics(
-        float(forecast_loss(forecast, targets, config, cost=cost)),
+        float(forecast_losses(forecast, targets, config, cost=cost).mean()),
         _accuracy(view, targets.primary.numpy()),
         _correlation(view, targets.primary.numpy()),
         _r2(log_volatility, log_realised),

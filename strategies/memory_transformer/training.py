@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.bars import BarSeries, interval_ms
+from strategies.memory_transformer.calibrating import calibrate
 from strategies.memory_transformer.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Floats, TrainingError, build_dataset
@@ -33,6 +34,7 @@ from strategies.memory_transformer.training_report import KeyReport as KeyReport
 from strategies.memory_transformer.training_report import TrainingProgress as TrainingProgress
 from strategies.memory_transformer.training_report import TrainingReport as TrainingReport
 from strategies.scaling import Scaler
+from strategies.uncertainty.calibration import Calibration
 
 _GRADIENT_LIMIT: Final = 1.0
 _KEY_QUERIES: Final = 256
@@ -55,6 +57,8 @@ class TrainedModel:
     """First open time and last close time of the bars given, validation included."""
     validation_span: tuple[int, int] | None
     report: TrainingReport
+    calibration: Calibration
+    """Of its forecasts, from the validation part."""
 
 
 def train(
@@ -111,7 +115,7 @@ def train_on(
             torch.manual_seed(training.seed)
             run = _Run(dataset, config, training, progress or _ignore, device, checkpoint)
             try:
-                report = run.run()
+                report, calibration = run.run()
                 break
             except torch.cuda.OutOfMemoryError:
                 if device.type == "cpu":
@@ -131,6 +135,7 @@ def train_on(
         dataset.span,
         dataset.validation_span,
         report,
+        calibration,
     )
 
 
@@ -184,7 +189,7 @@ class _Run:
         self._best_epoch, self._best_loss = 0, math.inf
         self._best_weights = _copy(model)
 
-    def run(self) -> TrainingReport:
+    def run(self) -> tuple[TrainingReport, Calibration]:
         """All epochs; leaves the best weights in the model."""
         training, model = self._training, self.model
         plan = [self._draw() for _ in range(training.epochs)]
@@ -202,7 +207,7 @@ class _Run:
             model.load_state_dict(self._best_weights)
             self._memory = SpanMemory.build(model.encoder, self._dataset, self.config)
         model.eval()
-        return self._report()
+        return self._report(), calibrate(model, self._memory, self._dataset)
 
     def _end_epoch(self, epoch: int, steps: int, train_loss: float) -> None:
         """Make all keys anew, validate, and keep what is best."""

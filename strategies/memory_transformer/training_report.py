@@ -72,5 +72,7 @@ class TrainingReport:
     keys: KeyReport
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
+        """The report as JSON values, with what it says of the memory in words."""
+        plain = asdict(self)
+        plain["verdict"] = None if self.validation is None else self.validation.verdict
+        return plain
