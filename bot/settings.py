@@ -252,7 +252,7 @@ class TrainingSection(Section):
     learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay of AdamW")
     validation_fraction: float = Field(0.15, gt=0, lt=0.9, description="tail of the span kept for early stopping")
-    key_loss: float = Field(0.5, ge=0, le=100, description="weight of the objective that near keys mean alike outcomes")
+    key_loss: float = Field(0, ge=0, le=100, description="weight of the objective that near keys mean alike outcomes")
     mirrored: float = Field(0, ge=0, le=0.5, description="share of samples shown in the mirror")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what to train on; auto: a GPU where there is one"

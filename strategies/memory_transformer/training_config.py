@@ -37,8 +37,9 @@ class TrainingConfig:
     segments_per_step: int = 2
     cost: float = 0.00055
     """Cost of one trade as a share of its value, in the portfolio head's utility: Bybit's taker fee."""
-    key_loss: float = 0.5
-    """Weight of the objective that makes near keys mean alike outcomes (:mod:`key_loss`); 0 leaves keys to the heads."""
+    key_loss: float = 0.0
+    """Weight of the objective that makes near keys mean alike outcomes (:mod:`key_loss`); 0 leaves keys to the heads. On
+    three years of hours of BTC and ETH a weight of 0.5 raised the validation loss from 0.931 to 0.937."""
     mirrored: float = 0.0
     """Share of samples shown in the mirror: their returns and those of their neighbours change sign, their features do not.
     At one half no weight can learn which way a shape leads, only to believe what followed its like: for patterns whose
