@@ -129,7 +129,7 @@ def _expectation(signal: Signal) -> str:
     seen = signal.explanation
     if seen is None or seen.rise_probability is None or seen.volatility is None:
         return text
-    return f"{text}; a rise with {seen.rise_probability:.0%}, moves of {seen.volatility:.2%} in all"
+    return f"{text}; a rise with {seen.rise_probability:.0%}, volatility {seen.volatility:.2%}"
 
 
 def _percent(log_return: float | None) -> str:

@@ -78,7 +78,7 @@ class Evaluation:
         found = self.over_shuffled
         if found.standard_error is None:
             return f"{found.stretches} stretches of time are too few to tell whether the memory is worth anything"
-        figures = f"{abs(found.gain):.4f} ± {found.standard_error:.4f}"
+        figures = f"{abs(found.gain):.2g} ± {found.standard_error:.1g}"
         if not found.tells_apart:
             return (
                 f"the memory cannot be told from one with shuffled outcomes: the loss differs by {figures} over "
