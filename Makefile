@@ -4,7 +4,11 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-.PHONY: setup run test test-all check bench clean
+# What make evaluate asks; it needs stored candles: recall fetch --symbols $(SYMBOLS) --interval 60
+SYMBOLS ?= BTCUSDT,ETHUSDT,SOLUSDT,BNBUSDT
+EVALUATION ?= build/evaluation.json
+
+.PHONY: setup run test test-all check bench evaluate clean
 
 setup: $(STAMP)
 
@@ -31,6 +35,13 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+evaluate: setup
+	mkdir -p $(dir $(EVALUATION))
+	$(BIN)/python -m benchmarks --evaluate
+	$(BIN)/recall evaluate --symbols $(SYMBOLS) --interval 60 --train-end 2024-01-01 --end 2026-01-01 \
+		--plots docs/images --json > $(EVALUATION)
+	$(BIN)/python -m benchmarks --results $(EVALUATION)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,13 +13,9 @@ from itertools import zip_longest
 from typing import Any, Generic, TypeVar
 
 from backtest.audit_compare import (
-    BANK,
     DECISION,
-    ENTRY,
     EQUITY,
     ORDER,
-    RECOLLECTION,
-    SETTLEMENT,
     STATE,
     TRADE,
     Difference,
@@ -28,15 +24,15 @@ from backtest.audit_compare import (
     table_differences,
 )
 from backtest.audit_compare import field_differences as field_differences
-from backtest.audit_trail import Trail, bank_row, decision_row, state_row, trade_rows
+from backtest.audit_memory import RunMemories, swap_again
+from backtest.audit_trail import Trail, decision_row, state_row, trade_rows
 from bot.engine import SimulatedEngine, Step
 from bot.errors import UsageError
 from bot.journal import Journal, StoredRun, schema
 from bot.journal.records import SideEvent
-from bot.orders import BarBatch, Execution, OperatorCommand
+from bot.orders import BarBatch, Execution, ModelSwap, OperatorCommand
 from bot.portfolio import ClosedTrade
-from memory_store.schema import memory_banks, memory_entries, memory_recollections, memory_settlements
-from strategies.bars import Bar
+from bot.session import Session
 
 Row = TypeVar("Row")
 
@@ -81,12 +77,15 @@ class AuditReport(Findings):
         }
 
 
-def audit_run(journal: Journal, run: StoredRun, engine: SimulatedEngine, trades: Sequence[ClosedTrade]) -> AuditReport:
+def audit_run(
+    journal: Journal, run: StoredRun, session: Session, engine: SimulatedEngine, trades: Sequence[ClosedTrade]
+) -> AuditReport:
     """Replay a run from its journal and compare. The run may be going on: it is looked at as it is now.
 
     Args:
         journal: where the run is.
         run: the run.
+        session: of the run, from which other models than its first are made.
         engine: fresh, with a strategy warmed from the same stored candles as the run was, its memory recording changes.
         trades: the list that the engine's closed trades are appended to.
 
@@ -94,22 +93,25 @@ def audit_run(journal: Journal, run: StoredRun, engine: SimulatedEngine, trades:
         UsageError: the run has no bars yet.
     """
     with journal.snapshot() as frozen:
-        return _Audit(frozen, run, engine, trades).report_all()
+        return _Audit(frozen, run, session, engine, trades).report_all()
 
 
 class _Audit:
     """One audit on its way through a run."""
 
     def __init__(
-        self, journal: Journal, run: StoredRun, engine: SimulatedEngine, trades: Sequence[ClosedTrade]
+        self, journal: Journal, run: StoredRun, session: Session, engine: SimulatedEngine, trades: Sequence[ClosedTrade]
     ) -> None:
         self._journal = journal
         self._run = run
+        self._session = session
         self._run_id = run.record.run_id
         self._engine = engine
         self._trades = trades
         self._report = AuditReport(self._run_id)
         self._trail = Trail()
+        self._memories = RunMemories()
+        self._memories.begin(self._run_id, engine.core.strategy)
         self._fills = _Waiting(journal.read_executions(self._run_id), lambda fill: fill[0])
         self._decisions = _Waiting(
             journal.read_rows(schema.decisions, run_id=self._run_id), lambda row: int(row["number"])
@@ -142,9 +144,13 @@ class _Audit:
 
     def _apply(self, sequence: int, event: SideEvent, present: int) -> None:
         where = f"event {sequence}"
-        pruning = event.pruning if isinstance(event, OperatorCommand) else None
-        if pruning is not None and pruning.as_of != present:
-            self._report.note([Difference(where, "as_of", pruning.as_of, present)])
+        dated = event.pruning if isinstance(event, OperatorCommand) else event if isinstance(event, ModelSwap) else None
+        if dated is not None and dated.as_of != present:
+            self._report.note([Difference(where, "as_of", dated.as_of, present)])
+        if isinstance(event, ModelSwap):
+            strategy, found = swap_again(self._session, self._journal, self._run, event, sequence, self._memories)
+            self._report.note(found)
+            self._engine.core.offer(strategy)
         self._engine.apply([event])
         self._count(where, sequence)
         self._remember(present)
@@ -204,23 +210,14 @@ class _Audit:
             report.note(table_differences(form, self._journal.read_rows(table, run_id=self._run_id), replayed))
 
     def _compare_memory(self) -> None:
-        """The bank and all that it ever held, evicted entries too: they are what earlier decisions saw."""
-        report, trail, bank = self._report, self._trail, self._engine.core.strategy.bank
-        bank_id = self._run.bank_id
-        banks = {} if bank is None else {(): bank_row(self._run_id, bank)}
-        report.memory_entries = len(trail.entries)
-        report.note(table_differences(BANK, self._journal.read_rows(memory_banks, id=bank_id), banks))
-        entries = self._journal.read_rows(memory_entries, bank_id=bank_id)
-        report.note(table_differences(ENTRY, entries, trail.entries))
-        settlements = self._journal.read_rows(memory_settlements, bank_id=bank_id)
-        report.note(table_differences(SETTLEMENT, settlements, trail.settlements))
-        recollections = self._journal.read_rows(memory_recollections, bank_id=bank_id)
-        report.note(table_differences(RECOLLECTION, recollections, trail.recollections))
+        """The banks and all that they ever held, evicted entries too: they are what earlier decisions saw."""
+        self._report.memory_entries = self._memories.entries
+        self._report.note(self._memories.differences(self._journal, self._run))
 
     def _remember(self, at_time: int) -> None:
         bank = self._engine.core.strategy.bank
         if bank is not None:
-            self._trail.remember(bank.take_changes(), at_time)
+            self._memories.remember(bank.take_changes(), at_time)
 
 
 class _Waiting(Generic[Row]):
@@ -255,22 +252,9 @@ def happenings(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch | 
     """Batches, operator commands and the like of a run with their sequence numbers, in the order in which they were applied."""
     events = journal.read_events(run_id)
     position = 0
-    for sequence, batch in _recorded_batches(journal, run_id):
+    for sequence, batch in journal.read_batches(run_id):
         while position < len(events) and events[position][0] < sequence:
             yield events[position]
             position += 1
         yield sequence, batch
     yield from events[position:]
-
-
-def _recorded_batches(journal: Journal, run_id: str) -> Iterator[tuple[int, BarBatch]]:
-    """Batches of bars of a run with their sequence numbers, in the order in which they were applied."""
-    names = Bar.__struct_fields__
-    together: list[Any] = []
-    for row in [*journal.read_bars(run_id), None]:
-        if together and (row is None or row["sequence"] != together[0]["sequence"]):
-            bars = tuple(Bar(*(each[name] for name in names)) for each in together)
-            yield together[0]["sequence"], BarBatch(bars, tuple(bool(each["late"]) for each in together))
-            together = []
-        if row is not None:
-            together.append(row)

@@ -32,9 +32,6 @@ class Trail:
     def __init__(self) -> None:
         self.orders: dict[RowKey, OrderRow] = {}
         self.equity: dict[RowKey, EquityRow] = {}
-        self.entries: dict[RowKey, EntryRow] = {}
-        self.settlements: dict[RowKey, SettlementRow] = {}
-        self.recollections: dict[RowKey, RecollectionRow] = {}
 
     def follow(self, step: Step) -> None:
         """Note what a step left in the tables of orders and equity."""
@@ -57,6 +54,16 @@ class Trail:
         # A late batch may close at the same time as one before it: the last word counts.
         time = step.batch.bars[0].close_time
         self.equity[time,] = EquityRow(time, step.decisions[0].equity)
+
+
+class MemoryTrail:
+    """Rows of one memory by their keys."""
+
+    def __init__(self, bank: BankRow) -> None:
+        self.bank = bank
+        self.entries: dict[RowKey, EntryRow] = {}
+        self.settlements: dict[RowKey, SettlementRow] = {}
+        self.recollections: dict[RowKey, RecollectionRow] = {}
 
     def remember(self, changes: BankChanges, at_time: int) -> None:
         """Note what happened to the memory in one transaction, written at ``at_time``."""
@@ -109,6 +116,6 @@ def state_row(engine: SimulatedEngine, sequence: int) -> StateRow:
     return StateRow(sequence, engine.portfolio.trades_closed, msgspec.json.encode(engine.state()))
 
 
-def bank_row(run_id: str, bank: MemoryBank) -> BankRow:
-    """The row of a run's bank."""
-    return BankRow(run_id, bank.encoder_version, **config_columns(bank.config))
+def bank_row(name: str, bank: MemoryBank) -> BankRow:
+    """The row of a bank of that name."""
+    return BankRow(name, bank.encoder_version, **config_columns(bank.config))

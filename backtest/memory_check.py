@@ -11,24 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backtest.audit import happenings
-from backtest.audit_compare import (
-    BANK,
-    ENTRY,
-    RECOLLECTION,
-    SETTLEMENT,
-    Difference,
-    Findings,
-    table_differences,
-)
-from backtest.audit_trail import Trail, bank_row
+from backtest.audit_compare import Difference, Findings
+from backtest.audit_memory import RunMemories, memory_differences, swap_again
+from backtest.audit_trail import MemoryTrail, bank_row
 from bot.banks.moments import bank_of
 from bot.journal import Journal, RunKind, StoredRun
 from bot.journal.memories import contents_of
 from bot.journal.records import SideEvent
-from bot.orders import BarBatch, OperatorCommand
+from bot.orders import BarBatch, ModelSwap, OperatorCommand
 from bot.session import Session
 from memory_store import MemoryBank
-from memory_store.schema import memory_banks, memory_entries, memory_recollections, memory_settlements
 
 Progress = Callable[[int], None]
 
@@ -75,59 +67,60 @@ def check_memory(
     report = MemoryReport(run.record.run_id)
     with journal.snapshot() as frozen:
         if run.record.kind is RunKind.MEMORY:
-            trail, kept = _warmed_again(run, session), _without_pruning
+            trail = _warmed_again(run, session)
+            trails = [trail]
+            report.note(memory_differences(frozen, trail, _without_pruning))
         else:
-            trail, kept = _decided_again(frozen, run, session, progress), _as_they_are
-        report.entries = len(trail.entries)
-        report.settlements, report.recollections = len(trail.settlements), len(trail.recollections)
-        bank = {(): bank_row(run.record.run_id, bank_of(session.strategy))}
-        report.note(table_differences(BANK, frozen.read_rows(memory_banks, id=run.bank_id), bank))
-        for form, table, rebuilt in (
-            (ENTRY, memory_entries, trail.entries),
-            (SETTLEMENT, memory_settlements, trail.settlements),
-            (RECOLLECTION, memory_recollections, trail.recollections),
-        ):
-            report.note(table_differences(form, kept(frozen.read_rows(table, bank_id=run.bank_id)), rebuilt))
+            memories = _decided_again(frozen, run, session, report, progress)
+            trails = memories.trails
+            report.note(memories.differences(frozen, run))
+        report.entries = sum(len(trail.entries) for trail in trails)
+        report.settlements = sum(len(trail.settlements) for trail in trails)
+        report.recollections = sum(len(trail.recollections) for trail in trails)
     return report
 
 
-def _warmed_again(run: StoredRun, session: Session) -> Trail:
+def _warmed_again(run: StoredRun, session: Session) -> MemoryTrail:
     session.warm()
-    trail = Trail()
-    for changes in contents_of(bank_of(session.strategy)):
+    bank = bank_of(session.strategy)
+    trail = MemoryTrail(bank_row(run.record.run_id, bank))
+    for changes in contents_of(bank):
         trail.remember(changes, run.record.warmed_until)
     return trail
 
 
-def _decided_again(journal: Journal, run: StoredRun, session: Session, progress: Progress | None) -> Trail:
+def _decided_again(
+    journal: Journal, run: StoredRun, session: Session, report: MemoryReport, progress: Progress | None
+) -> RunMemories:
     session.warm(stored=True)
-    strategy, bank, trail, done = session.strategy, bank_of(session.strategy), Trail(), 0
-    trail.remember(bank.take_changes(), run.record.warmed_until)
-    for _, happening in happenings(journal, run.record.run_id):
+    strategy, memories, done = session.strategy, RunMemories(), 0
+    memories.begin(run.record.run_id, strategy)
+    memories.remember(bank_of(strategy).take_changes(), run.record.warmed_until)
+    for sequence, happening in happenings(journal, run.record.run_id):
+        if isinstance(happening, ModelSwap):
+            strategy, found = swap_again(session, journal, run, happening, sequence, memories)
+            report.note(found)
+            continue
         if not isinstance(happening, BarBatch):
-            _prune_again(bank, trail, happening)
+            _prune_again(bank_of(strategy), memories, happening)
             continue
         strategy.settle(happening.bars)
         for bar in happening.bars:
             strategy.on_bar(bar)
         strategy.remember(happening.bars)
-        trail.remember(bank.take_changes(), happening.bars[0].close_time)
+        memories.remember(bank_of(strategy).take_changes(), happening.bars[0].close_time)
         done += len(happening.bars)
         if progress is not None:
             progress(done)
-    return trail
+    return memories
 
 
-def _prune_again(bank: MemoryBank, trail: Trail, event: SideEvent) -> None:
+def _prune_again(bank: MemoryBank, memories: RunMemories, event: SideEvent) -> None:
     """Do to the memory what an event did to it, if anything."""
     pruning = event.pruning if isinstance(event, OperatorCommand) else None
     if pruning is not None and pruning.as_of is not None:
         bank.prune(pruning.rule, as_of=pruning.as_of)
-        trail.remember(bank.take_changes(), pruning.as_of)
-
-
-def _as_they_are(rows: Iterator[Mapping[Any, Any]]) -> Iterator[Mapping[Any, Any]]:
-    return rows
+        memories.remember(bank.take_changes(), pruning.as_of)
 
 
 def _without_pruning(rows: Iterator[Mapping[Any, Any]]) -> Iterator[Mapping[Any, Any]]:

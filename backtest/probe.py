@@ -130,7 +130,7 @@ def probe_strategy(
     series = {symbol: home.candles.load(symbol, interval, start=begin, end=end).slice(0, at_most) for symbol in symbols}
 
     def make_engine() -> SimulatedEngine:
-        session = open_session(config, home, symbols, interval, calendars, begin)
+        session = open_session(config, home, symbols, interval, calendars, begin, hindsight=True)
         session.warm()
         trades: list[ClosedTrade] = []
         return session.engine("probe", trades)

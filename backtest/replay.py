@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
 
 import numpy as np
 
 from bot.engine import SimulatedEngine
 from bot.garbage import rare_collections
-from bot.orders import BarBatch, Decision, Execution
+from bot.market.batches import batches as batches
+from bot.orders import Decision, Execution
 from bot.portfolio import ClosedTrade
-from strategies.bars import DAY_MS, Bar, BarSeries, FloatArray, IntArray
+from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
-_ON_TIME = (False,)
 _PROGRESS_EVERY = 2048
 
 
@@ -48,23 +46,6 @@ class ReplayResult:
         days = (self.close_times - 1) // DAY_MS
         last = np.flatnonzero(np.diff(days, append=days[-1:] + 1)) if len(days) else np.empty(0, dtype=np.int64)
         return [(int(self.close_times[i]), float(self.equity[i])) for i in last]
-
-
-def batches(series: Mapping[str, BarSeries]) -> Iterator[BarBatch]:
-    """Bars of several symbols in one defined order: by close time, and those that close together in the order of symbols."""
-    if len(series) == 1:
-        (only,) = series.values()
-        yield from map(BarBatch, zip(only.bars(), strict=True), repeat(_ON_TIME))
-        return
-    streams = [_ranked(rank, one.bars()) for rank, one in enumerate(series.values())]
-    together: list[Bar] = []
-    for _, _, bar in heapq.merge(*streams, key=lambda item: item[:2]):
-        if together and bar.close_time != together[0].close_time:
-            yield BarBatch(tuple(together), (False,) * len(together))
-            together = []
-        together.append(bar)
-    if together:
-        yield BarBatch(tuple(together), (False,) * len(together))
 
 
 def replay(
@@ -128,8 +109,3 @@ def _close_times(series: Mapping[str, BarSeries]) -> IntArray:
         (only,) = series.values()
         return only.close_time
     return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *[one.close_time for one in series.values()]]))
-
-
-def _ranked(rank: int, bars: Iterator[Bar]) -> Iterator[tuple[int, int, Bar]]:
-    for bar in bars:
-        yield bar.close_time, rank, bar

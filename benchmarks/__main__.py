@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--candles FOLDER] [NAME ...]``."""
+"""``python -m benchmarks [--candles FOLDER | --evaluate] [NAME ...]`` and ``python -m benchmarks --results FILE``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from typing import Final
 from rich.console import Console
 
 SUITES: Final = ("benchmarks.sma", "benchmarks.model", "benchmarks.memory", "benchmarks.whitening")
+EVALUATIONS: Final = ("benchmarks.synthetic",)
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
+python -m benchmarks --evaluate [NAME ...]
+python -m benchmarks --results EVALUATION.json
 
 Without names all are measured. With a candle store, such as data/candles after recall fetch, the memory is measured on the
-hours in it as well, under names that end in _stored_hours."""
+hours in it as well, under names that end in _stored_hours. With --evaluate the tasks of known optimum are measured instead;
+--results takes what recall evaluate --json said of real candles, merges its figures and writes docs/results.md."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,17 +27,28 @@ def main(arguments: Sequence[str]) -> int:
     # One thread for everyone, and before any library reads it: pools that fight over the cores measure only the fight.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
-    for suite in SUITES:
+    evaluates = arguments[:1] == ["--evaluate"]
+    for suite in EVALUATIONS if evaluates else SUITES:
         importlib.import_module(suite)
     from benchmarks.harness import REGISTRY, BenchmarkError, run, select
-    from benchmarks.memory import register_stored
     from benchmarks.page import write_page
 
-    console, names = Console(), list(arguments)
+    console, names = Console(), list(arguments[1:] if evaluates else arguments)
+    if names[:1] == ["--results"]:
+        from benchmarks.results import publish
+
+        try:
+            publish(Path(names[1]) if names[1:] else Path("evaluation.json"))
+        except BenchmarkError as problem:
+            console.print(str(problem), style="red", highlight=False)
+            return 2
+        return 0
     if names[:1] == ["--candles"]:
         if not names[1:] or not Path(names[1]).is_dir():
             console.print("--candles needs the folder of a candle store, such as data/candles", style="red")
             return 2
+        from benchmarks.memory import register_stored
+
         register_stored(Path(names[1]))
         names = names[2:]
     if "--help" in arguments or "-h" in arguments:

@@ -34,4 +34,6 @@ def stored_session(config: Config, series: BarSeries, start: int) -> Session:
     """A session over ``series``, put into the candle store, that is to be warmed from all bars before ``start``."""
     home = home_of(config)
     home.candles.append(series, source="synthetic")
-    return open_session(config, home, (series.symbol,), series.interval, {series.symbol: series.calendar}, start)
+    return open_session(
+        config, home, (series.symbol,), series.interval, {series.symbol: series.calendar}, start, hindsight=True
+    )

@@ -37,6 +37,15 @@ _GOALS: Final = {
     "warm_100k_s": "under 10",
     "memory_bytes_over_raw": "under 2.2",
     "open_s_262144": "under 2",
+    "noise_max_z": "under 3.5",
+    "noise_pooled_z": "under 2.6",
+    "needle_recall_at_capacity": "1",
+    "needle_recall_beyond_importance": "at least 0.9",
+    "needle_recall_beyond_fifo": "0",
+    "vol_r2_minus_har": "at least 0.03",
+    "vol_r2_minus_ridge": "at least 0",
+    "coverage_80_min": "at least 0.78",
+    "coverage_80_max": "at most 0.82",
 }
 _CURVES: Final = """## The memory as it grows
 

@@ -103,20 +103,22 @@ def needs_model(config: Config) -> bool:
 
 
 def find_model(models: Path, model_id: str, interval: str) -> Path | None:
-    """The folder of a model; ``latest`` is the newest one of that interval, ``None`` where there is none.
+    """The folder of a model; ``latest`` is the promoted or else the newest one of that interval, ``None`` without any.
 
     Raises:
         UsageError: a model that was asked for by name does not exist.
+        StrategyError: the promoted model does not exist.
     """
     # Imported here so that strategies without a model never load torch.
     from strategies.memory_transformer.catalogue import list_models
+    from strategies.memory_transformer.promotion import latest_model
 
-    found = list_models(models)
     if model_id == LATEST:
-        fitting = [each.path for each in found if each.interval == interval]
-        return fitting[-1] if fitting else None
+        latest = latest_model(models, interval)
+        return None if latest is None else latest.path
     path = models / model_id
     if not path.is_dir():
+        found = list_models(models)
         hint = (
             f"there are {', '.join(each.model_id for each in found)}"
             if found
@@ -190,6 +192,8 @@ def _memory_transformer(
         minimum_neighbors=config.memory.minimum_neighbors,
         entry_threshold=config.signal.entry_threshold,
         exits=ExitRule(config.signal.exits),
+        target_volatility=config.signal.target_volatility,
+        abstains=config.signal.abstain,
         stop_multiple=config.signal.stop_multiple,
         target_multiple=config.signal.target_multiple,
         rules=_memory_rules(config),

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from bot.errors import UsageError
 from bot.refusals import Origin, mask_passwords, refusal, url_passwords
-from bot.settings import Settings
+from bot.settings import FEWEST_STRETCHES, Settings
 
 ENVIRONMENT_PREFIX: Final = "RECALL_"
 DEFAULT_FILE: Final = Path("config.toml")
@@ -128,7 +128,7 @@ def _validated(values: Mapping[str, Any], origin: Origin) -> Config:
         config = Config.model_validate(values)
     except ValidationError as problem:
         raise UsageError(refusal(problem, origin)) from None
-    memory, model = config.memory, config.model
+    memory, model, retraining = config.memory, config.model, config.retraining
     if memory.primary not in memory.horizons:
         raise UsageError(
             f"memory.primary was {memory.primary}, which is none of memory.horizons {list(memory.horizons)}; name one of them"
@@ -141,6 +141,12 @@ def _validated(values: Mapping[str, Any], origin: Origin) -> Config:
     if model.d_model % model.n_heads:
         raise UsageError(
             f"model.d_model was {model.d_model}, which model.n_heads {model.n_heads} does not divide; choose a multiple"
+        )
+    needed = FEWEST_STRETCHES * (memory.primary + memory.embargo) + memory.primary
+    if (retraining.every_bars or retraining.on_drift) and retraining.judge_bars < needed:
+        raise UsageError(
+            f"retraining.judge_bars was {retraining.judge_bars}, too few to compare two models on with memory.primary "
+            f"{memory.primary} and memory.embargo {memory.embargo}; it must be at least {needed}"
         )
     return config
 

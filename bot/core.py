@@ -18,9 +18,12 @@ from bot.orders import (
     Event,
     Execution,
     Funding,
+    ModelSwap,
+    OperatorAction,
     OperatorCommand,
     Order,
     Pruning,
+    Retraining,
     SymbolAvailability,
     Verdict,
 )
@@ -34,8 +37,8 @@ _BLOCK: Final = 16
 """Decisions that are hashed together: hashing each would take a tenth of a replay, and a state carries the rest as text."""
 
 
-class CoreState(msgspec.Struct, frozen=True):
-    """What the core must remember over a crash; the strategy's part is rebuilt from bars and memory."""
+class CoreState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the core must remember over a crash; the rest of the strategy is rebuilt from bars and memory."""
 
     portfolio: PortfolioState
     risk: RiskState
@@ -46,6 +49,8 @@ class CoreState(msgspec.Struct, frozen=True):
     """Texts of the decisions since the last whole block."""
     trades_sha256: str
     last_open_times: dict[str, int]
+    strategy: bytes = b""
+    """See ``Strategy.state``; left out where empty, as in runs of versions that did not have it."""
 
 
 class DecisionCore:
@@ -73,6 +78,7 @@ class DecisionCore:
         self.portfolio = portfolio
         self._is_working = is_working
         self._on_trade = on_trade
+        self._offered: Strategy | None = None
         self._decisions = 0
         self._decisions_link = hashlib.sha256(b"decisions").hexdigest()
         self._decisions_tail: list[str] = []
@@ -97,14 +103,21 @@ class DecisionCore:
         elif isinstance(event, OperatorCommand):
             if event.pruning is not None:
                 self._prune(event.pruning)
-            else:
+            elif event.action is not OperatorAction.SWAP:
                 self.risk.command(event)
         elif isinstance(event, SymbolAvailability):
             self.risk.set_available(event.symbol, event.available)
-        else:
-            assert isinstance(event, Funding)
+        elif isinstance(event, ModelSwap):
+            self._swap(event)
+        elif isinstance(event, Funding):
             self.portfolio.apply_funding(event)
+        else:
+            assert isinstance(event, Retraining)
         return ()
+
+    def offer(self, strategy: Strategy) -> None:
+        """The strategy that the next ``ModelSwap`` brings in: its model's, shown exactly the bars that this one has seen."""
+        self._offered = strategy
 
     @property
     def decisions_made(self) -> int:
@@ -134,6 +147,7 @@ class DecisionCore:
             decisions_tail=tuple(self._decisions_tail),
             trades_sha256=self._trades_hash,
             last_open_times=dict(self._last_open_times),
+            strategy=self.strategy.state(),
         )
 
     def restore(self, state: CoreState) -> None:
@@ -145,6 +159,8 @@ class DecisionCore:
         self._decisions_tail = list(state.decisions_tail)
         self._trades_hash = state.trades_sha256
         self._last_open_times = dict(state.last_open_times)
+        if state.strategy:
+            self.strategy.restore(state.strategy)
         self.equity = self.portfolio.equity
 
     def decide(self, batch: BarBatch, every: bool = True) -> tuple[Decision, ...]:
@@ -202,6 +218,14 @@ class DecisionCore:
             "a run without a memory, or of no time, was told to prune"
         )
         bank.prune(pruning.rule, as_of=pruning.as_of)
+
+    def _swap(self, event: ModelSwap) -> None:
+        strategy, self._offered = self._offered, None
+        assert strategy is not None and strategy.bank is not None, (
+            "a model is to be swapped in that nobody has prepared"
+        )
+        assert strategy.bank.encoder_version == event.model_id, "the memory that was prepared is another model's"
+        self.strategy = strategy
 
     def _on_execution(self, execution: Execution) -> None:
         closed = self.portfolio.apply_execution(execution)

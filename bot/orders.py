@@ -155,6 +155,8 @@ class OperatorAction(StrEnum):
     """Close every position at the next bar and halt."""
     PRUNE = "prune"
     """Evict from the memory what a rule names."""
+    SWAP = "swap"
+    """Decide with another model, once its memory is made: then a ``ModelSwap`` follows."""
 
 
 class Pruning(msgspec.Struct, frozen=True):
@@ -182,6 +184,8 @@ class OperatorCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     pruning: Pruning | None = None
     """What to prune, of that command alone."""
+    model_id: str = ""
+    """Which model to swap to, of that command alone."""
 
 
 class Funding(msgspec.Struct, frozen=True):
@@ -201,4 +205,64 @@ class SymbolAvailability(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-Event = BarBatch | Execution | OperatorCommand | Funding | SymbolAvailability
+class ModelSwap(msgspec.Struct, frozen=True):
+    """From here on the run decides with another model and with a memory whose keys that model made.
+
+    The memory is what this model remembers of exactly the bars that the run had seen: its warm-up and its batches up to
+    event ``encoded_until`` at once, those after it one by one.
+    """
+
+    model_id: str
+    bank: str
+    """Name of the memory."""
+    digest: str
+    """Of the memory after event ``encoded_until``; see ``MemoryBank.digest``."""
+    encoded_until: int
+    """Sequence number of the event up to which the past was encoded at once; 0 for the warm-up alone."""
+    as_of: int
+    """Close of the newest bar that the run had decided on or was warmed from, milliseconds."""
+
+
+class RetrainingTrigger(StrEnum):
+    """Why a model is trained while the run goes on."""
+
+    SCHEDULE = "schedule"
+    """``retraining.every_bars`` bars have passed."""
+    DRIFT = "drift"
+    """The drift alarm went off."""
+
+
+class RetrainingVerdict(StrEnum):
+    """What became of a retraining."""
+
+    SWAPPED = "swapped"
+    """The candidate was not worse: its swap follows."""
+    KEPT = "kept"
+    """The running model stays, because the candidate was worse or the two could not be compared."""
+    FAILED = "failed"
+    """No candidate came of it."""
+
+
+class Retraining(msgspec.Struct, frozen=True):
+    """A retraining that has ended. It changes nothing by itself: where the candidate takes over, a ``ModelSwap`` does."""
+
+    due: int
+    """Bars per symbol that the run had decided on when it fell due."""
+    trigger: RetrainingTrigger
+    verdict: RetrainingVerdict
+    running: str
+    """Model that decides."""
+    candidate: str = ""
+    """Model that was trained; empty where none was."""
+    running_loss: float | None = None
+    """Mean loss on the bars that both were judged on; smaller is better."""
+    candidate_loss: float | None = None
+    standard_error: float | None = None
+    """Of the difference of the two, over stretches of time that do not overlap."""
+    bars: int = 0
+    """Forecasts that each was judged on."""
+    reason: str = ""
+    """Why, in a clause."""
+
+
+Event = BarBatch | Execution | OperatorCommand | Funding | SymbolAvailability | ModelSwap | Retraining

@@ -19,8 +19,10 @@ from bot.engine import EngineState, SimulatedEngine, Step
 from bot.errors import StorageError
 from bot.journal import Journal, StepRecord
 from bot.journal.records import SideEvent
+from bot.lifecycle.keeper import Arrival, ModelKeeper
+from bot.lifecycle.preparation import Successor
 from bot.market.batches import BarBatch, FeedEvent, SymbolAvailable, SymbolUnavailable
-from bot.orders import OperatorCommand, Pruning, SymbolAvailability
+from bot.orders import ModelSwap, OperatorAction, OperatorCommand, Pruning, SymbolAvailability
 from bot.portfolio import ClosedTrade
 
 log = structlog.get_logger()
@@ -49,6 +51,7 @@ class PaperRun:
         *,
         bank_id: int | None,
         closed_trades: list[ClosedTrade],
+        models: ModelKeeper | None = None,
     ) -> None:
         """
         Args:
@@ -57,11 +60,13 @@ class PaperRun:
             run_id: a run that the journal knows.
             bank_id: the run's bank in the journal, for strategies with a memory.
             closed_trades: the list that the engine's ``on_trade`` appends to.
+            models: keeps the run's model up to date, for strategies with a model.
         """
         self.engine = engine
         self.journal = journal
         self.run_id = run_id
         self.bank_id = bank_id
+        self.models = models
         self._closed_trades = closed_trades
         self._sequence = 0
 
@@ -81,9 +86,11 @@ class PaperRun:
         return True
 
     def decide(self, batch: BarBatch) -> Step:
-        """Commands that wait, then fills, then decisions on one batch: one transaction."""
+        """Commands that wait, then fills, then decisions on one batch: one transaction, after one for models if need be."""
+        waiting = self.journal.waiting_commands(self.run_id)
+        self._apply_models(waiting)
         record = StepRecord()
-        self._apply_commands(record)
+        self._apply_commands(waiting, record)
         step = self.engine.step(batch)
         record.executions = [(self._next(), execution) for execution in step.executions]
         record.batch = batch
@@ -94,27 +101,68 @@ class PaperRun:
         if bank is not None:
             record.memory.append((batch.bars[0].close_time, bank.take_changes()))
         self._write(record)
+        if self.models is not None:
+            self.models.observe(batch.bars, [decision.signal for decision in step.decisions])
         return step
 
     def apply_waiting(self, *events: SideEvent) -> bool:
         """Apply commands that wait and ``events``, between batches; returns whether there was anything."""
+        waiting = self.journal.waiting_commands(self.run_id)
+        changed = self._apply_models(waiting)
         record = StepRecord()
-        self._apply_commands(record)
+        self._apply_commands(waiting, record)
         for event in events:
             self._apply(event, record)
-        if not record.events:
-            return False
-        self._write(record)
-        return True
+        if record.events:
+            self._write(record)
+        return changed or bool(record.events)
 
-    def _apply_commands(self, record: StepRecord) -> None:
-        for command_id, command in self.journal.waiting_commands(self.run_id):
+    def _apply_commands(self, waiting: list[tuple[int, OperatorCommand]], record: StepRecord) -> None:
+        """Apply commands, but for those that go on waiting until a model is ready."""
+        for command_id, command in waiting:
+            if command.action is OperatorAction.SWAP:
+                continue
             if command.pruning is None:
                 sequence = self._apply(command, record)
             else:
                 sequence = self._prune(command, command.pruning, record)
             record.commands_applied.append((command_id, sequence))
             log.info("operator command applied", action=str(command.action), reason=command.reason)
+
+    def _apply_models(self, waiting: list[tuple[int, OperatorCommand]]) -> bool:
+        """Take in what has come of the work on models; returns whether there was anything."""
+        if self.models is None:
+            return False
+        swaps = [(number, command) for number, command in waiting if command.action is OperatorAction.SWAP]
+        arrival = self.models.arrival(self.engine.core.decisions_made, self._sequence, swaps)
+        if arrival is not None:
+            self.receive(arrival)
+        return arrival is not None
+
+    def receive(self, arrival: Arrival) -> None:
+        """Take in what has come of the work on models, between batches, in a transaction of its own."""
+        record = StepRecord()
+        for event in arrival.events:
+            sequence = self._apply(event, record)
+        if arrival.successor is not None:
+            sequence = self._swap(arrival.successor, record)
+        if arrival.command_id is not None:
+            record.commands_applied.append((arrival.command_id, sequence))
+        self._write(record)
+
+    def _swap(self, successor: Successor, record: StepRecord) -> int:
+        """Let another model and its memory take over from the next batch on."""
+        successor.catch_up()
+        prepared = successor.prepared
+        as_of = self.journal.last_close(self.run_id)
+        self.engine.core.offer(successor.strategy)
+        sequence = self._apply(
+            ModelSwap(prepared.model_id, prepared.bank, prepared.digest, prepared.encoded_until, as_of), record
+        )
+        record.memory += successor.changes
+        record.bank_id = self.bank_id = prepared.bank_id
+        log.info("model swapped", model=prepared.model_id, memory=prepared.bank)
+        return sequence
 
     def _apply(self, event: SideEvent, record: StepRecord) -> int:
         self.engine.core.apply(event)

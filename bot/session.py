@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,8 +24,11 @@ from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
 from bot.market.history import history_before
 from bot.portfolio import ClosedTrade
 from memory_store.opening import OpenedBank
-from strategies.bars import BarSeries, Calendar, FloatArray, format_time
+from strategies.bars import BarSeries, Calendar, FloatArray, close_time_of, format_time
 from strategies.base import Strategy
+
+if TYPE_CHECKING:
+    pass
 
 _VERSIONED: Final = ("recall-bot", "torch", "numpy", "faiss-cpu")
 
@@ -89,13 +92,33 @@ def open_session(
     start: int,
     *,
     venue_instruments: Mapping[str, Instrument] | None = None,
+    hindsight: bool = False,
 ) -> Session:
     """Settings and stored candles before ``start`` as a session.
 
+    Args:
+        config: settings; ``model.in_sample`` allows what ``hindsight`` does.
+        home: of the market.
+        symbols: of the session.
+        interval: of its bars.
+        calendars: of its symbols.
+        start: open time of the first bar that is decided on.
+        venue_instruments: what the venue says of its symbols.
+        hindsight: the decisions prove nothing about the model's skill, so it may have learned from their bars.
+
     Raises:
-        UsageError: there is no such strategy or model, or too little history; the message names the bars needed.
+        UsageError: there is no such strategy or model, it has learned from bars after ``start``, or there is too little
+            history; the message names the bars needed.
     """
     strategy, model_id = build_strategy(config, symbols, interval, home.models)
+    learned = strategy.learned_until
+    first_close = min(close_time_of(start, interval, calendars[symbol]) for symbol in symbols)
+    if learned is not None and first_close <= learned and not (hindsight or config.model.in_sample):
+        raise UsageError(
+            f"model {model_id} learned from bars up to {format_time(learned)}, and the first decision would be on "
+            f"{format_time(start)}; start at {format_time(learned)} or later, train one with --end {format_time(start)}, "
+            f"or ask for hindsight with --set model.in_sample=true"
+        )
     history = history_before(
         home.candles, symbols, interval, start, at_most=strategy.history_bars, at_least=strategy.required_bars
     )
@@ -104,14 +127,16 @@ def open_session(
 
 
 def earliest_start(config: Config, home: Home, symbols: tuple[str, ...], interval: str) -> int:
-    """Open time of the first bar before which every symbol has just enough stored candles to warm the strategy.
+    """Open time of the first bar before which every symbol has just enough stored candles to warm the strategy, and
+    that the strategy has not learned from.
 
     Raises:
         UsageError: there is no such bar.
     """
     strategy, _ = build_strategy(config, symbols, interval, home.models)
     needed = strategy.required_bars
-    starts = []
+    learned = strategy.learned_until
+    starts = [] if learned is None or config.model.in_sample else [learned]
     for symbol in symbols:
         series = home.candles.load(symbol, interval)
         if len(series) <= needed:
@@ -123,13 +148,16 @@ def earliest_start(config: Config, home: Home, symbols: tuple[str, ...], interva
     return max(starts)
 
 
-def reopen_session(config: Config, run: StoredRun, *, bars: Mapping[str, BarSeries] | None = None) -> Session:
+def reopen_session(
+    config: Config, run: StoredRun, *, bars: Mapping[str, BarSeries] | None = None, model_id: str | None = None
+) -> Session:
     """The session of an earlier run, from its record and the candles it was warmed from.
 
     Args:
         config: says where candles and models are now.
         run: the run.
         bars: take the candles from these series, not from the candle store.
+        model_id: decide with this model, not with the one that the run began with.
 
     Raises:
         UsageError: the candles or the model are not there any more, or the candles have changed.
@@ -139,9 +167,8 @@ def reopen_session(config: Config, run: StoredRun, *, bars: Mapping[str, BarSeri
         {"storage": config.storage.model_dump()}, "the configuration"
     )
     home = home_named(config, record.candles)
-    strategy, _ = build_strategy(
-        settings, record.symbols, record.interval, home.models, model_id=record.model_id or None
-    )
+    model_id = model_id or record.model_id
+    strategy, _ = build_strategy(settings, record.symbols, record.interval, home.models, model_id=model_id or None)
     history: dict[str, BarSeries] = {}
     for symbol, span in record.warm.items():
         if span.bars == 0:
@@ -169,9 +196,41 @@ def reopen_session(config: Config, run: StoredRun, *, bars: Mapping[str, BarSeri
         record.calendars,
         dict(record.instruments),
         strategy,
-        record.model_id,
+        model_id,
         history,
     )
+
+
+def reencode(session: Session, journal: Journal, run: StoredRun, model_id: str, *, until: int) -> tuple[Strategy, int]:
+    """The strategy of a run with another model, its memory filled at once from the bars that the run had seen.
+
+    Args:
+        session: of the run; its history is what the run was warmed from.
+        journal: where the run is.
+        run: the run.
+        model_id: the other model.
+        until: the number of the last event whose bars count; 0 for the warm-up alone.
+
+    Raises:
+        UsageError: there is no such model, it was trained on bars that the run had yet to see, or there are too few bars.
+
+    Returns:
+        The strategy, and the close of the newest of these bars, milliseconds.
+    """
+    strategy, _ = build_strategy(
+        session.config, session.symbols, session.interval, session.home.models, model_id=model_id
+    )
+    history = extended_history(session, journal, run, until=until)
+    present = max(int(series.close_time[-1]) for series in history.values() if len(series))
+    _refuse_foresight(strategy, model_id, present)
+    for symbol, series in history.items():
+        if len(series) < strategy.required_bars:
+            raise UsageError(
+                f"model {model_id} needs {strategy.required_bars} bars of {symbol} to warm up, and run "
+                f"{run.record.run_id} has seen {len(series)}; swap to it later"
+            )
+    strategy.warm(history)
+    return strategy, present
 
 
 def warm_again(session: Session, journal: Journal, run: StoredRun) -> OpenedBank | None:
@@ -188,10 +247,32 @@ def warm_again(session: Session, journal: Journal, run: StoredRun) -> OpenedBank
     return opened
 
 
-def extended_history(session: Session, journal: Journal, run: StoredRun) -> dict[str, BarSeries]:
-    """All bars that the strategy of a run has seen: those it was warmed from, then those in the journal."""
+def _refuse_foresight(strategy: Strategy, model_id: str, present: int) -> None:
+    """
+    Raises:
+        UsageError: the model has seen bars that the run is going to decide on.
+    """
+    learned = strategy.learned_until
+    if learned is not None and learned > present:
+        raise UsageError(
+            f"model {model_id} was trained on bars up to {format_time(learned)}, and the run has got to "
+            f"{format_time(present)}: it would decide on what it learned from; train one with --end {format_time(present)}"
+        )
+
+
+def extended_history(
+    session: Session, journal: Journal, run: StoredRun, *, until: int | None = None
+) -> dict[str, BarSeries]:
+    """All bars that the strategy of a run has seen: those it was warmed from, then those in the journal.
+
+    Args:
+        session: of the run.
+        journal: where it is.
+        run: the run.
+        until: leave out what came after the event of this number.
+    """
     return {
-        symbol: _extended(series, journal.read_bars(run.record.run_id, symbol=symbol))
+        symbol: _extended(series, journal.read_bars(run.record.run_id, symbol=symbol, until=until))
         for symbol, series in session.history.items()
     }
 

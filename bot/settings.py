@@ -24,6 +24,8 @@ _RULES: Final = MemoryRules()
 
 EARLIEST_START: Final = parse_time("1971-01-01")
 LATEST_START: Final = parse_time("2100-01-01")
+FEWEST_STRETCHES: Final = 5
+"""Stretches of horizon plus embargo without which a standard error means little, and no two models are compared."""
 
 Exact = Annotated[Decimal, BeforeValidator(lambda value: Decimal(repr(value)) if isinstance(value, float) else value)]
 """Money: a number of a TOML file becomes the decimal that was written there."""
@@ -221,7 +223,9 @@ class ModelSection(Section):
         "auto", description="shrinkage of the keys' whitening, 0.001 to 1 (centring only); auto: chosen on validation"
     )
     gate_bias: float = Field(2.0, ge=-10, le=10, description="positive prefers the local state, negative the memory")
+    kernel_size: int = Field(3, ge=1, le=128, description="bars that the token convolution sees")
     output_type: Literal["regression", "direction", "portfolio"] = Field("regression", description="prediction head")
+    in_sample: bool = Field(False, description="allow decisions on bars that the model has learned from")
 
     @field_validator("whitening", mode="before")
     @classmethod
@@ -248,9 +252,36 @@ class TrainingSection(Section):
     learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay of AdamW")
     validation_fraction: float = Field(0.15, gt=0, lt=0.9, description="tail of the span kept for early stopping")
+    key_loss: float = Field(0, ge=0, le=100, description="weight of the objective that near keys mean alike outcomes")
+    mirrored: float = Field(0, ge=0, le=0.5, description="share of samples shown in the mirror")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="what to train on; auto: a GPU where there is one"
+    )
     memory_dropout: float = Field(0.15, ge=0, lt=1, description="share of samples that train with an empty memory")
     patience: int = Field(5, ge=1, le=1000, description="epochs without progress before training stops")
     seed: int = Field(7, ge=0, description="seed of weights, order and dropout")
+
+
+class RetrainingSection(Section):
+    """Training a new model while a paper run goes on; it takes over where it is not worse."""
+
+    every_bars: int = Field(
+        0, ge=0, le=10_000_000, description="bars of a symbol after which a model is trained anew; 0: never"
+    )
+    on_drift: bool = Field(False, description="also train when forecasts have become worse than they were")
+    drift_threshold: float = Field(
+        5.0, gt=0, le=1000, description="evidence that sets the drift alarm off, in standard deviations (CUSUM)"
+    )
+    train_bars: int = Field(
+        20_000, ge=0, le=10_000_000, description="newest bars of every symbol to train on; 0: all that the run has seen"
+    )
+    judge_bars: int = Field(
+        1_000, ge=1, le=1_000_000, description="newest bars of every symbol, kept apart to compare both models on"
+    )
+    epochs: int = Field(5, ge=1, le=10_000, description="passes over them")
+    tolerance: float = Field(
+        0.0, ge=0, le=10, description="standard errors by which the new model may be behind and still take over"
+    )
 
 
 class SignalSection(Section):
@@ -259,9 +290,14 @@ class SignalSection(Section):
     entry_threshold: float = Field(
         0.4, ge=0, le=1, description="memory_transformer: least confidence to hold a position"
     )
-    exits: Literal["memory", "volatility", "risk"] = Field(
-        "memory",
-        description="memory_transformer: stop and target from the neighbours' outcomes, from volatility, or risk's own",
+    target_volatility: float = Field(
+        0.8, ge=0, le=100, description="memory_transformer: volatility per year of a whole position; 0: any"
+    )
+    abstain: bool = Field(True, description="memory_transformer: leave forecasts that validation found too uncertain")
+    exits: Literal["forecast", "memory", "volatility", "risk"] = Field(
+        "forecast",
+        description="memory_transformer: stop and target from the forecast's quantiles, from the neighbours' outcomes, "
+        "from volatility, or risk's own",
     )
     stop_multiple: float = Field(1.0, gt=0, le=20, description="exits = volatility: stop distance in volatilities")
     target_multiple: float = Field(1.5, gt=0, le=20, description="exits = volatility: target distance in volatilities")
@@ -346,6 +382,7 @@ class Settings(Section):
     memory: MemorySection = MemorySection()
     model: ModelSection = ModelSection()
     training: TrainingSection = TrainingSection()
+    retraining: RetrainingSection = RetrainingSection()
     signal: SignalSection = SignalSection()
     risk: RiskSection = RiskSection()
     costs: CostsSection = CostsSection()

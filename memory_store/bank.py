@@ -292,7 +292,7 @@ class MemoryBank:
         wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": self._next_id}
         if not self._finder.exact:
             return no_proposal(self._ring, rows.copy(), **wanted)
-        return propose(self._ring, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
+        return propose(self._ring, self._finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from memory_store.approximate import ApproximateIndex, training_points
 from memory_store.directory import Directory
-from memory_store.index import best_first, candidates, rescore
+from memory_store.index import GIVE_UP, Candidates, best_first, candidates, rescore
 from memory_store.partition import fit_partition
 from memory_store.policy import (
     Asker,
@@ -23,7 +23,7 @@ from memory_store.policy import (
     most_preferred,
     preferences,
 )
-from memory_store.pruned import PrunedIndex
+from memory_store.pruned import BULK_GATHER_COST, PrunedIndex
 from memory_store.recall_monitor import RecallMonitor, RecallReading
 from memory_store.records import BoolArray, IndexKind, IntArray, KeyArray, MemoryBankError, Metric, ScoreArray
 from memory_store.ring import EMPTY, Ring
@@ -80,11 +80,13 @@ class _Choice(NamedTuple):
 class Finder:
     """The indexes over a ring: derived from its entries, and told of every one that is written."""
 
-    __slots__ = ("_approximate", "_monitor", "_next_training", "_pruned", "_ring", "_unasked")
+    __slots__ = ("_approximate", "_bulk", "_monitor", "_next_training", "_pruned", "_ring", "_unasked")
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
         self._pruned = PrunedIndex(ring.keys)
+        self._bulk: PrunedIndex | None = None
+        """For searches proposed in bulk, which pay with more directions; where they are."""
         self._unasked = 0
         self._approximate: ApproximateIndex | None = None
         self._next_training: int | None = 0
@@ -105,9 +107,11 @@ class Finder:
     def written(self, slot: int, next_id: int) -> None:
         """An entry was written; ``next_id`` is the id after its own."""
         self._pruned.write(slot)
+        if self._bulk is not None:
+            self._bulk.write(slot)
         self._unasked += 1
         if self._unasked > self._ring.config.capacity:  # nobody asks: what has changed is no longer worth listing
-            self._pruned, self._unasked = PrunedIndex(self._ring.keys), 0
+            self._pruned, self._bulk, self._unasked = PrunedIndex(self._ring.keys), None, 0
         if self._approximate is not None:
             self._approximate.write(slot)
             self._train_if_due(next_id)
@@ -145,6 +149,20 @@ class Finder:
             if straight or is_final(policy, worth[chosen], k, unseen):
                 return Neighbours(slots[chosen], scores[chosen], worth[chosen], choice.visible)
             width *= _WIDER
+
+    def propose(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
+        """Slots among which the nearest of many queries are, where the index is exact.
+
+        Args:
+            hidden: ``[size]``, True where a slot must not be found; the slots scanned.
+            queries: ``[n, d]``.
+            k: neighbours wanted.
+            margin: ``[n]`` from ``scan_margin``.
+        """
+        if self._bulk is None:
+            self._bulk = PrunedIndex(self._ring.keys, gather_cost=BULK_GATHER_COST)
+        self._unasked = 0
+        return self._bulk.candidates_of_many(hidden, queries, k, margin, give_up=GIVE_UP)
 
     def _choice(self, directory: Directory, question: Question) -> _Choice:
         ring, symbols = self._ring, question.symbols

@@ -40,13 +40,22 @@ def rescore(keys: KeyArray, query: KeyArray) -> ScoreArray:
     Returns:
         ``[m]``.
     """
+    if len(keys) <= _RESCORE_ROWS:
+        few: ScoreArray = np.add.reduce(_products(keys, query), axis=1)
+        return few
     scores = np.empty(len(keys), dtype=np.float64)
     for start in range(0, len(keys), _RESCORE_ROWS):
         rows = slice(start, start + _RESCORE_ROWS)
-        products = keys[rows].astype(np.float64, order="C")
-        products *= query if query.ndim == 1 else query[rows]
+        products = _products(keys[rows], query if query.ndim == 1 else query[rows])
         np.add.reduce(products, axis=1, out=scores[rows])
     return scores
+
+
+def _products(keys: KeyArray, query: KeyArray) -> ScoreArray:
+    """The numbers that are added, ``[m, d]``."""
+    products = keys.astype(np.float64, order="C")
+    products *= query
+    return products
 
 
 def scan_margin(dimension: int, key_norm: float, query_norm: ScoreArray) -> ScoreArray:
@@ -118,7 +127,7 @@ def candidates(
         leaders = _largest(np.concatenate((leaders, peaks), axis=1), k)
         floor = _floor(leaders, margin)
         floor[~complete] = np.inf
-        rows, slots, values = _reaching(blocks, peaks, floor)
+        rows, slots, values = reaching(blocks, peaks, floor)
         found.append((rows, slots + start, values))
         if give_up is not None:
             seen += np.bincount(rows, minlength=n)
@@ -147,8 +156,13 @@ def _floor(leaders: KeyArray, margin: ScoreArray) -> KeyArray:
     return np.maximum(np.nextafter(floor, np.float32(-np.inf)), _LOWEST)
 
 
-def _reaching(blocks: KeyArray, peaks: KeyArray, floor: KeyArray) -> tuple[IntArray, IntArray, KeyArray]:
-    """Row, slot and score of every score that reaches its row's floor.
+def reaching(blocks: KeyArray, peaks: KeyArray, floor: KeyArray) -> tuple[IntArray, IntArray, KeyArray]:
+    """Row, slot and score of every score that reaches its row's floor, in the order of rows.
+
+    Args:
+        blocks: ``[n, length, count]`` scores: slot ``s`` lies at ``[s // count, s % count]``.
+        peaks: ``[n, count]`` maxima of the blocks.
+        floor: ``[n]``.
 
     Slots that follow each other lie in different blocks, so that neighbours in time, whose keys are alike, do not crowd
     into a few blocks and loosen the bound.

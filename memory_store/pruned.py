@@ -8,11 +8,12 @@ to have are out; the few that are left are looked at in full.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
-from memory_store.index import BLOCK, candidates, rescore
+from memory_store.index import BLOCK, Candidates, candidates, reaching, rescore
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.shortlist import floor_below, shortlist
 
@@ -20,11 +21,17 @@ WORTHWHILE: Final = 32768
 """Slots below which a scan of all keys is as fast."""
 _SEEDS: Final = 256
 """Keys scored in full to learn how good the k-th best is at least."""
+_BLOCK_SEEDS: Final = 64
+"""The same for each of many queries, which share what it costs to look at a bound again."""
+_QUERIES: Final = 16
+"""Queries scanned together: with more their bounds leave the processor's cache before they are read again."""
 _ROWS: Final = 16384
 _SAMPLE: Final = 16384
 _SAMPLE_QUERIES: Final = 16
-_GATHER_COST: Final = 8.0
+GATHER_COST: Final = 8.0
 """Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
+BULK_GATHER_COST: Final = 64.0
+"""The same where a direction is read once for many queries and the key for each of them."""
 _SMALLEST_NORMAL: Final = 2.0**-126
 
 
@@ -37,12 +44,14 @@ class PrunedIndex:
     Args:
         keys: ``[slots, d]``, ``slots`` a multiple of ``BLOCK``, owned by the caller, who says what changes in it.
         worthwhile: slots below which all keys are scanned in full.
+        gather_cost: by which the number of directions is chosen; ``BULK_GATHER_COST`` for an index asked in bulk.
     """
 
-    __slots__ = ("_basis", "_bounds", "_changed", "_columns", "_keys", "_refit_after", "_worthwhile")
+    __slots__ = ("_basis", "_bounds", "_changed", "_columns", "_gather_cost", "_keys", "_refit_after", "_worthwhile")
 
-    def __init__(self, keys: KeyArray, *, worthwhile: int = WORTHWHILE) -> None:
+    def __init__(self, keys: KeyArray, *, worthwhile: int = WORTHWHILE, gather_cost: float = GATHER_COST) -> None:
         self._keys = keys
+        self._gather_cost = gather_cost
         self._worthwhile = worthwhile
         self._columns: KeyArray | None = None
         self._bounds: KeyArray = np.empty(0, dtype=np.float32)
@@ -95,6 +104,61 @@ class PrunedIndex:
         near = np.flatnonzero(bounds >= floor_below((floor - float(margin[0])) / length, slack))
         return shortlist(self._keys, near, query[0], k, float(margin[0]))
 
+    def candidates_of_many(
+        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, give_up: int
+    ) -> Candidates:
+        """The same for ``n`` queries at once, none of whose nearest is missed either.
+
+        Args:
+            hidden: as for ``candidates``.
+            queries: ``[n, d]``.
+            k: neighbours wanted.
+            margin: ``[n]`` from ``scan_margin``.
+            give_up: leave out queries with more slots to look at than this.
+        """
+        size = len(hidden)
+        if size < self._worthwhile or 8 * k * BLOCK > size:
+            return candidates(self._keys[:size], hidden, queries, k, margin, give_up=give_up)
+        columns = self._follow(size)[:, :size]
+        covered = np.flatnonzero(hidden)
+        buffer = np.empty((min(len(queries), _QUERIES), size), dtype=np.float32)
+        parts = []
+        for start in range(0, len(queries), _QUERIES):
+            part = slice(start, start + _QUERIES)
+            rows, slots, complete = self._of_some(columns, covered, queries[part], k, margin[part], give_up, buffer)
+            parts.append((rows + start, slots, complete))
+        return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _of_some(
+        self,
+        columns: KeyArray,
+        covered: IntArray,
+        queries: KeyArray,
+        k: int,
+        margin: ScoreArray,
+        give_up: int,
+        buffer: KeyArray,
+    ) -> tuple[IntArray, IntArray, BoolArray]:
+        """Row and slot of the candidates of a few queries, and which queries were not given up."""
+        count = len(queries)
+        lengths = np.sqrt(rescore(queries, queries))
+        lengths[lengths == 0.0] = 1.0
+        bounds = np.matmul(_turn(queries / lengths[:, None], self._basis), columns, out=buffer[:count])
+        bounds[:, covered] = -np.inf
+        blocks = bounds.reshape(count, BLOCK, -1)
+        peaks = blocks.max(axis=1)
+        seeds = min(max(_BLOCK_SEEDS, 2 * k), peaks.shape[1])
+        high = np.maximum(np.partition(peaks, -seeds, axis=1)[:, -seeds], np.finfo(np.float32).min)
+        rows, slots, complete = _unless_many(*reaching(blocks, peaks, high)[:2], count, give_up)
+        known = _kth_of_rows(rows, rescore(self._keys[slots], queries[rows]), count, k)
+        slack = 4 * (self.directions + 4) * _SMALLEST_NORMAL
+        floor = floor_below((known - margin) / lengths, slack)
+        floor[~complete] = np.inf
+        rows, slots, fewer = _unless_many(*reaching(blocks, peaks, floor)[:2], count, give_up)
+        scores = np.einsum("ij,ij->i", self._keys[slots], queries[rows])
+        near = scores >= floor_below(known, margin)[rows]
+        return rows[near], slots[near], complete & fewer
+
     def _turned(self, query: KeyArray, length: float) -> KeyArray:
         """Leading coordinates of a query scaled to length one, and the length of the rest, ``[m + 1]``."""
         turned: KeyArray = _turn(query / np.float64(length), self._basis)[0]
@@ -116,7 +180,7 @@ class PrunedIndex:
     def _fit(self, size: int) -> KeyArray:
         """Turn everything anew."""
         self._refit_after = size
-        self._basis = _fit_basis(self._keys[:size])
+        self._basis = _fit_basis(self._keys[:size], self._gather_cost)
         columns: KeyArray = np.zeros((self._basis.shape[1] + 1, len(self._keys)), dtype=np.float32)
         for start in range(0, size, _ROWS):
             rows = slice(start, min(start + _ROWS, size))
@@ -154,7 +218,32 @@ def _known_score(keys: KeyArray, slots: IntArray, query: KeyArray, k: int) -> fl
     return float(np.partition(rescore(keys.take(slots, axis=0), query), -k)[-k])
 
 
-def _fit_basis(keys: KeyArray) -> ScoreArray:
+def _unless_many(rows: IntArray, slots: IntArray, count: int, most: int) -> tuple[IntArray, IntArray, BoolArray]:
+    """Pairs of a row and a slot without those of rows that have too many, and which of ``count`` rows have not."""
+    few: BoolArray = np.bincount(rows, minlength=count) <= most
+    if few.all():
+        return rows, slots, few
+    kept = few[rows]
+    return rows[kept], slots[kept], few
+
+
+def _kth_of_rows(rows: IntArray, scores: ScoreArray, count: int, k: int) -> ScoreArray:
+    """The k-th best score of each of ``count`` rows, ``[count]``, -inf where there are fewer.
+
+    Args:
+        rows: ``[m]`` whose score it is, increasing.
+        scores: ``[m]``.
+        count: rows.
+        k: which.
+    """
+    ends = np.searchsorted(rows, np.arange(count + 1)).tolist()
+    kth = [
+        float(np.partition(scores[start:end], -k)[-k]) if end - start >= k else -np.inf for start, end in pairwise(ends)
+    ]
+    return np.array(kth)
+
+
+def _fit_basis(keys: KeyArray, gather_cost: float) -> ScoreArray:
     """Orthonormal directions, ``[d, m]``: the leading principal axes, as many as make searches cheapest.
 
     The axes are those of the second moment about zero, because it is inner products that are bounded. How many is weighed
@@ -173,7 +262,7 @@ def _fit_basis(keys: KeyArray) -> ScoreArray:
     best, best_cost = dimension, dimension + 1.0
     for count in range(4, dimension, 4):
         bounds = turned[:, :count] @ asked[:, :count].T + np.outer(rests[:, count], asked_rests[:, count])
-        cost = count + 1 + _GATHER_COST * dimension * float(np.mean(bounds >= kth))
+        cost = count + 1 + gather_cost * dimension * float(np.mean(bounds >= kth))
         if cost < best_cost:
             best, best_cost = count, cost
     return np.ascontiguousarray(axes[:, :best])

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from memory_store.directory import Directory
-from memory_store.finding import Neighbours, Question, excluded_slots, prefer
-from memory_store.index import GIVE_UP, best_first, candidates, rescore
+from memory_store.finding import Finder, Neighbours, Question, excluded_slots, prefer
+from memory_store.index import best_first, rescore
 from memory_store.policy import RetrievalPolicy, is_final
 from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
 from memory_store.ring import EMPTY, Ring
@@ -19,12 +19,21 @@ RESERVE: Final = 16
 
 
 def propose(
-    ring: Ring, queries: KeyArray, margin: ScoreArray, *, as_of: int, k: int, skip_oldest: int, next_id: int
+    ring: Ring,
+    finder: Finder,
+    queries: KeyArray,
+    margin: ScoreArray,
+    *,
+    as_of: int,
+    k: int,
+    skip_oldest: int,
+    next_id: int,
 ) -> Proposal:
     """Nearest neighbours of a block of queries among the stable set; see ``MemoryBank.propose``.
 
     Args:
         ring: the entries.
+        finder: of the entries, exact.
         queries: ``[n, d]``.
         margin: ``[n]`` from ``scan_margin``.
         as_of: milliseconds.
@@ -40,7 +49,7 @@ def propose(
         hidden = hidden | (ids < next_id + skip_oldest - ring.config.capacity)
     elif skip_oldest:
         listed += RESERVE
-    found = candidates(ring.keys[:scanned], hidden, queries, listed, margin, give_up=GIVE_UP)
+    found = finder.propose(hidden, queries, listed, margin)
     scores = rescore(ring.keys[found.slots], queries[found.rows])
     best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
     stable = ids[~hidden]

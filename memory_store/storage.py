@@ -68,6 +68,27 @@ def write_changes(connection: sa.Connection, bank_id: int, changes: BankChanges,
         connection.execute(_EVICT, spans)
 
 
+def drop_entries(connection: sa.Connection, bank_id: int, at_once: int) -> bool:
+    """Remove the first entries of a bank with all that belongs to them, in the caller's transaction; the empty bank at last.
+
+    Returns:
+        Whether anything of it is left.
+    """
+    entries = memory_entries.c
+    query = sa.select(entries.entry_id).where(entries.bank_id == bank_id).order_by(entries.entry_id).limit(at_once)
+    ids = list(connection.execute(query).scalars())
+    if not ids:
+        connection.execute(memory_banks.delete().where(memory_banks.c.id == bank_id))
+        return False
+    for table, column in (
+        (memory_recollections, memory_recollections.c.asker_id),
+        (memory_settlements, memory_settlements.c.entry_id),
+        (memory_entries, entries.entry_id),
+    ):
+        connection.execute(table.delete().where(table.c.bank_id == bank_id, column <= ids[-1]))
+    return True
+
+
 def key_bytes(entry: Entry) -> bytes:
     """A key as it is stored."""
     return entry.key.astype(KEY_TYPE).tobytes()

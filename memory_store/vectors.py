@@ -12,6 +12,8 @@ from memory_store.records import BankConfig, KeyArray, MemoryBankError, Metric, 
 
 UNIT_LENGTH: Final = 1.0001
 """Upper bound of the length of a float32 vector that was scaled to length one."""
+_ONE_LENGTH: Final = np.array([UNIT_LENGTH])
+_ONE_LENGTH.flags.writeable = False
 
 
 def prepare(vectors: npt.ArrayLike, config: BankConfig, what: str) -> tuple[KeyArray, ScoreArray]:
@@ -45,7 +47,7 @@ def prepare(vectors: npt.ArrayLike, config: BankConfig, what: str) -> tuple[KeyA
     if not cosine:
         return rows, lengths
     scaled = (rows / lengths[:, None]).astype(np.float32)
-    return scaled, np.full(len(rows), UNIT_LENGTH)
+    return scaled, _ONE_LENGTH if len(rows) == 1 else np.full(len(rows), UNIT_LENGTH)
 
 
 def _name(row: int, rows: KeyArray) -> str:

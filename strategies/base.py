@@ -32,6 +32,8 @@ class Neighbour(msgspec.Struct, frozen=True, gc=False):
     """Log return over the primary horizon after that moment."""
     regime: int = -1
     """Label of that moment, an index into ``REGIME_NAMES``; -1 in decisions from before it was written down."""
+    attention: float | None = None
+    """Share that the model itself gave it; what all are short of 1 went to the null entry."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -53,6 +55,10 @@ class Explanation(msgspec.Struct, frozen=True):
     """Effective number of independent moments that the neighbours are."""
     novelty: float | None = None
     """One minus the similarity of the closest moment; 1 where there was none."""
+    rise_probability: float | None = None
+    """Calibrated probability that the price rises over the primary horizon."""
+    volatility: float | None = None
+    """The model's forecast of realised volatility over the primary horizon, a log return."""
 
     @property
     def regime_vote(self) -> RegimeVote:
@@ -89,14 +95,20 @@ class Strategy(ABC):
     At every closed bar batch the core calls, in this order: ``settle`` with all bars of the batch, ``on_bar`` for each bar
     in a fixed order, ``remember`` with all bars of the batch (settle what has matured, query, decide, append).
 
-    State must be a function of the bars shown: after a crash a new instance is shown the same bars by ``warm`` and must
-    go on as if nothing had happened.
+    After a crash a new instance is shown the same bars by ``warm`` and must go on as if nothing had happened. So what a
+    strategy knows must either be a function of the bars shown, or be in ``state``, which is given back by ``restore``.
     """
 
     name: ClassVar[str]
 
     bank: MemoryBank | None = None
     """The memory, for strategies that have one."""
+
+    @property
+    def learned_until(self) -> int | None:
+        """Close time, in milliseconds, of the last bar that the strategy was fitted to; ``None`` where it learns nothing
+        beforehand. Decisions on bars before it are hindsight."""
+        return None
 
     def attach_bank(self, bank: MemoryBank) -> None:
         """Take a bank that was loaded from storage in place of the own empty one; ``warm`` follows, without remembering."""
@@ -121,6 +133,23 @@ class Strategy(ABC):
             remember: fill the memory from these bars; ``False`` when it was loaded from storage.
         """
 
+    def state(self) -> bytes:
+        """What the decisions of this run have taught the strategy and bars alone do not tell, such as how its forecasts fared.
+
+        It is journalled with every step of a paper run and compared by the audit, so keep it small, and a function of what
+        happened: equal runs have equal bytes. A replay does not ask for it. Nothing by default.
+        """
+        return b""
+
+    def restore(self, state: bytes) -> None:  # noqa: B027 - only strategies with a state have something to take up
+        """Go on from ``state`` of another instance that was shown the same bars; ``warm`` has been called.
+
+        Not called where a run is new, or where its state is empty.
+
+        Raises:
+            msgspec.MsgspecError: these bytes are no such state; the run is refused in one sentence.
+        """
+
     def preview(self, upcoming: Mapping[str, BarSeries]) -> None:  # noqa: B027 - an optional accelerator
         """Offer the bars that a replay is going to show, so that work on them can be done in bulk.
 
@@ -136,4 +165,8 @@ class Strategy(ABC):
         """Decide on one closed bar."""
 
     def remember(self, bars: Sequence[Bar]) -> None:  # noqa: B027 - only memories have something to append
-        """Append the moments of these bars to the memory, pending until their outcome is known."""
+        """Append the moments of these bars to the memory, pending until their outcome is known.
+
+        A strategy that is going to take over a run is shown bars which another one decides on: ``settle`` and ``remember``
+        come without ``on_bar`` then.
+        """

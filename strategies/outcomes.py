@@ -39,6 +39,26 @@ def outcome_matrix(close: npt.NDArray[np.float64], horizons: Sequence[int]) -> n
     return outcomes
 
 
+def realised_volatility_matrix(close: npt.NDArray[np.float64], horizons: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Realised volatility after every bar over every horizon, ``[n, H]``; nan where the bars end before it.
+
+    The root of the sum of the squared log returns of the next h bars (Andersen, Bollerslev, Diebold and Labys, "Modeling
+    and forecasting realized volatility", 2003), so that it is in the unit of the outcome over the same horizon.
+
+    Args:
+        close: ``[n]`` closes of one symbol in order, one per received bar.
+        horizons: spans in received bars.
+    """
+    squares = np.diff(np.log(close)) ** 2
+    volatility = np.full((len(close), len(horizons)), np.nan, dtype=np.float64)
+    for column, horizon in enumerate(horizons):
+        if len(squares) >= horizon:
+            # Window by window rather than by a running sum, which would remember every bar that it once added.
+            windows = np.lib.stride_tricks.sliding_window_view(squares, horizon)
+            volatility[: len(windows), column] = np.sqrt(windows.sum(axis=1))
+    return volatility
+
+
 def settled_times(close_time: npt.NDArray[np.int64], horizons: Sequence[int]) -> npt.NDArray[np.int64]:
     """When every outcome is known, ``[n, H]`` milliseconds: the close of the h-th later bar, ``NEVER`` beyond the end.
 

@@ -6,10 +6,10 @@ same market, also across symbols; a crowd of them is one piece of evidence and g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
-from typing import Any, Final
+from itertools import compress, repeat
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,13 @@ from strategies.base import Neighbour
 QUANTILES: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 FloatArray = npt.NDArray[np.float64]
+
+
+class HasQuantiles(Protocol):
+    """A distribution that is known at the probabilities of ``QUANTILES``."""
+
+    def quantile(self, probability: float) -> float:
+        """The outcome at one of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,9 +153,18 @@ def _nothing(k: int) -> MemoryView:
     return MemoryView(0, 0, 0.0, np.zeros(k), nan, nan, nan, ())
 
 
-def neighbours(result: SearchResult, view: MemoryView, horizon: int) -> tuple[Neighbour, ...]:
-    """The neighbours that had a vote, best first, as they are journalled and shown."""
-    columns: tuple[Sequence[Any], ...] = (
+def neighbours(
+    result: SearchResult, view: MemoryView, horizon: int, attention: Sequence[float] | None = None
+) -> tuple[Neighbour, ...]:
+    """The neighbours that had a vote, best first, as they are journalled and shown.
+
+    Args:
+        result: of the search.
+        view: its summary.
+        horizon: index into the bank's horizons.
+        attention: ``[k]`` share that a model gave each.
+    """
+    columns: tuple[Iterable[Any], ...] = (
         result.ids.tolist(),
         result.symbols,
         result.bar_times.tolist(),
@@ -156,8 +172,9 @@ def neighbours(result: SearchResult, view: MemoryView, horizon: int) -> tuple[Ne
         view.weights.tolist(),
         result.outcomes[:, horizon].tolist(),
         result.regimes.tolist(),
+        repeat(None) if attention is None else attention,
     )
     if not view.weights.all():
         voting = (view.weights > 0.0).tolist()
-        columns = tuple([list(compress(column, voting)) for column in columns])
+        columns = tuple([compress(column, voting) for column in columns])
     return tuple(map(Neighbour, *columns))

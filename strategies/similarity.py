@@ -26,7 +26,7 @@ from strategies.features import FEATURE_NAMES, LOG_RETURN_FEATURE, FeatureState,
 from strategies.memory_rules import EVERY_BAR, MemoryRules
 from strategies.outcomes import trailing_volatility
 from strategies.proposals import ProposalPlan
-from strategies.readout import MemoryView, neighbours, read_out
+from strategies.readout import HasQuantiles, MemoryView, neighbours, read_out
 from strategies.recorder import Key, MemoryRecorder, Recall, recall_of
 from strategies.regimes import RegimeState
 from strategies.shape import SHAPE_DIMENSION, SHAPE_VERSION, SHAPE_WARMUP, SHAPE_WINDOW, shape_key, shape_keys
@@ -314,14 +314,14 @@ def rise_probability(view: MemoryView, prior_strength: float) -> float:
     return (prior_strength + view.effective * view.positive_ratio) / (2.0 * prior_strength + view.effective)
 
 
-def exit_distances(view: MemoryView, side: int, volatility: float) -> tuple[float, float]:
+def exit_distances(view: HasQuantiles, side: int, volatility: float) -> tuple[float, float]:
     """Distances of stop and target from the entry, as fractions of price.
 
     The stop lies where 5 % of the moments ended worse, the target where 10 % ended better, both within 0.5 to 3 times
     the volatility.
 
     Args:
-        view: outcomes of the neighbours.
+        view: outcomes of the neighbours, or another forecast.
         side: 1 for long, -1 for short.
         volatility: of the log return over the primary horizon.
     """

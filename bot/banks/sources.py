@@ -188,6 +188,7 @@ class StoredSource(Source):
         self._journal = journal
         self._run = run
         self._bank_id = _bank_id_of(run)
+        self._swaps = [swap for _, swap in journal.read_swaps(record.run_id)]
 
     @property
     def title(self) -> str:
@@ -226,14 +227,25 @@ class StoredSource(Source):
         return self._build(_with_small_memory(self.session.config), symbols)
 
     def open(self, as_of: int) -> OpenMemory:
-        """See ``Source``."""
+        """See ``Source``; of a run that has changed its model, the memory of the one that decided then."""
         record = self._run.record
         # What a step at that very time appended and evicted comes after its own questions.
         present = max(as_of - 1, record.warmed_until) if record.warm else None
+        self._choose(present)
         bank = self._journal.load_bank(self._bank_id, as_of=present)
         if present is not None:
             self._settle_closing(bank, as_of)
         return OpenMemory(bank, as_of, reading_of(self._reader(), bank.config, self.interval))
+
+    def _choose(self, present: int | None) -> None:
+        """From now on be about the model that decided at a time, and its bank; ``None``: the one in force."""
+        if not self._swaps:
+            return
+        used = [swap for swap in self._swaps if present is None or swap.as_of <= present]
+        self.model_id = used[-1].model_id if used else self._run.record.model_id
+        bank_id = self._journal.find_bank(used[-1].bank if used else self._run.record.run_id)
+        assert bank_id is not None, "a bank that an event names is gone"
+        self._bank_id = bank_id
 
     def _settle_closing(self, bank: MemoryBank, time: int) -> None:
         """Tell a memory what became known at a time: a step settles before it asks, and without an embargo that counts."""
@@ -242,8 +254,8 @@ class StoredSource(Source):
                 bank.settle(row["entry_id"], row["horizon"], row["outcome"], row["settled_time"])
 
     def _reader(self) -> Strategy:
-        """The strategy that asks: the run's own, but for other rules of the memory."""
-        if not self._rules:
+        """The strategy that asks: the run's own, but for other rules of the memory, and for a model that came later."""
+        if not self._rules and self.model_id == self.session.model_id:
             return self.session.strategy
         return self._build(
             self.session.config.changed({"memory": self._rules}, "the command line"), tuple(self.calendars)

@@ -33,7 +33,7 @@ def prepare(config: Config, home: Home, calendars: Mapping[str, Calendar], inter
     if end is None:
         last = [home.candles.last_open_time(symbol, interval) or 0 for symbol in symbols]
         end = max(last) + 1
-    session = open_session(config, home, symbols, interval, dict(calendars), end)
+    session = open_session(config, home, symbols, interval, dict(calendars), end, hindsight=True)
     bank_of(session.strategy)
     return session
 
@@ -77,7 +77,7 @@ def encode_again(
     earlier = reopen(config, journal, run)
     history = extended_history(earlier, journal, run)
     settings = earlier.config.changed(changes, "the command line")
-    model_id = settings.model.id if "model" in changes else earlier.model_id
+    model_id = settings.model.id if "model" in changes else journal.model_of(run)
     strategy, model_id = build_strategy(
         settings, earlier.symbols, earlier.interval, earlier.home.models, model_id=model_id or None
     )

@@ -31,7 +31,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     },
     "Models": {
         "train": Entry("training", "train", "Train a memory transformer on stored candles and print its id."),
-        "models": Entry("training", "models", "List and show trained models."),
+        "evaluate": Entry("evaluate", "evaluate", "Compare forecasts with baselines and controls, walking forward."),
+        "models": Entry("models", "models", "List, show, promote and roll back trained models."),
     },
     "Memory": {
         "memory": Entry("memory", "memory", "Ask the memory, fill it and look after it."),

@@ -46,7 +46,7 @@ def audit(context: Context, run: str) -> None:
     with console.status("replaying the run from its journal ..."):
         session.warm(stored=True)
         engine = session.engine(stored.record.run_id, trades)
-        report = audit_run(journal, stored, engine, trades)
+        report = audit_run(journal, stored, session, engine, trades)
     if context.as_json:
         context.answer(report.to_json())
     else:

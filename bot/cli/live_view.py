@@ -71,7 +71,16 @@ class LiveView:
             f"  bar {self._bars:,}  {portfolio.equity:,.2f} ",
             (f"({change:+.2%})", _colour(change)),
             f"  {_holdings(portfolio)}  {_wish(decision)}",
+            (_work(self._run), "dim"),
         )
+
+
+def _work(run: PaperRun) -> str:
+    """What happens to the model in the background, if anything."""
+    progress = None if run.models is None else run.models.progress
+    if progress is None:
+        return ""
+    return f"  {progress.phase} {progress.share:.0%}" if progress.share else f"  {progress.phase} a model"
 
 
 def _fill_line(fill: Execution) -> Text:

@@ -46,6 +46,8 @@ from bot.cli.venues import (
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
 from bot.journal import Journal, RunKind, RunStatus, StoredRun
+from bot.lifecycle.banks import clear_preparation
+from bot.lifecycle.keeper import ModelKeeper
 from bot.market.bybit_stream import KlineStream
 from bot.market.feed import FeedLimits, MarketFeed
 from bot.market.history import BybitHistory, fetch_history
@@ -136,8 +138,8 @@ async def _trade(
                 if earlier is None:
                     raise
                 # It was stopped or killed between its last bar and saying so: all that is left is to say so.
-                run, session = await _resume(config, journal, earlier, stack.enter_context(_decision_thread()))
-                _farewell(context, config, run, session, Progress(finished=True))
+                run, _ = await _resume(config, journal, earlier, stack.enter_context(_decision_thread()), stack)
+                _farewell(context, config, run, Progress(finished=True))
                 return
             await stack.enter_async_context(sandbox)
         connection = connect(config, sandbox)
@@ -146,7 +148,7 @@ async def _trade(
         if earlier is None:
             run, session = await _begin(config, home, journal, connection, thread, stack)
         else:
-            run, session = await _resume(config, journal, earlier, thread)
+            run, session = await _resume(config, journal, earlier, thread, stack)
         last_seen = _last_seen(run, session)
         stream = await stack.enter_async_context(KlineStream(connection.stream_url, names, code))
         # A simulated clock may run at any speed, so that silence only means something on a real venue.
@@ -175,7 +177,7 @@ async def _trade(
             advance=_advance(config, sandbox, feed),
             on_step=view.show,
         )
-    _farewell(context, config, run, session, progress)
+    _farewell(context, config, run, progress)
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -197,7 +199,6 @@ async def _begin(
     """A new run, warmed up and held until ``stack`` closes."""
     loop = asyncio.get_running_loop()
     names, code = config.market.symbols, config.market.interval
-    trades: list[ClosedTrade] = []
     run_id = new_run_id(RunKind.PAPER)
     console.print(f"run [bold]{run_id}[/]")
     now = await connection.rest.server_time()
@@ -217,8 +218,8 @@ async def _begin(
         await loop.run_in_executor(thread, functools.partial(session.warm, stored=True))
     # Held before others can find it.
     stack.enter_context(journal.hold_run(run_id))
-    bank_id = journal.create_run(session.record(run_id, RunKind.PAPER), bank=session.strategy.bank)
-    return PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=bank_id, closed_trades=trades), session
+    journal.create_run(session.record(run_id, RunKind.PAPER), bank=session.strategy.bank)
+    return _paper_run(config, journal, session, run_id, stack), session
 
 
 def _require_history(config: Config, home: Home) -> None:
@@ -234,22 +235,40 @@ def _require_history(config: Config, home: Home) -> None:
         )
 
 
+def _paper_run(
+    config: Config, journal: Journal, session: Session, run_id: str, stack: contextlib.AsyncExitStack
+) -> PaperRun:
+    """A run that the journal knows, with whoever keeps its model up to date until ``stack`` closes."""
+    trades: list[ClosedTrade] = []
+    stored = journal.find_run(run_id)
+    models = None
+    if needs_model(config):
+        models = ModelKeeper(config, session, journal, stored)
+        stack.callback(models.close)
+    engine = session.engine(run_id, trades)
+    return PaperRun(engine, journal, run_id, bank_id=stored.bank_id, closed_trades=trades, models=models)
+
+
 async def _resume(
-    config: Config, journal: Journal, earlier: StoredRun, thread: ThreadPoolExecutor
+    config: Config,
+    journal: Journal,
+    earlier: StoredRun,
+    thread: ThreadPoolExecutor,
+    stack: contextlib.AsyncExitStack,
 ) -> tuple[PaperRun, Session]:
     """A run as it was after its last step."""
     loop = asyncio.get_running_loop()
     run_id = earlier.record.run_id
     console.print(f"run [bold]{run_id}[/] goes on")
-    session = reopen_session(config, earlier)
+    session = reopen_session(config, earlier, model_id=journal.model_of(earlier))
     with console.status("warming from candles and journal ..."):
+        await loop.run_in_executor(thread, clear_preparation, journal, run_id)
         opened = await loop.run_in_executor(thread, warm_again, session, journal, earlier)
     if opened is not None and opened.rebuilt is not None:
         console.print(f"memory rebuilt from the journal, not opened from its snapshot: {opened.rebuilt}", markup=False)
     if opened is not None and opened.unsaved is not None:
         console.print(opened.unsaved, markup=False)
-    trades: list[ClosedTrade] = []
-    run = PaperRun(session.engine(run_id, trades), journal, run_id, bank_id=earlier.bank_id, closed_trades=trades)
+    run = _paper_run(config, journal, session, run_id, stack)
     run.resume()
     journal.resume_run(run_id)
     return run, session
@@ -322,7 +341,7 @@ def _resumable(journal: Journal, config: Config, home: Home) -> StoredRun | None
         if run.status is RunStatus.FINISHED or not is_same_place:
             continue
         different = [section for section in _DECIDING if then.get(section) != wanted[section]]
-        if needs_model(config) and config.model.id not in (LATEST, run.record.model_id):
+        if needs_model(config) and config.model.id not in (LATEST, run.record.model_id, journal.model_of(run)):
             different.append("model")
         if not different:
             return run
@@ -367,12 +386,13 @@ def _last_seen(run: PaperRun, session: Session) -> dict[str, int | None]:
     return seen
 
 
-def _farewell(context: Context, config: Config, run: PaperRun, session: Session, progress: Progress) -> None:
+def _farewell(context: Context, config: Config, run: PaperRun, progress: Progress) -> None:
     journal = Journal(config.journal_url, durable=True)
+    clear_preparation(journal, run.run_id)
     core, portfolio = run.engine.core, run.engine.portfolio
     document = {
         "run_id": run.run_id,
-        "model_id": session.model_id or None,
+        "model_id": journal.model_of(journal.find_run(run.run_id)) or None,
         "bars": progress.bars,
         "fills": progress.fills,
         "decisions": core.decisions_made,

@@ -14,7 +14,7 @@ from bot.cli.terminal import console, facts, listing, output
 from bot.engine import EngineState
 from bot.errors import UsageError
 from bot.journal import Journal, RunStatus, StoredRun
-from bot.orders import OperatorAction, OperatorCommand
+from bot.orders import ModelSwap, OperatorAction, OperatorCommand, Retraining
 from bot.risk import RiskState
 from strategies.bars import format_time
 
@@ -188,7 +188,7 @@ def _status_document(context: Context, journal: Journal, run: StoredRun) -> dict
         "kind": str(record.kind),
         "status": _status(context, run),
         "strategy": record.strategy,
-        "model_id": record.model_id or None,
+        "model_id": journal.model_of(run) or None,
         "symbols": list(record.symbols),
         "interval": record.interval,
         "started_at": run.started_at,
@@ -211,9 +211,28 @@ def _status_document(context: Context, journal: Journal, run: StoredRun) -> dict
         "open_positions": sum(1 for position in portfolio.positions if position.quantity),
         "working_orders": sum(len(book.working) for book in state.books),
         "halts": _halts(core.risk),
+        **_models_document(context, journal, run, core.decisions),
         "waiting_commands": [str(command.action) for _, command in journal.waiting_commands(record.run_id)],
     }
     return document
+
+
+def _models_document(context: Context, journal: Journal, run: StoredRun, decisions: int) -> dict[str, Any]:
+    """How often a run has changed its model, and what came of its last retraining; nothing for runs without a model."""
+    if not run.record.model_id:
+        return {}
+    events = [event for _, event in journal.read_events(run.record.run_id)]
+    trained = [event for event in events if isinstance(event, Retraining)]
+    recorded = run.record.config.get("retraining", {}).get("every_bars", 0)
+    every, bars = context.config.retraining.every_bars or recorded, decisions // len(run.record.symbols)
+    last = msgspec.to_builtins(trained[-1]) if trained else None
+    done = 0 if last is None else last["due"]
+    return {
+        "model_swaps": sum(isinstance(event, ModelSwap) for event in events),
+        "retrainings": len(trained),
+        "last_retraining": last,
+        "next_retraining_in_bars": max(0, (done // every + 1) * every - bars) if every else None,
+    }
 
 
 def _halts(state: RiskState) -> list[str]:
@@ -226,6 +245,18 @@ def _halts(state: RiskState) -> list[str]:
     return found
 
 
+def _retraining_line(told: dict[str, Any]) -> str:
+    """What came of a retraining, in one line."""
+    losses = ""
+    if told["candidate_loss"] is not None:
+        losses = (
+            f": loss {told['candidate_loss']:.4f} against {told['running_loss']:.4f}, "
+            f"standard error of the difference {told['standard_error']:.4f}"
+        )
+    who = told["candidate"] or "no candidate"
+    return f"{who} {told['verdict']} at bar {told['due']:,} ({told['trigger']}){losses}; {told['reason']}"
+
+
 def _shown(name: str, value: Any) -> str:
     if value is None:
         return "-"
@@ -233,6 +264,8 @@ def _shown(name: str, value: Any) -> str:
         return format_time(value)
     if name == "profit":
         return f"{value:+,.2f}"
+    if name == "last_retraining":
+        return _retraining_line(value)
     if isinstance(value, float):
         return f"{value:,.2f}"
     if isinstance(value, list):

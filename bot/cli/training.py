@@ -1,33 +1,30 @@
-"""``recall train`` and ``recall models``: make models and look at them."""
+"""``recall train``: make models."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import Any, Final
 
 import click
 
-from bot.assembly import LATEST, Home, find_model, home_of
+from bot.assembly import Home, find_model, home_of
 from bot.cli.common import (
-    REAL_MARKET,
     Context,
     chosen_market,
     chosen_span,
-    existing_homes,
     market_options,
     span_options,
     standard_options,
     stored_calendars,
     with_choices,
 )
-from bot.cli.help import ExampleCommand, ExampleGroup
-from bot.cli.terminal import console, listing, output, progress_bar
+from bot.cli.help import ExampleCommand
+from bot.cli.terminal import console, listing, progress_bar
 from bot.config import Config
 from bot.errors import UsageError
-from strategies.bars import BarSeries, format_time
-from strategies.memory_transformer.catalogue import ModelListing, list_models
+from bot.lifecycle.training import model_config, training_config
+from strategies.bars import BarSeries
 
 # A model good enough to begin with, in well under a minute.
 _FIRST_MODEL_BARS: Final = 6_000
@@ -89,43 +86,6 @@ def train(
     click.echo(model_id)
 
 
-@click.group(cls=ExampleGroup, examples=("recall models list", "recall models show latest"))
-def models() -> None:
-    """List and show trained models."""
-
-
-@models.command("list", cls=ExampleCommand, examples=("recall models list", "recall models list --json"))
-@standard_options
-def list_all(context: Context) -> None:
-    """List models of every market, newest first."""
-    found = [(home, each) for home in existing_homes(context.config) for each in reversed(list_models(home.models))]
-    if context.as_json:
-        context.answer([_listing(home, each) for home, each in found])
-        return
-    if not found:
-        output.print("There are no models yet: run recall train.")
-        return
-    table = listing("model", "symbols", "interval", "from", "to", "market", right=("interval",))
-    for home, each in found:
-        first, last = (format_time(moment)[:10] for moment in each.training_span)
-        table.add_row(each.model_id, ", ".join(each.symbols), each.interval, first, last, home.name or REAL_MARKET)
-    output.print(table)
-
-
-@models.command("show", cls=ExampleCommand, examples=("recall models show", "recall models show MODEL"))
-@click.argument("model_id", default=LATEST)
-@standard_options
-def show(context: Context, model_id: str) -> None:
-    """Show everything that a bundle says about itself, as JSON: the newest, or that of MODEL_ID."""
-    found = [each for home in existing_homes(context.config) for each in list_models(home.models)]
-    if model_id != LATEST:
-        found = [each for each in found if each.model_id == model_id]
-    if not found:
-        wanted = "no model yet" if model_id == LATEST else f"no model {model_id!r}"
-        raise UsageError(f"there is {wanted}; see recall models list, or run recall train")
-    context.answer(max(found, key=lambda each: each.written_ns).description)
-
-
 def train_first_model(config: Config, home: Home, symbols: tuple[str, ...], interval: str, now: int) -> None:
     """Train a small model on the newest stored bars, if there is none for this interval yet."""
     if find_model(home.models, config.model.id, interval) is not None:
@@ -143,38 +103,14 @@ def train_first_model(config: Config, home: Home, symbols: tuple[str, ...], inte
 
 def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: int) -> tuple[str, dict[str, Any], float]:
     # Imported here because torch takes seconds to load.
-    from strategies.features import FEATURE_NAMES
     from strategies.memory_transformer.bundle import save_bundle
-    from strategies.memory_transformer.config import ModelConfig, OutputType, model_warnings
-    from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
+    from strategies.memory_transformer.config import model_warnings
+    from strategies.memory_transformer.training import TrainingProgress, train
 
-    settings = config.training
-    architecture = config.model.model_dump(exclude={"id", "output_type", "whitening"})
-    model = ModelConfig(
-        n_features=len(FEATURE_NAMES),
-        **architecture,
-        output_type=OutputType(config.model.output_type),
-        n_neighbors=config.memory.n_neighbors,
-        memory_size=config.memory.memory_size,
-        horizons=config.memory.horizons,
-        primary=config.primary_index,
-        embargo=config.memory.embargo,
-    )
+    model = model_config(config)
     for warning in model_warnings(model):
         console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
-    training = replace(
-        TrainingConfig(),
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        validation_fraction=settings.validation_fraction,
-        memory_dropout=settings.memory_dropout,
-        patience=settings.patience,
-        seed=settings.seed,
-        whitening=config.model.shrinkage,
-        cost=float(config.costs.taker_fee),
-        threads=threads,
-    )
+    training = training_config(config, threads=threads)
     started = time.perf_counter()
     with progress_bar("training", None, unit="steps") as update:
 
@@ -184,15 +120,24 @@ def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: in
                 note += f" validation {at.validation_loss:.4f}"
             if at.direction_accuracy is not None:
                 note += f" direction {at.direction_accuracy:.1%}"
+            if at.base_rate is not None:
+                note += f" (always one side {at.base_rate:.1%})"
             update((at.epoch - 1) * at.steps + at.step, at.epochs * at.steps, note)
 
-        trained = train(series, model, training, progress=tell)
+        trained = train(
+            series,
+            model,
+            training,
+            progress=tell,
+            checkpoints=home.models / ".training",
+            notice=lambda told: console.print(f"[yellow]{told}[/]", soft_wrap=True),
+        )
     model_id = save_bundle(home.models, trained)
     return model_id, trained.report.as_dict(), time.perf_counter() - started
 
 
 def _show_report(report: dict[str, Any], seconds: float) -> None:
-    columns = ("epoch", "training loss", "validation loss", "direction", "IC", "memory's share")
+    columns = ("epoch", "training loss", "validation loss", "direction", "IC", "volatility R²", "memory's share")
     table = listing(*columns, right=columns)
     for epoch in report["epochs"]:
         figures = (epoch["train_loss"], epoch["validation_loss"])
@@ -202,11 +147,40 @@ def _show_report(report: dict[str, Any], seconds: float) -> None:
             *["-" if value is None else f"{value:.4f}" for value in figures],
             "-" if accuracy is None else f"{accuracy:.1%}",
             "-" if epoch["information_coefficient"] is None else f"{epoch['information_coefficient']:+.3f}",
+            "-" if epoch["volatility_r2"] is None else f"{epoch['volatility_r2']:+.3f}",
             "-" if gate is None else f"{gate:.1%}",
         )
     console.print(table)
+    if report["validation"] is not None:
+        _show_memory(report["validation"], report["verdict"])
     _show_keys(report["whitening"], report["keys"])
     console.print(f"{report['train_bars']:,} training bars, best epoch {report['best_epoch']}, {seconds:.0f} s")
+
+
+def _show_memory(validation: dict[str, Any], verdict: str) -> None:
+    columns = ("loss", "direction", "IC", "volatility R²")
+    table = listing("validation", *columns, right=columns)
+    kinds = {
+        "with_memory": "with its memory",
+        "without_memory": "without it",
+        "shuffled_outcomes": "with shuffled outcomes",
+    }
+    for name, words in kinds.items():
+        found = validation[name]
+        accuracy, correlation, explained = (
+            found[key] for key in ("direction_accuracy", "information_coefficient", "volatility_r2")
+        )
+        table.add_row(
+            words,
+            f"{found['loss']:.4f}",
+            "-" if accuracy is None else f"{accuracy:.1%}",
+            "-" if correlation is None else f"{correlation:+.3f}",
+            "-" if explained is None else f"{explained:+.3f}",
+        )
+    console.print(table)
+    base = validation["base_rate"]
+    always = "" if base is None else f" (always saying the commoner side would be right for {base:.1%})"
+    console.print(f"{verdict[0].upper()}{verdict[1:]}{always}.", soft_wrap=True)
 
 
 def _show_keys(whitening: dict[str, Any], keys: dict[str, Any]) -> None:
@@ -232,13 +206,3 @@ def _show_keys(whitening: dict[str, Any], keys: dict[str, Any]) -> None:
         f"softmax temperature {keys['temperature']:.3g}{listens}",
         soft_wrap=True,
     )
-
-
-def _listing(home: Home, found: ModelListing) -> dict[str, Any]:
-    names = ("symbols", "interval", "training_span", "validation_span")
-    return {
-        "model_id": found.model_id,
-        "market": home.name or REAL_MARKET,
-        "path": str(found.path),
-        **{name: found.description.get(name) for name in names},
-    }

@@ -125,7 +125,11 @@ def _expectation(signal: Signal) -> str:
     if len(signal.quantiles) < 2:
         return text
     (low, worst), (high, best) = signal.quantiles[0], signal.quantiles[-1]
-    return f"{text}, {high - low:.0%} of the weight between {_percent(worst)} and {_percent(best)}"
+    text += f", with {high - low:.0%} between {_percent(worst)} and {_percent(best)}"
+    seen = signal.explanation
+    if seen is None or seen.rise_probability is None or seen.volatility is None:
+        return text
+    return f"{text}; a rise with {seen.rise_probability:.0%}, moves of {seen.volatility:.2%} in all"
 
 
 def _percent(log_return: float | None) -> str:

@@ -24,9 +24,10 @@ from bot.journal.records import RunRecord, RunStatus, StepRecord
 from bot.journal.rows import insert_equity, insert_step
 from bot.orders import Decision, Execution, OperatorCommand
 from bot.portfolio import ClosedTrade
-from memory_store import MemoryBank
+from memory_store import BankChanges, MemoryBank
 from memory_store import storage as memory_storage
 from memory_store.locking import hold_bank
+from memory_store.opening import save_snapshot
 from memory_store.pruning import PruneRule
 
 
@@ -78,6 +79,36 @@ class Journal(JournalReader):
         """
         with self._transaction() as connection:
             return insert_memory(connection, record, bank, progress)
+
+    def begin_bank(self, name: str, bank: MemoryBank) -> int:
+        """Register an empty bank with the rules of another one, to be filled piece by piece; returns its id.
+
+        Raises:
+            MemoryBankError: the name is taken.
+        """
+        with self._transaction() as connection:
+            return memory_storage.create_bank(connection, name, bank.config, bank.encoder_version)
+
+    def extend_bank(self, bank_id: int, changes: BankChanges, *, at_time: int) -> None:
+        """Write one piece of a bank that no run has yet, in a transaction of its own."""
+        with self._transaction() as connection:
+            memory_storage.write_changes(connection, bank_id, changes, at_time=at_time)
+
+    def save_snapshot(self, bank_id: int, bank: MemoryBank, snapshots: Path) -> None:
+        """Keep what a bank holds, all of which is written, so that it opens fast.
+
+        Raises:
+            MemoryBankError: the file cannot be written.
+        """
+        with self._reading() as connection:
+            save_snapshot(connection, bank_id, bank, snapshots)
+
+    def drop_bank(self, bank_id: int, *, at_once: int) -> None:
+        """Remove a bank that no run has, some thousand entries at a time so that others can write in between."""
+        left = True
+        while left:
+            with self._transaction() as connection:
+                left = memory_storage.drop_entries(connection, bank_id, at_once)
 
     def write_step(self, run_id: str, step: StepRecord, *, bank_id: int | None = None) -> None:
         """Make one step durable: all of it, or nothing.

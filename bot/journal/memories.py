@@ -74,6 +74,20 @@ def import_memory(connection: sa.Connection, record: RunRecord, path: Path) -> i
     return bank_id
 
 
+def split_changes(changes: BankChanges, at_once: int) -> Iterator[BankChanges]:
+    """The same changes in pieces that can be written one after the other, each with so many new entries at most."""
+    settlements: dict[int, list[Settlement]] = {}
+    for settled in changes.settlements:
+        settlements.setdefault(settled.entry_id, []).append(settled)
+    appended = iter(changes.appended)
+    while entries := tuple(islice(appended, at_once)):
+        known = [each for entry in entries for each in settlements.pop(entry.entry_id, ())]
+        yield BankChanges(entries, tuple(known))
+    rest = tuple(each for group in settlements.values() for each in group)
+    if rest or changes.evicted or changes.recollections:
+        yield BankChanges((), rest, changes.evicted, changes.recollections)
+
+
 def prune_memory(connection: sa.Connection, bank_id: int, rule: PruneRule, as_of: int) -> tuple[int, ...]:
     """See ``Journal.prune_memory``."""
     begin_writing(connection)

@@ -18,12 +18,13 @@ from bot.journal.database import Database, believed
 from bot.journal.memories import StoredMemory, export_memory, read_memory
 from bot.journal.records import RunKind, RunRecord, RunStatus, SideEvent, StoredRun
 from bot.journal.rows import EVENT_TYPES
-from bot.orders import Decision, Execution, OperatorAction, OperatorCommand
+from bot.orders import BarBatch, Decision, Execution, ModelSwap, OperatorAction, OperatorCommand
 from bot.portfolio import ClosedTrade
 from memory_store import MemoryBank
 from memory_store import storage as memory_storage
 from memory_store.opening import OpenedBank, open_bank
-from memory_store.registry import list_banks
+from memory_store.registry import find_bank, list_banks, read_bank
+from strategies.bars import Bar
 
 if TYPE_CHECKING:
     from memory_store.transfer import Export
@@ -72,13 +73,43 @@ class JournalReader(Database):
             row = connection.execute(query).mappings().first()
         return None if row is None else (row["payload"].encode(), row["sequence"], row["trades"])
 
-    def read_bars(self, run_id: str, *, symbol: str | None = None) -> list[Any]:
-        """All bars of a run as rows, in the order in which they were applied."""
+    def read_bars(
+        self, run_id: str, *, symbol: str | None = None, after: int | None = None, until: int | None = None
+    ) -> list[Any]:
+        """Bars of a run as rows, in the order in which they were applied.
+
+        Args:
+            run_id: of the run.
+            symbol: only its bars.
+            after: only those whose batch has a higher sequence number.
+            until: only those whose batch has this sequence number or a lower one.
+        """
         query = sa.select(schema.bars).where(schema.bars.c.run_id == run_id)
+        if after is not None:
+            query = query.where(schema.bars.c.sequence > after)
+        if until is not None:
+            query = query.where(schema.bars.c.sequence <= until)
         if symbol is not None:
             query = query.where(schema.bars.c.symbol == symbol)
         with self._reading() as connection:
             return list(connection.execute(query.order_by(schema.bars.c.sequence, schema.bars.c.position)).mappings())
+
+    def read_batches(self, run_id: str, *, after: int = 0) -> Iterator[tuple[int, BarBatch]]:
+        """Batches of bars of a run with their sequence numbers, in the order in which they were applied.
+
+        Args:
+            run_id: of the run.
+            after: only those with a higher sequence number.
+        """
+        names = Bar.__struct_fields__
+        together: list[Any] = []
+        for row in [*self.read_bars(run_id, after=after), None]:
+            if together and (row is None or row["sequence"] != together[0]["sequence"]):
+                bars = tuple(Bar(*(each[name] for name in names)) for each in together)
+                yield together[0]["sequence"], BarBatch(bars, tuple(bool(each["late"]) for each in together))
+                together = []
+            if row is not None:
+                together.append(row)
 
     def last_close(self, run_id: str) -> int:
         """Close of the newest bar that a run has decided on, else was warmed from, milliseconds.
@@ -123,6 +154,13 @@ class JournalReader(Database):
         with believed(f"a decision of run {run_id}"):
             return [(sequence, msgspec.json.decode(payload, type=Decision)) for sequence, payload in rows]
 
+    def count_decided(self, run_id: str, *, until: int) -> int:
+        """How many bars a run had decided on when the event of that number was applied."""
+        bars = schema.bars.c
+        query = sa.select(sa.func.count()).where(bars.run_id == run_id, bars.sequence <= until)
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def read_events(self, run_id: str) -> list[tuple[int, SideEvent]]:
         """Operator commands and the like of a run, in order."""
         query = sa.select(schema.events).where(schema.events.c.run_id == run_id).order_by(schema.events.c.sequence)
@@ -132,6 +170,22 @@ class JournalReader(Database):
             return [
                 (row["sequence"], msgspec.json.decode(row["payload"], type=EVENT_TYPES[row["kind"]])) for row in rows
             ]
+
+    def read_swaps(self, run_id: str) -> list[tuple[int, ModelSwap]]:
+        """The swaps of a run's model with their sequence numbers, in order."""
+        return [(sequence, event) for sequence, event in self.read_events(run_id) if isinstance(event, ModelSwap)]
+
+    def model_of(self, run: StoredRun) -> str:
+        """The model that a run decides with now, which is also the one that its memory belongs to; empty without any."""
+        if not run.record.model_id or run.bank_id is None:
+            return run.record.model_id
+        with self._reading() as connection:
+            return read_bank(connection, run.bank_id).encoder_version
+
+    def find_bank(self, name: str) -> int | None:
+        """Id of the memory of a name, if there is one."""
+        with self._reading() as connection:
+            return find_bank(connection, name)
 
     def read_trades(self, run_id: str) -> list[ClosedTrade]:
         """Closed round trips of a run, in order."""
@@ -204,8 +258,9 @@ class JournalReader(Database):
             MemoryBankError: the file cannot be written.
         """
         assert run.bank_id is not None
+        record = msgspec.structs.replace(run.record, model_id=self.model_of(run))
         with self._reading() as connection:
-            return export_memory(connection, run.record, run.bank_id, path)
+            return export_memory(connection, record, run.bank_id, path)
 
     def waiting_commands(self, run_id: str) -> list[tuple[int, OperatorCommand]]:
         """Commands that the bot has not applied yet, oldest first."""

@@ -9,7 +9,16 @@ from typing import Any
 import msgspec
 
 from bot.execution.instruments import Instrument
-from bot.orders import BarBatch, Decision, Execution, Funding, OperatorCommand, SymbolAvailability
+from bot.orders import (
+    BarBatch,
+    Decision,
+    Execution,
+    Funding,
+    ModelSwap,
+    OperatorCommand,
+    Retraining,
+    SymbolAvailability,
+)
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges
 from strategies.bars import Calendar, close_time_of
@@ -79,7 +88,7 @@ class RunRecord(msgspec.Struct, frozen=True):
         return max(closes, default=0)
 
 
-SideEvent = OperatorCommand | SymbolAvailability | Funding
+SideEvent = OperatorCommand | SymbolAvailability | Funding | ModelSwap | Retraining
 
 
 @dataclass(slots=True)
@@ -98,6 +107,8 @@ class StepRecord:
     equity: float | None = None
     memory: list[tuple[int, BankChanges]] = field(default_factory=list)
     """What happened to the memory, and when by the clock of the bars, milliseconds; in order."""
+    bank_id: int | None = None
+    """The bank that the run has from this step on; ``None`` where it keeps its own."""
     state: bytes | None = None
     sequence: int = 0
     """Events applied once this step is."""

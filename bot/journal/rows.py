@@ -10,7 +10,16 @@ import sqlalchemy as sa
 
 from bot.journal import schema
 from bot.journal.records import SideEvent, StepRecord
-from bot.orders import Decision, Execution, Funding, OperatorCommand, Order, SymbolAvailability
+from bot.orders import (
+    Decision,
+    Execution,
+    Funding,
+    ModelSwap,
+    OperatorCommand,
+    Order,
+    Retraining,
+    SymbolAvailability,
+)
 from bot.portfolio import ClosedTrade
 from strategies.bars import Bar
 
@@ -18,6 +27,8 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
     "operator": OperatorCommand,
     "availability": SymbolAvailability,
     "funding": Funding,
+    "swap": ModelSwap,
+    "retraining": Retraining,
 }
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
 
@@ -97,6 +108,9 @@ _MARK_FILLED: Final = (
     )
     .values(status="filled")
 )
+_TAKE_BANK: Final = (
+    schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
+)
 _MARK_APPLIED: Final = (
     schema.commands.update()
     .where(schema.commands.c.command_id == sa.bindparam("of_command"))
@@ -129,6 +143,8 @@ def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, kee
     if step.commands_applied:
         applied = [{"of_command": command, "as_sequence": sequence} for command, sequence in step.commands_applied]
         connection.execute(_MARK_APPLIED, applied)
+    if step.bank_id is not None:
+        connection.execute(_TAKE_BANK, {"of_run": run_id, "to_bank": step.bank_id})
     _TRADES(connection, [_trade_row(run_id, *numbered) for numbered in step.trades])
     if step.equity is not None and step.batch is not None:
         # A late batch may close at the same time as one before it: the last word counts.

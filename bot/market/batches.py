@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator, Mapping
+from itertools import repeat
+from typing import Final
+
 import msgspec
 
-from strategies.bars import Bar
+from strategies.bars import Bar, BarSeries
+
+_ON_TIME: Final = (False,)
 
 
 class BarBatch(msgspec.Struct, frozen=True):
@@ -29,3 +36,25 @@ class SymbolAvailable(msgspec.Struct, frozen=True):
 
 
 FeedEvent = BarBatch | SymbolUnavailable | SymbolAvailable
+
+
+def batches(series: Mapping[str, BarSeries]) -> Iterator[BarBatch]:
+    """Bars of several symbols in one defined order: by close time, and those that close together in the order of symbols."""
+    if len(series) == 1:
+        (only,) = series.values()
+        yield from map(BarBatch, zip(only.bars(), strict=True), repeat(_ON_TIME))
+        return
+    streams = [_ranked(rank, one.bars()) for rank, one in enumerate(series.values())]
+    together: list[Bar] = []
+    for _, _, bar in heapq.merge(*streams, key=lambda item: item[:2]):
+        if together and bar.close_time != together[0].close_time:
+            yield BarBatch(tuple(together), (False,) * len(together))
+            together = []
+        together.append(bar)
+    if together:
+        yield BarBatch(tuple(together), (False,) * len(together))
+
+
+def _ranked(rank: int, bars: Iterator[Bar]) -> Iterator[tuple[int, int, Bar]]:
+    for bar in bars:
+        yield bar.close_time, rank, bar

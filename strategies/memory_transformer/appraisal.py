@@ -141,7 +141,7 @@ class Appraiser:
                 result.visible,
                 forecast,
                 view,
-                neighbours(result, view, self._horizon),
+                neighbours(result, view, self._horizon, forecast.weights),
                 recall_of(result, view.weights),
             )
             for result, forecast, view in zip(results, forecasts, views, strict=True)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import safetensors.torch
 import torch
@@ -30,8 +31,9 @@ from strategies.memory_transformer.dataset import Floats
 from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.training import TrainedModel
 from strategies.scaling import Scaler
+from strategies.uncertainty.calibration import Calibration
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 WEIGHTS_FILE: Final = "weights.safetensors"
 
 
@@ -54,6 +56,8 @@ class Bundle:
     interval: str
     training_span: tuple[int, int]
     """First open time and last close time that training saw, validation included."""
+    calibration: Calibration
+    """What the online calibration of its forecasts starts from."""
     description: Mapping[str, Any]
     """All of ``bundle.json``."""
 
@@ -107,7 +111,7 @@ def load_bundle(path: Path, *, interval: str | None = None) -> Bundle:
         )
     try:
         return _assemble(content, weights)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, msgspec.ValidationError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"model {path} is not usable ({reason}); train it again") from None
 
@@ -126,6 +130,7 @@ def _assemble(content: Mapping[str, Any], weights: bytes) -> Bundle:
         symbols=tuple(content["symbols"]),
         interval=content["interval"],
         training_span=(start, end),
+        calibration=Calibration.from_dict(content["calibration"]),
         description=content,
     )
 
@@ -155,6 +160,8 @@ def _describe(trained: TrainedModel, weights_sha256: str) -> dict[str, Any]:
         "symbols": list(trained.symbols),
         "training_span": list(trained.training_span),
         "validation_span": None if trained.validation_span is None else list(trained.validation_span),
+        "purge": config.primary_horizon,
+        "calibration": trained.calibration.as_dict(),
         "training": asdict(trained.training),
         "seed": trained.training.seed,
         "versions": {"recall": _own_version(), "torch": torch.__version__, "numpy": np.__version__},

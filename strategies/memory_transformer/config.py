@@ -16,9 +16,6 @@ MAXIMUM_SCALE: Final = 100.0
 SMALLEST_SHRINKAGE: Final = 0.001
 """Of the whitening: with less, directions without any variance would become noise a thousand times enlarged."""
 
-KERNEL_SIZE: Final = 3
-"""Width of the causal token convolution in bars."""
-
 RECOMMENDED: Final[dict[str, tuple[float, float]]] = {
     "memory_size": (50_000, 200_000),
     "n_neighbors": (16, 64),
@@ -66,6 +63,9 @@ class ModelConfig:
     """Bars that a bar attends to in every layer, itself included; at most one block."""
     block: int = 128
     """Bars of one block of the encoder; blocks are aligned to absolute bar numbers."""
+    kernel_size: int = 3
+    """Width of the causal token convolution in bars, at most one block: how much of the shape of the last bars a token
+    holds before any attention."""
     n_neighbors: int = 32
     temperature: float = 0.07
     """Softmax temperature over cosine scores at the start of training; the scale 1 / temperature is then learned."""
@@ -95,7 +95,10 @@ class ModelConfig:
             f"model.d_model = {self.d_model} must be a multiple of model.n_heads = {self.n_heads}",
         )
         _require(0.0 <= self.dropout < 1.0, f"model.dropout = {self.dropout} must be at least 0 and below 1")
-        _require(self.block >= KERNEL_SIZE, f"model.block = {self.block} must be at least {KERNEL_SIZE}")
+        _require(
+            1 <= self.kernel_size <= self.block,
+            f"model.kernel_size = {self.kernel_size} must be from 1 to model.block = {self.block}",
+        )
         _require(
             1 <= self.attention_window <= self.block,
             f"model.attention_window = {self.attention_window} must be from 1 to model.block = {self.block}",
@@ -128,7 +131,7 @@ class ModelConfig:
     @property
     def receptive_field(self) -> int:
         """Bars, itself included, that the state of one bar depends on."""
-        return self.n_layers * (self.attention_window - 1) + KERNEL_SIZE
+        return self.n_layers * (self.attention_window - 1) + self.kernel_size
 
     @property
     def warmup(self) -> int:

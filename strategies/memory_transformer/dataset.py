@@ -14,7 +14,13 @@ from strategies.bars import BarSeries, format_time, interval_ms
 from strategies.errors import StrategyError
 from strategies.features import feature_matrix
 from strategies.memory_transformer.config import ModelConfig
-from strategies.outcomes import NEVER, outcome_matrix, settled_times, trailing_volatility
+from strategies.outcomes import (
+    NEVER,
+    outcome_matrix,
+    realised_volatility_matrix,
+    settled_times,
+    trailing_volatility,
+)
 from strategies.scaling import Scaler
 
 TARGET_LIMIT: Final = 10.0
@@ -57,6 +63,8 @@ class Moments:
     """``[n]`` outcome of the primary horizon over its volatility, ``r / (sigma_t * sqrt(h))``; 0 where not known."""
     volatility: Floats
     """``[n]`` volatility of the log return over the primary horizon, ``sigma_t * sqrt(h)``."""
+    realised: Floats
+    """``[n, horizons]`` realised volatility over every horizon after the bar; nan where the span ends before."""
 
     def __len__(self) -> int:
         return len(self.close_time)
@@ -130,6 +138,7 @@ class _SymbolTable:
     outcomes: Floats
     settled: Integers
     volatility: Floats
+    realised: Floats
 
 
 def _interval(series: Mapping[str, BarSeries]) -> str:
@@ -153,6 +162,7 @@ def _symbol_table(series: BarSeries, config: ModelConfig) -> _SymbolTable:
         outcome_matrix(series.close, config.horizons),
         settled_times(series.close_time, config.horizons),
         trailing_volatility(features) * sqrt(config.primary_horizon),
+        realised_volatility_matrix(series.close, config.horizons),
     )
 
 
@@ -175,6 +185,7 @@ def _merge(tables: list[_SymbolTable], config: ModelConfig) -> tuple[Moments, li
         settled=np.concatenate([table.settled for table in tables])[order],
         target=np.clip(primary / volatility, -TARGET_LIMIT, TARGET_LIMIT).astype(np.float32),
         volatility=volatility,
+        realised=np.concatenate([table.realised for table in tables])[order],
     )
     return moments, np.split(place, np.cumsum(lengths)[:-1])
 

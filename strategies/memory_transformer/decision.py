@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, sqrt
 from typing import Final, NamedTuple
 
+from strategies.bars import DAY_MS
 from strategies.memory_transformer.settings import ExitRule, MemoryTransformerSettings
-from strategies.readout import MemoryView
+from strategies.readout import HasQuantiles, MemoryView
 from strategies.similarity import exit_distances
 
+YEAR_MS: Final = 365 * DAY_MS
 _LARGEST_DISTANCE: Final = 0.5
 
 
@@ -36,21 +38,45 @@ def combine(prediction: float, memory_mean: float) -> Decision:
     return Decision(side, min(confidence, 1.0), agree)
 
 
+def volatility_share(expected: float, horizon_ms: int, target: float) -> float:
+    """Share of a position that keeps its volatility within the target, in (0, 1].
+
+    ``min(1, target / forecast)`` (Moreira and Muir, "Volatility-managed portfolios", 2017), both over the horizon.
+
+    Args:
+        expected: volatility forecast over the horizon, a log return, positive.
+        horizon_ms: its length.
+        target: volatility per year; 0 leaves positions alone.
+    """
+    if target == 0.0:
+        return 1.0
+    return min(1.0, target * sqrt(horizon_ms / YEAR_MS) / expected)
+
+
 def distances(
-    view: MemoryView, side: int, volatility: float, settings: MemoryTransformerSettings
+    view: MemoryView,
+    forecast: HasQuantiles,
+    side: int,
+    volatility: float,
+    expected_volatility: float,
+    settings: MemoryTransformerSettings,
 ) -> tuple[float | None, float | None]:
     """Distances of stop and target from the entry, as fractions of price; ``None`` leaves them to the risk layer.
 
     Args:
         view: outcomes of the neighbours, one or more.
+        forecast: calibrated quantiles of the model.
         side: 1 for long, -1 for short.
-        volatility: of the log return over the primary horizon.
+        volatility: of the log return over the primary horizon, from the trailing one.
+        expected_volatility: the same, as the model forecasts it.
         settings: which rule, and its multiples.
     """
     if settings.exits is ExitRule.RISK:
         return None, None
     if settings.exits is ExitRule.MEMORY:
         return exit_distances(view, side, volatility)
+    if settings.exits is ExitRule.FORECAST:
+        return exit_distances(forecast, side, expected_volatility)
     return (
         _fraction(-side, settings.stop_multiple * volatility),
         _fraction(side, settings.target_multiple * volatility),

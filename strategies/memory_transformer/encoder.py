@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from strategies.memory_transformer.config import KERNEL_SIZE, ModelConfig
+from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.whitening import Whitening
 
 _HIDDEN = float("-inf")
@@ -30,7 +30,7 @@ class EncoderState(NamedTuple):
     """What a block needs from the block before it."""
 
     tail: Tensor
-    """Last ``KERNEL_SIZE - 1`` input rows, ``[segments, KERNEL_SIZE - 1, n_features]``."""
+    """Last input rows that the convolution reaches back to, ``[segments, kernel_size - 1, n_features]``."""
     layers: tuple[LayerCache, ...]
 
 
@@ -50,11 +50,11 @@ class CausalConvolution(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.convolution = nn.Conv1d(config.n_features, config.d_model, KERNEL_SIZE)
+        self.convolution = nn.Conv1d(config.n_features, config.d_model, config.kernel_size)
         self.norm = nn.LayerNorm(config.d_model)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """``[n, KERNEL_SIZE - 1 + block, n_features]`` to ``[n, block, d_model]``."""
+        """``[n, kernel_size - 1 + block, n_features]`` to ``[n, block, d_model]``."""
         embedded: Tensor = self.norm(self.convolution(rows.transpose(1, 2)).transpose(1, 2))
         return embedded
 
@@ -158,7 +158,7 @@ class Encoder(nn.Module):
         like = self.position_bias
         shape = (segments, config.n_heads, config.block, config.d_model // config.n_heads)
         return EncoderState(
-            like.new_zeros(segments, KERNEL_SIZE - 1, config.n_features),
+            like.new_zeros(segments, config.kernel_size - 1, config.n_features),
             tuple(LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.n_layers)),
         )
 
@@ -197,8 +197,8 @@ class Encoder(nn.Module):
         """
         if bias is None:
             bias = self.attention_bias()
-        edge = KERNEL_SIZE - 1
-        before = torch.cat((state.tail.unsqueeze(1), features[:, :-1, -edge:]), dim=1)
+        edge = features.shape[2] - (self.config.kernel_size - 1)
+        before = torch.cat((state.tail.unsqueeze(1), features[:, :-1, edge:]), dim=1)
         rows = torch.cat((before, features), dim=2)
         hidden: Tensor = self.embedding(rows.flatten(0, 1)).view(*features.shape[:3], -1)
         caches = []
@@ -207,4 +207,4 @@ class Encoder(nn.Module):
             hidden, cache = layer(hidden, state.layers[number], layer_bias)
             caches.append(cache)
         hidden = self.norm(hidden)
-        return Encoding(hidden, self.whitening(hidden), EncoderState(features[:, -1, -edge:], tuple(caches)))
+        return Encoding(hidden, self.whitening(hidden), EncoderState(features[:, -1, edge:], tuple(caches)))

@@ -10,11 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Floats, Integers, Moments
-from strategies.memory_transformer.losses import head_loss, signed_view
-from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.distribution import Distribution
+from strategies.memory_transformer.losses import forecast_losses, signed_view
+from strategies.memory_transformer.model import Forecast, MemoryTransformer
+from strategies.memory_transformer.shrinkage import FEWEST_STRETCHES, standard_error
 from strategies.memory_transformer.span_memory import SpanMemory
+from strategies.memory_transformer.targets import targets_of
 from strategies.outcomes import NEVER
+from strategies.uncertainty.abstention import stretches_of
 
 _BATCH: Final = 1024
 
@@ -28,9 +33,26 @@ class Metrics:
     """Share of bars that moved the way the model leaned, of those that moved."""
     information_coefficient: float | None
     """Pearson correlation of forecast and scaled outcome."""
+    volatility_r2: float | None
+    """Share of the variance of log realised volatility over the primary horizon that the forecast explains."""
     mean_gate: float
     effective_neighbors: float | None
     """Mean effective number of neighbours: one over the sum of squares of their shares (Kish), the null entry left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How much lower the loss with the memory is than that of a control, on the same bars."""
+
+    gain: float
+    standard_error: float | None
+    """Over stretches of time that do not overlap; ``None`` where there are too few of them."""
+    stretches: int
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the gain is more than two standard errors away from nothing."""
+        return self.standard_error is not None and abs(self.gain) > 2.0 * self.standard_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +67,25 @@ class Evaluation:
     """The gate forced shut."""
     shuffled_outcomes: Metrics
     """Every remembered outcome replaced by that of another moment: what remains is capacity, not memory."""
+    over_none: Comparison
+    """Against the gate forced shut."""
+    over_shuffled: Comparison
+    """Against shuffled outcomes: what the memory itself is worth."""
+
+    @property
+    def verdict(self) -> str:
+        """In words, whether the memory can be told from its controls."""
+        found = self.over_shuffled
+        if found.standard_error is None:
+            return f"{found.stretches} stretches of time are too few to tell whether the memory is worth anything"
+        figures = f"{abs(found.gain):.4f} ± {found.standard_error:.4f}"
+        if not found.tells_apart:
+            return (
+                f"the memory cannot be told from one with shuffled outcomes: the loss differs by {figures} over "
+                f"{found.stretches} stretches of time"
+            )
+        side = "lower" if found.gain > 0.0 else "higher"
+        return f"what the memory remembers matters: the loss is {figures} {side} than with shuffled outcomes"
 
 
 def evaluate(
@@ -54,13 +95,26 @@ def evaluate(
     if not len(rows):
         return None
     shuffled = shuffle_outcomes(memory.moments, seed)
-    return Evaluation(
-        bars=len(rows),
-        base_rate=_base_rate(memory.moments.target[rows]),
-        with_memory=measure(model, memory, rows, cost=cost),
-        without_memory=measure(model, memory, rows, cost=cost, force_gate=0.0),
-        shuffled_outcomes=measure(model, memory, rows, cost=cost, outcomes=shuffled),
-    )
+    forecasts = [
+        forecast_rows(model, memory, rows),
+        forecast_rows(model, memory, rows, force_gate=0.0),
+        forecast_rows(model, memory, rows, outcomes=shuffled),
+    ]
+    targets = targets_of(memory.moments, model.config).of(torch.from_numpy(rows))
+    losses = [forecast_losses(each, targets, model.config, cost=cost).double().numpy() for each in forecasts]
+    stretch_ms = (model.config.primary_horizon + model.config.embargo) * memory.interval_ms
+    stretches = stretches_of(memory.moments.close_time[rows], stretch_ms)
+    with_memory, without_memory, other = [_metrics(each, memory, rows, model.config, cost) for each in forecasts]
+    over_none, over_shuffled = [_compare(losses[0], others, stretches) for others in losses[1:]]
+    rate = base_rate(memory.moments.target[rows])
+    return Evaluation(len(rows), rate, with_memory, without_memory, other, over_none, over_shuffled)
+
+
+def _compare(losses: Floats, others: Floats, stretches: Integers) -> Comparison:
+    gains = others - losses
+    count = len(np.unique(stretches))
+    error = standard_error(gains, stretches) if count >= FEWEST_STRETCHES else None
+    return Comparison(float(gains.mean()), error, count)
 
 
 def measure(
@@ -73,33 +127,64 @@ def measure(
     outcomes: Floats | None = None,
 ) -> Metrics:
     """Figures of a model in evaluation mode on some moments, one or more."""
-    config = model.config
-    predictions, gates, listened = [], [], []
+    forecast = forecast_rows(model, memory, rows, force_gate=force_gate, outcomes=outcomes)
+    return _metrics(forecast, memory, rows, model.config, cost)
+
+
+def _metrics(forecast: Forecast, memory: SpanMemory, rows: Integers, config: ModelConfig, cost: float) -> Metrics:
+    """Figures of what a model said of some moments."""
+    targets = targets_of(memory.moments, config).of(torch.from_numpy(rows))
+    view = signed_view(forecast.prediction, config.output_type).numpy()
+    expected = memory.moments.volatility[rows]
+    log_volatility = forecast.distribution.log_volatility[:, config.primary].double().numpy() + np.log(expected)
+    log_realised = targets.log_realised[:, config.primary].double().numpy() + np.log(expected)
+    effective = _effective(forecast.weights)
+    return Metrics(
+        float(forecast_losses(forecast, targets, config, cost=cost).mean()),
+        _accuracy(view, targets.primary.numpy()),
+        _correlation(view, targets.primary.numpy()),
+        _r2(log_volatility, log_realised),
+        float(forecast.gate.double().mean()),
+        float(effective.mean()) if len(effective) else None,
+    )
+
+
+def forecast_rows(
+    model: MemoryTransformer,
+    memory: SpanMemory,
+    rows: Integers,
+    *,
+    force_gate: float | None = None,
+    outcomes: Floats | None = None,
+) -> Forecast:
+    """What a model in evaluation mode says of some moments, one or more.
+
+    Args:
+        model: the model whose states and keys the memory holds.
+        memory: of a span; the rows are among those that ask.
+        rows: ``[n]`` moments.
+        force_gate: use this gate instead of the learned one.
+        outcomes: ``[moments, horizons]`` remembered instead of the true ones.
+    """
+    parts = []
     model.eval()
     with torch.inference_mode():
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
             hidden, query = torch.from_numpy(memory.hidden[batch]), torch.from_numpy(memory.keys[batch])
-            forecast = model(hidden, query, memory.retrieve(batch, outcomes=outcomes), force_gate=force_gate)
-            predictions.append(forecast.prediction)
-            gates.append(forecast.gate)
-            listened.append(_effective(forecast.weights))
-        prediction = torch.cat(predictions)
-        target = memory.moments.target[rows]
-        volatility = torch.from_numpy(memory.moments.volatility[rows].astype(np.float32))
-        loss = head_loss(
-            prediction, torch.from_numpy(target), volatility, config.output_type, flat=config.flat_threshold, cost=cost
+            parts.append(model(hidden, query, memory.retrieve(batch, outcomes=outcomes), force_gate=force_gate))
+        return Forecast(
+            torch.cat([part.prediction for part in parts]),
+            Distribution(*map(torch.cat, zip(*[part.distribution for part in parts], strict=True))),
+            torch.cat([part.weights for part in parts]),
+            torch.cat([part.gate for part in parts]),
         )
-        view = signed_view(prediction, config.output_type).numpy()
-        mean_gate = float(torch.cat(gates).double().mean())
-        effective = torch.cat(listened)
-    return Metrics(
-        float(loss),
-        _accuracy(view, target),
-        _correlation(view, target),
-        mean_gate,
-        float(effective.mean()) if len(effective) else None,
-    )
+
+
+def base_rate(target: npt.NDArray[np.float32]) -> float | None:
+    """Direction accuracy of always saying what happened more often, for scaled outcomes ``[n]``; ``None`` if none moved."""
+    moved = target[target != 0.0]
+    return max(float((moved > 0.0).mean()), float((moved < 0.0).mean())) if len(moved) else None
 
 
 def shuffle_outcomes(moments: Moments, seed: int) -> Floats:
@@ -117,11 +202,6 @@ def _effective(shares: Tensor) -> Tensor:
     return (total.square() / squares)[squares > 0.0]
 
 
-def _base_rate(target: npt.NDArray[np.float32]) -> float | None:
-    moved = target[target != 0.0]
-    return max(float((moved > 0.0).mean()), float((moved < 0.0).mean())) if len(moved) else None
-
-
 def _accuracy(view: npt.NDArray[np.float32], target: npt.NDArray[np.float32]) -> float | None:
     moved = target != 0.0
     return float((np.sign(view[moved]) == np.sign(target[moved])).mean()) if moved.any() else None
@@ -132,3 +212,9 @@ def _correlation(view: npt.NDArray[np.float32], target: npt.NDArray[np.float32])
     first, second = first - first.mean(), second - second.mean()
     scale = float(np.sqrt((first @ first) * (second @ second)))
     return float(first @ second) / scale if scale > 0.0 else None
+
+
+def _r2(forecast: Floats, outcome: Floats) -> float | None:
+    """One minus the squared error over that of the mean of what came."""
+    spread = float(np.square(outcome - outcome.mean()).sum())
+    return 1.0 - float(np.square(outcome - forecast).sum()) / spread if spread > 0.0 else None

@@ -32,6 +32,12 @@ class BarForecast(NamedTuple):
     """Signed: a return in units of its volatility, p(up) - p(down), or a position, by the model's head."""
     gate: float
     """Share of the memory in the mixture, in [0, 1]."""
+    weights: tuple[float, ...]
+    """``[k]`` share of every neighbour in the model's own vote; what is missing to 1 went to the null entry."""
+    quantiles: tuple[tuple[float, ...], ...]
+    """``[horizons][len(QUANTILES)]`` of the return in units of its trailing volatility, ``sigma_t * sqrt(h)``."""
+    log_volatility: tuple[float, ...]
+    """``[horizons]`` logarithm of the volatility to expect, in the same units."""
 
 
 class Forecaster:
@@ -96,4 +102,14 @@ class Forecaster:
             retrieved = Retrieved(torch.from_numpy(keys), torch.from_numpy(facts), torch.from_numpy(mask))
             forecast = self._model(hidden, query, retrieved)
             predictions = signed_view(forecast.prediction, self._model.config.output_type)[real].tolist()
-            return list(map(BarForecast, predictions, forecast.gate[real].tolist()))
+            quantiles, log_volatility = forecast.distribution
+            return list(
+                map(
+                    BarForecast,
+                    predictions,
+                    forecast.gate[real].tolist(),
+                    map(tuple, forecast.weights[real].tolist()),
+                    (tuple(map(tuple, each)) for each in quantiles[real].tolist()),
+                    map(tuple, log_volatility[real].tolist()),
+                )
+            )

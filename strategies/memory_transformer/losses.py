@@ -1,4 +1,4 @@
-"""One proper loss per head."""
+"""One proper loss per head, and their sum."""
 
 from __future__ import annotations
 
@@ -8,16 +8,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from strategies.memory_transformer.config import OutputType
+from strategies.memory_transformer.config import ModelConfig, OutputType
+from strategies.memory_transformer.distribution import pinball_losses, volatility_losses
+from strategies.memory_transformer.model import Forecast
+from strategies.memory_transformer.targets import Targets
 
 RISK_AVERSION: Final = 1.0
 """Price of variance in the portfolio head's utility, in units of the target's own volatility."""
 
 
+def forecast_loss(forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float) -> Tensor:
+    """Mean of :func:`forecast_losses` over a batch."""
+    return forecast_losses(forecast, targets, config, cost=cost).mean()
+
+
+def forecast_losses(forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float) -> Tensor:
+    """Loss of every bar, ``[n]``: that of the head, and of the distribution over the horizons that are known.
+
+    Args:
+        forecast: of the bars.
+        targets: of the same bars.
+        config: of the model.
+        cost: see :func:`head_losses`.
+    """
+    head = head_losses(
+        forecast.prediction,
+        targets.primary,
+        targets.volatility,
+        config.output_type,
+        flat=config.flat_threshold,
+        cost=cost,
+    )
+    quantiles, log_volatility = forecast.distribution
+    both = pinball_losses(quantiles, targets.returns) + volatility_losses(log_volatility, targets.log_realised)
+    known = targets.known.to(both.dtype)
+    return head + (both * known).sum(dim=1) / known.sum(dim=1).clamp(min=1.0)
+
+
 def head_loss(
     prediction: Tensor, target: Tensor, volatility: Tensor, output_type: OutputType, *, flat: float, cost: float
 ) -> Tensor:
-    """Mean loss of a batch.
+    """Mean of :func:`head_losses` over a batch."""
+    return head_losses(prediction, target, volatility, output_type, flat=flat, cost=cost).mean()
+
+
+def head_losses(
+    prediction: Tensor, target: Tensor, volatility: Tensor, output_type: OutputType, *, flat: float, cost: float
+) -> Tensor:
+    """Loss of the head for every bar, ``[n]``.
 
     - Regression: Huber loss, quadratic within one volatility.
     - Direction: cross-entropy over down, flat, up.
@@ -33,13 +71,12 @@ def head_loss(
         cost: of one trade as a share of its value.
     """
     if output_type is OutputType.REGRESSION:
-        return F.huber_loss(prediction[:, 0], target)
+        return F.huber_loss(prediction[:, 0], target, reduction="none")
     if output_type is OutputType.DIRECTION:
-        return F.cross_entropy(prediction, direction_classes(target, flat))
+        return F.cross_entropy(prediction, direction_classes(target, flat), reduction="none")
     position = prediction[:, 0]
     gain = position * target
-    utility = gain - 0.5 * RISK_AVERSION * gain.square() - 2.0 * cost * position.abs() / volatility
-    return -utility.mean()
+    return 0.5 * RISK_AVERSION * gain.square() + 2.0 * cost * position.abs() / volatility - gain
 
 
 def direction_classes(target: Tensor, flat: float) -> Tensor:

@@ -31,6 +31,16 @@ class Retrieved(NamedTuple):
     mask: Tensor
     """``[batch, k]`` bool: true where there is a neighbour."""
 
+    def to(self, device: torch.device) -> Retrieved:
+        """The same on another device."""
+        return Retrieved(*(part.to(device) for part in self))
+
+
+def mirrored(retrieved: Retrieved, sign: Tensor, horizons: int) -> Retrieved:
+    """The same neighbours in a market that goes the other way where ``sign`` ``[batch]`` is -1: their returns change sign."""
+    returns, rest = retrieved.facts[..., :horizons], retrieved.facts[..., horizons:]
+    return retrieved._replace(facts=torch.cat((returns * sign[:, None, None], rest), dim=2))
+
 
 class MemoryReading(NamedTuple):
     """What the memory gave."""
@@ -104,7 +114,7 @@ class MemoryRead(nn.Module):
         """
         mask = retrieved.mask
         similarity = self._similarity(query, retrieved.keys)
-        scale = self.log_scale.exp().clamp(max=MAXIMUM_SCALE)
+        scale = self.scale
         null = (self.null_similarity * scale).expand(len(hidden), 1)
         # Scaled before it is masked: the gradient of a scale that multiplies -inf is not a number.
         scores = torch.cat((null, (similarity * scale).masked_fill(~mask, _HIDDEN)), dim=1)
@@ -120,6 +130,11 @@ class MemoryRead(nn.Module):
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
         return MemoryReading(hidden + gate * self.output(context), shares, gate.squeeze(1))
+
+    @property
+    def scale(self) -> Tensor:
+        """What the learned softmax multiplies cosines by."""
+        return self.log_scale.exp().clamp(max=MAXIMUM_SCALE)
 
     @property
     def temperature(self) -> float:

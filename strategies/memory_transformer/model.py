@@ -1,4 +1,4 @@
-"""The memory transformer: encoder, memory read, feed-forward, head."""
+"""The memory transformer: encoder, memory read, feed-forward, heads."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from strategies.memory_transformer.config import ModelConfig, OutputType
+from strategies.memory_transformer.distribution import Distribution, DistributionHead
 from strategies.memory_transformer.encoder import Encoder, FeedForward
 from strategies.memory_transformer.memory_read import MemoryRead, Retrieved
+
+
+class Outlook(NamedTuple):
+    """What all heads say from the states of a batch of bars."""
+
+    prediction: Tensor
+    """``[batch, config.output_type.width]``: a scaled return, three logits (down, flat, up), or a position."""
+    distribution: Distribution
+    """Of returns and volatilities over all horizons."""
 
 
 class Forecast(NamedTuple):
     """What the model makes of a batch of bars."""
 
     prediction: Tensor
-    """``[batch, config.output_type.width]``: a scaled return, three logits (down, flat, up), or a position."""
+    """See :class:`Outlook`."""
+    distribution: Distribution
     weights: Tensor
     """``[batch, k]`` share of every neighbour in the memory's vote; what is missing to one went to the null entry."""
     gate: Tensor
@@ -39,6 +50,7 @@ class MemoryTransformer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.head_norm = nn.LayerNorm(config.d_model)
         self.head = nn.Linear(config.d_model, config.output_type.width)
+        self.distribution = DistributionHead(config)
 
     def forward(
         self, hidden: Tensor, query: Tensor, retrieved: Retrieved, *, force_gate: float | None = None
@@ -52,10 +64,12 @@ class MemoryTransformer(nn.Module):
             force_gate: use this gate instead of the learned one; 0 gives exactly the model without memory.
         """
         reading = self.memory_read(hidden, query, retrieved, force_gate)
-        return Forecast(self.without_memory(reading.hidden), reading.weights, reading.gate)
+        return Forecast(*self.without_memory(reading.hidden), reading.weights, reading.gate)
 
-    def without_memory(self, hidden: Tensor) -> Tensor:
-        """``[batch, output_type.width]`` prediction from states ``[batch, d_model]`` as they are."""
-        mixed = hidden + self.feed_forward(self.feed_forward_norm(hidden))
-        prediction: Tensor = self.head(self.head_norm(mixed))
-        return torch.tanh(prediction) if self.config.output_type is OutputType.PORTFOLIO else prediction
+    def without_memory(self, hidden: Tensor) -> Outlook:
+        """What the heads say from states ``[batch, d_model]`` as they are."""
+        rows = self.head_norm(hidden + self.feed_forward(self.feed_forward_norm(hidden)))
+        prediction: Tensor = self.head(rows)
+        if self.config.output_type is OutputType.PORTFOLIO:
+            prediction = torch.tanh(prediction)
+        return Outlook(prediction, self.distribution(rows))

@@ -41,16 +41,21 @@ class VisibilityRule:
         primary: index of the horizon whose outcome makes a moment visible.
         embargo_ms: time that must pass after that.
         capacity: moments that the memory holds; the oldest leaves when one more is appended.
+        immature: show every moment from its own close on, with outcomes that nobody could know: the leak that the rule
+            exists to prevent, made on purpose so that an evaluation can show its size. Nothing that trades sets it.
     """
 
     primary: int
     embargo_ms: int
     capacity: int
+    immature: bool = False
 
     def visible_from(self, moments: Moments) -> Integers:
         """``[n]`` when every moment becomes visible, ``NEVER`` without a key or an outcome."""
         settled = moments.settled[:, self.primary]
         known = moments.has_key & (settled < NEVER)
+        if self.immature:
+            return np.where(known, moments.close_time, NEVER)
         return np.where(known, settled + np.where(known, self.embargo_ms, 0), NEVER)
 
     def usable_outcomes(
@@ -61,12 +66,33 @@ class VisibilityRule:
         ``outcomes`` stands in for those of the moments, with the times at which the moments' own became known.
         """
         settled = moments.settled[rows]
-        usable = (settled < NEVER) & (settled <= close_time[:, None, None] - self.embargo_ms)
+        usable = settled < NEVER
+        if not self.immature:
+            usable &= settled <= close_time[:, None, None] - self.embargo_ms
         return np.where(usable, (moments.outcomes if outcomes is None else outcomes)[rows], np.nan)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lifetimes:
+    """When every moment may be found, in place of a rule's capacity: what another way of making room leaves.
+
+    A moment is found by queries that close from ``born`` on and before ``gone``.
+    """
+
+    born: Integers
+    """``[n]`` milliseconds, ``NEVER`` for those never found."""
+    gone: Integers
+    """``[n]`` milliseconds, ``NEVER`` for those that stay."""
+
+
 def causal_neighbours(
-    keys: npt.NDArray[np.float32], moments: Moments, queries: Integers, rule: VisibilityRule, k: int
+    keys: npt.NDArray[np.float32],
+    moments: Moments,
+    queries: Integers,
+    rule: VisibilityRule,
+    k: int,
+    *,
+    lifetimes: Lifetimes | None = None,
 ) -> NeighbourTable:
     """The ``k`` nearest visible moments of every query.
 
@@ -76,12 +102,15 @@ def causal_neighbours(
         queries: ``[m]`` rows that ask, increasing.
         rule: what they may see.
         k: neighbours wanted.
+        lifetimes: of the moments; those of the rule by default.
     """
-    visible_from = rule.visible_from(moments)
+    visible_from = rule.visible_from(moments) if lifetimes is None else lifetimes.born
+    gone = None if lifetimes is None else lifetimes.gone
+    capacity = rule.capacity if lifetimes is None else len(moments)
     candidates = np.flatnonzero(visible_from < NEVER)
     rows = np.zeros((len(queries), k), dtype=np.int64)
     mask = np.zeros((len(queries), k), dtype=np.bool_)
-    columns = _Columns.of(keys, moments, candidates, visible_from, rule.capacity)
+    columns = _Columns.of(keys, moments, candidates, visible_from, capacity, gone)
     for start in range(0, len(queries), _CHUNK):
         chunk = queries[start : start + _CHUNK]
         scores, first = columns.scores(keys[chunk], moments.close_time[chunk])
@@ -107,6 +136,8 @@ class _Columns:
     appended_times: Integers
     """Close times of all moments that are appended, visible or not."""
     capacity: int
+    gone: Integers | None
+    """When each can no longer be found; ``None`` where only the capacity decides."""
 
     @classmethod
     def of(
@@ -116,6 +147,7 @@ class _Columns:
         candidates: Integers,
         visible_from: Integers,
         capacity: int,
+        gone: Integers | None,
     ) -> _Columns:
         visible = visible_from[candidates]
         return cls(
@@ -126,6 +158,7 @@ class _Columns:
             np.cumsum(moments.has_key)[candidates] - 1,
             moments.close_time[moments.has_key],
             capacity,
+            None if gone is None else gone[candidates],
         )
 
     def scores(self, queries: npt.NDArray[np.float32], close_time: Integers) -> tuple[Tensor, int]:
@@ -143,6 +176,9 @@ class _Columns:
         if oldest[-1] > first:
             evicted = np.arange(first, min(last, int(oldest[-1]))) < oldest[:, None]
             scores[:, : evicted.shape[1]].masked_fill_(torch.from_numpy(evicted), _HIDDEN)
+        if self.gone is not None:
+            gone = self.gone[first:last] <= close_time[:, None]
+            scores.masked_fill_(torch.from_numpy(gone), _HIDDEN)
         return scores, first
 
 

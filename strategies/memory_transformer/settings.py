@@ -13,6 +13,8 @@ from strategies.memory_rules import MemoryRules
 class ExitRule(StrEnum):
     """Where a signal puts its stop loss and its take profit."""
 
+    FORECAST = "forecast"
+    """At calibrated quantiles of the model's forecast, within bounds set by the volatility that it expects."""
     MEMORY = "memory"
     """At quantiles of what followed the neighbours, within bounds set by the volatility."""
     VOLATILITY = "volatility"
@@ -37,7 +39,11 @@ class MemoryTransformerSettings:
     """Confidence below which the strategy abstains, in [0, 1]."""
     minimum_neighbors: int = 8
     """Fewer than this many neighbours is no answer: the position is held and none is opened."""
-    exits: ExitRule = ExitRule.MEMORY
+    exits: ExitRule = ExitRule.FORECAST
+    target_volatility: float = 0.8
+    """Volatility per year that a whole position may have: it shrinks where more is forecast. 0 leaves sizes alone."""
+    abstains: bool = True
+    """Whether forecasts that validation found too uncertain to use are not traded."""
     stop_multiple: float = 1.0
     """Stop distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
     target_multiple: float = 1.5
@@ -54,6 +60,7 @@ class MemoryTransformerSettings:
             ("n_neighbors", self.n_neighbors is None or self.n_neighbors >= 1, "at least 1"),
             ("entry_threshold", 0.0 <= self.entry_threshold <= 1.0, "between 0 and 1"),
             ("minimum_neighbors", self.minimum_neighbors >= 1, "at least 1"),
+            ("target_volatility", 0.0 <= self.target_volatility < math.inf, "0 or more"),
             ("stop_multiple", 0.0 < self.stop_multiple < math.inf, "above 0"),
             ("target_multiple", 0.0 < self.target_multiple < math.inf, "above 0"),
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, sqrt
-from typing import ClassVar
+from math import ceil, exp, sqrt
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,30 @@ from strategies.memory_rules import EVERY_BAR
 from strategies.memory_transformer.appraisal import Appraisal, Appraiser
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.config import OutputType
-from strategies.memory_transformer.decision import combine, distances
+from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
 from strategies.outcomes import trailing_volatility
+from strategies.readout import QUANTILES
 from strategies.recorder import MemoryRecorder, Recall
+from strategies.uncertainty.calibration import Score
+from strategies.uncertainty.online import CalibratedForecast, OnlineUncertainty, RawForecast
+
+_LOW: Final = QUANTILES.index(0.1)
+_HIGH: Final = QUANTILES.index(0.9)
+
+
+class _Outlook(NamedTuple):
+    """What is forecast over the primary horizon."""
+
+    volatility: float
+    """That the trailing volatility lets expect, a log return; positive, as the next."""
+    expected_volatility: float
+    """That the model expects."""
+    spread: float
+    """See ``Score.SPREAD``."""
+    calibrated: CalibratedForecast
 
 
 class MemoryTransformerStrategy(Strategy):
@@ -57,8 +75,11 @@ class MemoryTransformerStrategy(Strategy):
                 f"it must be at most n_neighbors, {neighbors}"
             )
         self._kernel = BlockKernel(bundle.model.encoder)
+        self._horizon_ms = config.primary_horizon * interval_ms(bundle.interval)
         self._appraiser = Appraiser(bundle, neighbors, len(self.symbols), self.settings.rules)
         self._states = self._fresh_states()
+        self._uncertainty = OnlineUncertainty(bundle.calibration)
+        self._calibrated: dict[str, tuple[CalibratedForecast, ...]] = {}
         self.attach_bank(MemoryBank(self.bank_config, encoder_version=bundle.model_id) if bank is None else bank)
 
     @property
@@ -73,6 +94,11 @@ class MemoryTransformerStrategy(Strategy):
             embargo_ms=config.embargo * interval_ms(self.bundle.interval),
             outcome_scale=float(self.bundle.outcome_scale[config.primary]),
         )
+
+    @property
+    def learned_until(self) -> int:
+        """See ``Strategy.learned_until``."""
+        return self.bundle.training_span[1]
 
     @property
     def required_bars(self) -> int:
@@ -126,6 +152,8 @@ class MemoryTransformerStrategy(Strategy):
     def settle(self, bars: Sequence[Bar]) -> None:
         """See ``Strategy.settle``."""
         self._recorder.settle(bars)
+        for bar in bars:
+            self._uncertainty.settle(bar.symbol, bar.close)
 
     def on_bar(self, bar: Bar) -> Signal:
         """Decide on one closed bar."""
@@ -137,13 +165,15 @@ class MemoryTransformerStrategy(Strategy):
         appraisal = self._appraiser.appraise(
             self.bank, bar, observed.encoded, state.ordinal, state.prospect, observed.regime
         )
-        explanation = self._explain(observed, appraisal)
+        outlook = self._outlook(bar.symbol, observed, appraisal)
+        self._calibrated[bar.symbol] = (outlook.calibrated,)
+        explanation = self._explain(observed, appraisal, outlook)
         known, needed = appraisal.view.count, self.settings.minimum_neighbors
         self._recalls[bar.symbol] = appraisal.recall if known >= needed else appraisal.recall.unused()
         if known < needed:
             reason = f"only {known} neighbours known, {needed} needed"
             return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
-        return self._signal(bar, observed, appraisal, explanation)
+        return self._signal(bar, appraisal, outlook, explanation)
 
     def remember(self, bars: Sequence[Bar]) -> None:
         """See ``Strategy.remember``."""
@@ -151,6 +181,15 @@ class MemoryTransformerStrategy(Strategy):
             observed = self._states[bar.symbol].observe(bar)
             key = observed.encoded.key if observed.encoded is not None and observed.admitted else None
             self._recorder.remember(bar, key, observed.regime, self._recalls.pop(bar.symbol, None))
+            self._uncertainty.remember(bar.symbol, bar.close, self._calibrated.pop(bar.symbol, ()))
+
+    def state(self) -> bytes:
+        """What its forecasts taught the calibration; see ``Strategy.state``."""
+        return self._uncertainty.state()
+
+    def restore(self, state: bytes) -> None:
+        """See ``Strategy.restore``."""
+        self._uncertainty.restore(state)
 
     def _fresh_states(self) -> dict[str, SymbolState]:
         glitch_wick = self.settings.rules.glitch_wick
@@ -158,7 +197,21 @@ class MemoryTransformerStrategy(Strategy):
             symbol: SymbolState(self._kernel, self.bundle.scaler, glitch_wick=glitch_wick) for symbol in self.symbols
         }
 
-    def _explain(self, observed: ObservedBar, appraisal: Appraisal) -> Explanation:
+    def _outlook(self, symbol: str, observed: ObservedBar, appraisal: Appraisal) -> _Outlook:
+        """The forecast over the primary horizon in log returns, calibrated by what came of earlier ones."""
+        config, forecast = self.bundle.config, appraisal.forecast
+        volatility = float(trailing_volatility(np.array(observed.features))) * sqrt(config.primary_horizon)
+        levels = forecast.quantiles[config.primary]
+        raw = RawForecast([level * volatility for level in levels], volatility)
+        (calibrated,) = self._uncertainty.calibrate(symbol, (raw,))
+        return _Outlook(
+            volatility,
+            volatility * exp(forecast.log_volatility[config.primary]),
+            levels[_HIGH] - levels[_LOW],
+            calibrated,
+        )
+
+    def _explain(self, observed: ObservedBar, appraisal: Appraisal, outlook: _Outlook) -> Explanation:
         view, forecast = appraisal.view, appraisal.forecast
         return Explanation(
             features=observed.features,
@@ -170,26 +223,39 @@ class MemoryTransformerStrategy(Strategy):
             neighbours=appraisal.neighbours,
             independent=view.effective,
             novelty=appraisal.recall.novelty,
+            rise_probability=outlook.calibrated.rise_probability,
+            volatility=outlook.expected_volatility,
         )
 
-    def _signal(self, bar: Bar, observed: ObservedBar, appraisal: Appraisal, explanation: Explanation) -> Signal:
-        view, prediction = appraisal.view, appraisal.forecast.prediction
+    def _signal(self, bar: Bar, appraisal: Appraisal, outlook: _Outlook, explanation: Explanation) -> Signal:
+        view, prediction, volatility = appraisal.view, appraisal.forecast.prediction, outlook.volatility
         config, settings = self.bundle.config, self.settings
-        volatility = float(trailing_volatility(np.array(observed.features))) * sqrt(config.primary_horizon)
         memory_mean = view.mean / volatility
         decision = combine(prediction, memory_mean)
+        reason = f"model {prediction:+.3f}, memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
+        rule = self.bundle.calibration.abstention if settings.abstains else None
         enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
-        stop, target = distances(view, decision.side, volatility, settings) if enters else (None, None)
+        if not enters:
+            reason += ": below the entry threshold"
+        elif rule is not None and rule.abstains(
+            {Score.SPREAD: outlook.spread, Score.NOVELTY: appraisal.recall.novelty}
+        ):
+            enters, reason = False, f"{reason}: too uncertain by its {rule.score.value}"
+        stop, target = (
+            distances(view, outlook.calibrated, decision.side, volatility, outlook.expected_volatility, settings)
+            if enters
+            else (None, None)
+        )
+        share = volatility_share(outlook.expected_volatility, self._horizon_ms, settings.target_volatility)
         # Only the regression head forecasts a return; for the others the memory's mean is the expectation.
         predicts_return = config.output_type is OutputType.REGRESSION
         return Signal(
             bar.symbol,
             bar.open_time,
-            decision.side * decision.confidence if enters else 0.0,
-            f"model {prediction:+.3f}, memory {memory_mean:+.3f}, "
-            f"{'agree' if decision.agree else 'disagree'}{'' if enters else ': below the entry threshold'}",
+            decision.side * decision.confidence * share if enters else 0.0,
+            reason,
             prediction * volatility if predicts_return else view.mean,
-            view.quantiles,
+            outlook.calibrated.quantiles,
             stop,
             target,
             explanation,

@@ -59,6 +59,8 @@ class SymbolState:
         self._prospect: Prospect | None = None
         self._expected: list[tuple[float, ...]] = []
         """Features of the bars of the prospect."""
+        self._expected_rows: npt.NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
+        """The same, scaled."""
         self._came_true: deque[Bar] = deque(maxlen=FEATURE_WARMUP)
         """Bars whose features were foreseen, so that ``_features`` has not seen them."""
 
@@ -102,10 +104,13 @@ class SymbolState:
         """What a bar looks like; asking again about the same bar changes nothing."""
         if self._observed is not None and self._observed.open_time == bar.open_time:
             return self._observed
-        features = self._foreseen_features(bar) if self._upcoming is not None else None
-        if features is None:
+        place = self._foreseen_place(bar) if self._upcoming is not None else None
+        if place is None:
             features = self._features.update(bar)
-        encoded = self._encoder.push(self._scaler.transform(features))
+            encoded = self._encoder.push(self._scaler.transform(features))
+        else:
+            features = self._expected[place]
+            encoded = self._encoder.push(self._expected_rows[place])
         self._seen += 1
         self._observed = ObservedBar(
             bar.open_time,
@@ -126,8 +131,8 @@ class SymbolState:
         """The prospect that expected the bar observed last, if one did."""
         return self._prospect
 
-    def _foreseen_features(self, bar: Bar) -> tuple[float, ...] | None:
-        """Features of the next bar if it is the one that was expected."""
+    def _foreseen_place(self, bar: Bar) -> int | None:
+        """Place of the next bar in the prospect if it is the one that was expected."""
         prospect, ordinal = self._prospect, self._encoder.next_ordinal
         if prospect is None or ordinal - prospect.first_ordinal >= len(prospect.bars):
             prospect = self._look_ahead(bar)
@@ -136,7 +141,7 @@ class SymbolState:
             self._expect_nothing()
             return None
         self._came_true.append(bar)
-        return self._expected[ordinal - prospect.first_ordinal]
+        return ordinal - prospect.first_ordinal
 
     def _look_ahead(self, bar: Bar) -> Prospect | None:
         """Encode the rest of the block at once, when the bars to come begin with this one."""
@@ -146,7 +151,8 @@ class SymbolState:
             return None
         self._expected = [self._upcoming_features.update(expected) for expected in bars]
         ordinal = self._encoder.next_ordinal
-        encoded = self._encoder.look_ahead(self._scaler.transform(self._expected))
+        self._expected_rows = self._scaler.transform(self._expected)
+        encoded = self._encoder.look_ahead(self._expected_rows)
         self._prospect = Prospect(ordinal, bars, encoded)
         return self._prospect
 

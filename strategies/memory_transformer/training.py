@@ -3,142 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from strategies.bars import BarSeries
-from strategies.memory_transformer.config import SMALLEST_SHRINKAGE, ModelConfig
+from strategies.bars import BarSeries, interval_ms
+from strategies.memory_transformer.calibrating import calibrate
+from strategies.memory_transformer.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Floats, TrainingError, build_dataset
-from strategies.memory_transformer.evaluation import Evaluation, evaluate, measure
-from strategies.memory_transformer.losses import head_loss
+from strategies.memory_transformer.evaluation import base_rate, evaluate, measure
+from strategies.memory_transformer.key_loss import key_loss
+from strategies.memory_transformer.losses import forecast_loss
+from strategies.memory_transformer.memory_read import mirrored
 from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.optimization import make_optimizer, set_rate
 from strategies.memory_transformer.segments import Segments, draw_segments
-from strategies.memory_transformer.shrinkage import ShrinkageChoice, ShrinkageSource, choose_shrinkage
+from strategies.memory_transformer.shrinkage import Candidate, ShrinkageChoice, ShrinkageSource, choose_shrinkage
 from strategies.memory_transformer.span_memory import Rows, SpanMemory, encode_span
+from strategies.memory_transformer.targets import Targets, targets_of
 from strategies.memory_transformer.threads import thread_count
+from strategies.memory_transformer.training_config import TrainingConfig as TrainingConfig
+from strategies.memory_transformer.training_report import EpochReport as EpochReport
+from strategies.memory_transformer.training_report import KeyReport as KeyReport
+from strategies.memory_transformer.training_report import TrainingProgress as TrainingProgress
+from strategies.memory_transformer.training_report import TrainingReport as TrainingReport
 from strategies.scaling import Scaler
+from strategies.uncertainty.calibration import Calibration
 
 _GRADIENT_LIMIT: Final = 1.0
-_LAST_RATE: Final = 0.05  # share of the learning rate that the cosine ends at
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingConfig:
-    """How a model is trained.
-
-    Raises:
-        TrainingError: a value is out of range.
-    """
-
-    epochs: int = 10
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    """Share of all steps over which the learning rate rises from zero; a cosine takes it down afterwards."""
-    seed: int = 7
-    validation_fraction: float = 0.15
-    """Share of the span, at its end, that only early stopping and the report see."""
-    memory_dropout: float = 0.15
-    """Share of samples that see an empty memory, so that the gate learns a cold start."""
-    patience: int = 5
-    """Epochs without a better validation loss after which training ends."""
-    segment_blocks: int = 4
-    """Consecutive blocks that are trained on together."""
-    segments_per_step: int = 2
-    cost: float = 0.00055
-    """Cost of one trade as a share of its value, in the portfolio head's utility: Bybit's taker fee."""
-    whitening: float | None = None
-    """Shrinkage of the whitening of keys; ``None`` chooses it on the validation part after the first epoch."""
-    threads: int = 1
-    """Of torch; with the same number the same seed gives the same weights to the last bit."""
-
-    def __post_init__(self) -> None:
-        checks = (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("learning_rate", 0.0 < self.learning_rate < math.inf, "positive"),
-            ("weight_decay", 0.0 <= self.weight_decay < math.inf, "0 or more"),
-            ("warmup", 0.0 <= self.warmup <= 1.0, "between 0 and 1"),
-            ("validation_fraction", 0.0 <= self.validation_fraction < 1.0, "at least 0 and below 1"),
-            ("memory_dropout", 0.0 <= self.memory_dropout < 1.0, "at least 0 and below 1"),
-            ("patience", self.patience >= 1, "at least 1"),
-            ("segment_blocks", self.segment_blocks >= 1, "at least 1"),
-            ("segments_per_step", self.segments_per_step >= 1, "at least 1"),
-            ("cost", 0.0 <= self.cost < 1.0, "at least 0 and below 1"),
-            (
-                "whitening",
-                self.whitening is None or SMALLEST_SHRINKAGE <= self.whitening <= 1.0,
-                f"from {SMALLEST_SHRINKAGE} to 1, or None",
-            ),
-            ("threads", self.threads >= 1, "at least 1"),
-        )
-        for name, sound, allowed in checks:
-            if not sound:
-                raise TrainingError(f"training.{name} = {getattr(self, name)} must be {allowed}")
-
-
-class TrainingProgress(NamedTuple):
-    """Where training stands, after every step and, with the validation's figures, after every epoch."""
-
-    epoch: int
-    """From 1."""
-    epochs: int
-    step: int
-    """Of this epoch, from 1."""
-    steps: int
-    loss: float
-    """Mean training loss of the epoch so far."""
-    validation_loss: float | None = None
-    direction_accuracy: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """One epoch."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float | None
-    direction_accuracy: float | None
-    information_coefficient: float | None
-    mean_gate: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyReport:
-    """Whether keys tell bars apart."""
-
-    state_anisotropy: float
-    """Mean cosine of pairs of hidden states: near 1 they are all alike."""
-    key_anisotropy: float
-    """The same of keys, after whitening."""
-    temperature: float
-    """Of the learned softmax over cosines."""
-    n_neighbors: int
-    effective_neighbors: float | None
-    """To how many of them that softmax listens, on average over the validation part."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """What came of a training."""
-
-    epochs: tuple[EpochReport, ...]
-    best_epoch: int
-    """The one whose weights were kept: of lowest validation loss, or the last without validation."""
-    train_bars: int
-    validation: Evaluation | None
-    """On the validation part, which early stopping has seen: not an estimate of what trading will bring."""
-    whitening: ShrinkageChoice
-    keys: KeyReport
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
+_KEY_QUERIES: Final = 256
+"""Bars of a batch that the key objective forecasts from all others: more make a step dearer and little better."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,6 +57,8 @@ class TrainedModel:
     """First open time and last close time of the bars given, validation included."""
     validation_span: tuple[int, int] | None
     report: TrainingReport
+    calibration: Calibration
+    """Of its forecasts, from the validation part."""
 
 
 def train(
@@ -165,6 +67,8 @@ def train(
     training: TrainingConfig | None = None,
     *,
     progress: Callable[[TrainingProgress], None] | None = None,
+    checkpoints: Path | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> TrainedModel:
     """Train a model on all bars of a span.
 
@@ -178,18 +82,49 @@ def train(
         config: shape of the model; that of the trained model has the shrinkage of its keys.
         training: how to train it.
         progress: told after every step and epoch.
+        checkpoints: folder where a training that is interrupted leaves what it needs to go on: the same call goes on with
+            its last whole epoch and ends with the weights, to the last bit, of a training that was not interrupted.
+        notice: told, in a sentence, where training had to do with less than was asked for.
 
     Raises:
         TrainingError: the bars are too few, do not move, or mix intervals; or the loss stops being a number.
     """
-    training = training or TrainingConfig()
+    training, notice = training or TrainingConfig(), notice or _ignore
     dataset = build_dataset(series, config, training.validation_fraction)
+    checkpoint = None if checkpoints is None else Checkpoint(checkpoints, series, config, training)
+    return train_on(dataset, config, training, progress=progress, checkpoint=checkpoint, notice=notice)
+
+
+def train_on(
+    dataset: Dataset,
+    config: ModelConfig,
+    training: TrainingConfig,
+    *,
+    progress: Callable[[TrainingProgress], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> TrainedModel:
+    """As :func:`train`, on a data set that is already there, whatever its features are.
+
+    Raises:
+        TrainingError: the loss stops being a number.
+    """
+    notice = notice or _ignore
     with thread_count(training.threads), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
-        run = _Run(dataset, config, training, progress or _ignore)
-        report = run.run()
+        for device in _devices(training.device, notice):
+            torch.manual_seed(training.seed)
+            run = _Run(dataset, config, training, progress or _ignore, device, checkpoint)
+            try:
+                report, calibration = run.run()
+                break
+            except torch.cuda.OutOfMemoryError:
+                if device.type == "cpu":
+                    raise
+                notice("the memory of the GPU is full: training goes on with the CPU")
         model = MemoryTransformer(run.config)
     model.load_state_dict(run.model.state_dict())
+    if checkpoint is not None:
+        checkpoint.remove()
     return TrainedModel(
         model.eval(),
         training,
@@ -200,15 +135,29 @@ def train(
         dataset.span,
         dataset.validation_span,
         report,
+        calibration,
     )
 
 
-def _ignore(progress: TrainingProgress) -> None:
+def _ignore(_: object) -> None:
     """Tell nobody."""
 
 
+def _devices(wanted: str, notice: Callable[[str], None]) -> tuple[torch.device, ...]:
+    """What to train on, and what to fall back to."""
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        notice("there is no GPU that this torch can use: training uses the CPU")
+    cpu = torch.device("cpu")
+    return (torch.device("cuda"), cpu) if there and wanted != "cpu" else (cpu,)
+
+
 class _Run:
-    """One training under way."""
+    """One training under way.
+
+    All that depends on bits, keys and validation, is computed on the CPU with ``model``; the steps of the optimiser run
+    on ``_worker``, which is a copy on the GPU or the very same.
+    """
 
     def __init__(
         self,
@@ -216,56 +165,83 @@ class _Run:
         config: ModelConfig,
         training: TrainingConfig,
         progress: Callable[[TrainingProgress], None],
+        device: torch.device,
+        checkpoint: Checkpoint | None,
     ) -> None:
         given = training.whitening
         self.config = config if given is None else replace(config, shrinkage=given)
         self.model = model = MemoryTransformer(config)
+        self._worker = model if device.type == "cpu" else MemoryTransformer(config).to(device)
+        self._device = device
         self._dataset = dataset
         self._training = training
         self._progress = progress
+        self._checkpoint = checkpoint
         self._generator = np.random.default_rng(training.seed)
         self._is_training_row = np.zeros(len(dataset.moments), dtype=np.bool_)
         self._is_training_row[dataset.train] = True
-        self._target = torch.from_numpy(dataset.moments.target)
-        self._volatility = torch.from_numpy(dataset.moments.volatility.astype(np.float32))
-        self._optimizer = make_optimizer(model, training)
-        self._memory = SpanMemory.build(model.encoder, dataset, self.config)
+        self._targets = targets_of(dataset.moments, config)
+        self._apart_ms = (config.primary_horizon + config.embargo) * interval_ms(dataset.interval)
+        self._base_rate = base_rate(dataset.moments.target[dataset.validation])
+        self._optimizer = make_optimizer(self._worker, training)
+        self._epochs: list[EpochReport] = []
+        self._choice = ShrinkageChoice(self.config.shrinkage, ShrinkageSource.DEFAULT, 0, ())
+        self._best_epoch, self._best_loss = 0, math.inf
+        self._best_weights = _copy(model)
 
-    def run(self) -> TrainingReport:
+    def run(self) -> tuple[TrainingReport, Calibration]:
         """All epochs; leaves the best weights in the model."""
         training, model = self._training, self.model
-        epochs: list[EpochReport] = []
-        choice = ShrinkageChoice(self.config.shrinkage, ShrinkageSource.DEFAULT, 0, ())
-        best_epoch, best_loss, best_weights = 0, math.inf, model.state_dict()
         plan = [self._draw() for _ in range(training.epochs)]
-        schedule = _schedule(self._optimizer, sum(map(len, plan)), training.warmup)
+        self._resume()
+        self._memory = SpanMemory.build(model.encoder, self._dataset, self.config)
+        self._copy_to_worker()
         for epoch, batches in enumerate(plan, start=1):
-            train_loss = self._train_epoch(epoch, batches, schedule)
-            hidden = encode_span(model.encoder, self._dataset)
-            if epoch == 1:
-                choice = self._choose(hidden)
-            self._memory = SpanMemory.of_states(hidden, model.encoder, self._dataset, self.config)
-            report = self._validate(epoch, len(batches), train_loss)
-            epochs.append(report)
-            loss = -epoch if report.validation_loss is None else report.validation_loss
-            if loss < best_loss:
-                best_epoch, best_loss = epoch, loss
-                best_weights = {name: value.clone() for name, value in model.state_dict().items()}
-            if epoch - best_epoch >= training.patience:
+            if epoch <= len(self._epochs):
+                continue
+            if epoch - 1 - self._best_epoch >= training.patience:
                 break
-        if best_epoch != len(epochs):
-            model.load_state_dict(best_weights)
+            train_loss = self._train_epoch(epoch, batches, sum(map(len, plan[: epoch - 1])), sum(map(len, plan)))
+            self._end_epoch(epoch, len(batches), train_loss)
+        if self._best_epoch != len(self._epochs):
+            model.load_state_dict(self._best_weights)
             self._memory = SpanMemory.build(model.encoder, self._dataset, self.config)
         model.eval()
-        dataset = self._dataset
-        evaluation = evaluate(model, self._memory, dataset.validation, cost=training.cost, seed=training.seed)
+        return self._report(), calibrate(model, self._memory, self._dataset)
+
+    def _end_epoch(self, epoch: int, steps: int, train_loss: float) -> None:
+        """Make all keys anew, validate, and keep what is best."""
+        model = self.model
+        self._copy_from_worker()
+        hidden = encode_span(model.encoder, self._dataset)
+        if epoch == 1:
+            self._choice = self._choose(hidden)
+        staleness = self._renew(hidden)
+        report = replace(self._validate(epoch, steps, train_loss), staleness=staleness)
+        self._epochs.append(report)
+        loss = -epoch if report.validation_loss is None else report.validation_loss
+        if loss < self._best_loss:
+            self._best_epoch, self._best_loss, self._best_weights = epoch, loss, _copy(model)
+        self._copy_to_worker()
+        self._save()
+
+    def _report(self) -> TrainingReport:
+        dataset, training = self._dataset, self._training
+        evaluation = evaluate(self.model, self._memory, dataset.validation, cost=training.cost, seed=training.seed)
         keys = KeyReport(
             *self._memory.anisotropies(),
-            temperature=model.memory_read.temperature,
+            temperature=self.model.memory_read.temperature,
             n_neighbors=self.config.n_neighbors,
             effective_neighbors=None if evaluation is None else evaluation.with_memory.effective_neighbors,
         )
-        return TrainingReport(tuple(epochs), best_epoch, len(dataset.train), evaluation, choice, keys)
+        return TrainingReport(tuple(self._epochs), self._best_epoch, len(dataset.train), evaluation, self._choice, keys)
+
+    def _renew(self, hidden: Rows) -> float:
+        """Take the memory of the present weights in place of the last; how far its keys had fallen behind."""
+        before = self._memory.keys
+        self._memory = SpanMemory.of_states(hidden, self.model.encoder, self._dataset, self.config)
+        rows = self._dataset.train
+        return 1.0 - float(np.einsum("ij,ij->i", before[rows], self._memory.keys[rows], dtype=np.float64).mean())
 
     def _choose(self, hidden: Rows) -> ShrinkageChoice:
         """The shrinkage of all epochs to come."""
@@ -288,87 +264,139 @@ class _Run:
             generator=self._generator,
         )
 
-    def _train_epoch(self, epoch: int, batches: list[Segments], schedule: Iterator[None]) -> float:
-        self.model.train()
-        total, samples = 0.0, 0
+    def _train_epoch(self, epoch: int, batches: list[Segments], done: int, steps: int) -> float:
+        self._worker.train()
+        training, total, samples = self._training, 0.0, 0
         for step, batch in enumerate(batches, start=1):
-            next(schedule)
+            set_rate(self._optimizer, training, done + step - 1, steps)
             loss = self._step(batch)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} in epoch {epoch}, step {step}; lower training.learning_rate "
-                    f"from {self._training.learning_rate}"
+                    f"from {training.learning_rate}"
                 )
             total += loss * len(batch.rows)
             samples += len(batch.rows)
-            self._progress(TrainingProgress(epoch, self._training.epochs, step, len(batches), total / samples))
+            self._progress(TrainingProgress(epoch, training.epochs, step, len(batches), total / samples))
+            if step % training.refresh_steps == 0 and step < len(batches):
+                self._copy_from_worker()
+                self._renew(encode_span(self.model.encoder, self._dataset))
+                self._copy_to_worker()
+                self._worker.train()
         return total / samples
 
     def _step(self, batch: Segments) -> float:
         """One step of the optimiser; the loss before it."""
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(batch)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+            loss = self._loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), _GRADIENT_LIMIT)
+        nn.utils.clip_grad_norm_(self._worker.parameters(), _GRADIENT_LIMIT)
         self._optimizer.step()
         return float(loss.detach())
 
     def _loss(self, batch: Segments) -> Tensor:
         """Mean loss of the samples of some segments, in training mode."""
-        encoder, config = self.model.encoder, self.model.config
+        training, device, model = self._training, self._device, self._worker
+        encoder = model.encoder
         blank = encoder.blank_mask(torch.from_numpy(batch.starts))
-        encoding = encoder(torch.from_numpy(batch.features), encoder.initial_state(len(batch.features)), blank=blank)
-        sampled = torch.from_numpy(batch.sampled)
-        hidden, query = encoding.hidden[sampled], encoding.keys[sampled]
-        hide = self._generator.random(len(batch.rows)) < self._training.memory_dropout
-        forecast = self.model(hidden, query, self._memory.retrieve(batch.rows, hide=hide))
-        rows = torch.from_numpy(batch.rows)
-        return head_loss(
-            forecast.prediction,
-            self._target[rows],
-            self._volatility[rows],
-            config.output_type,
-            flat=config.flat_threshold,
-            cost=self._training.cost,
+        encoding = encoder(
+            torch.from_numpy(batch.features).to(device),
+            encoder.initial_state(len(batch.features)),
+            blank=None if blank is None else blank.to(device),
         )
+        sampled = torch.from_numpy(batch.sampled).to(device)
+        hidden, keys = encoding.hidden[sampled], encoding.keys[sampled]
+        hide = self._generator.random(len(batch.rows)) < training.memory_dropout
+        flipped = self._generator.random(len(batch.rows)) < training.mirrored
+        sign = torch.from_numpy(np.where(flipped, -1.0, 1.0).astype(np.float32)).to(device)
+        targets = self._targets.of(torch.from_numpy(batch.rows)).to(device)
+        retrieved = self._memory.retrieve(batch.rows, hide=hide).to(device)
+        forecast = model(hidden, keys, mirrored(retrieved, sign, len(model.config.horizons)))
+        loss = forecast_loss(forecast, targets.mirrored(sign), model.config, cost=training.cost)
+        if training.key_loss > 0.0:
+            loss = loss + training.key_loss * self._key_loss(keys, batch, targets)
+        return loss
+
+    def _key_loss(self, keys: Tensor, batch: Segments, targets: Targets) -> Tensor:
+        """How badly the bars of a batch forecast each other by their keys."""
+        count = len(batch.rows)
+        asked = np.sort(self._generator.permutation(count)[:_KEY_QUERIES])
+        closed = self._dataset.moments.close_time[batch.rows]
+        apart = np.abs(closed[asked][:, None] - closed) >= self._apart_ms
+        places = torch.from_numpy(asked).to(self._device)
+        scale = self._worker.memory_read.scale
+        return key_loss(keys[places], keys, torch.from_numpy(apart).to(self._device), targets.returns, places, scale)
 
     def _validate(self, epoch: int, steps: int, train_loss: float) -> EpochReport:
         rows, training = self._dataset.validation, self._training
         if not len(rows):
             return EpochReport(epoch, train_loss, None, None, None, None)
         metrics = measure(self.model, self._memory, rows, cost=training.cost)
+        loss, accuracy = metrics.loss, metrics.direction_accuracy
         self._progress(
-            TrainingProgress(epoch, training.epochs, steps, steps, train_loss, metrics.loss, metrics.direction_accuracy)
+            TrainingProgress(epoch, training.epochs, steps, steps, train_loss, loss, accuracy, self._base_rate)
         )
         return EpochReport(
             epoch,
             train_loss,
-            metrics.loss,
-            metrics.direction_accuracy,
+            loss,
+            accuracy,
             metrics.information_coefficient,
             metrics.mean_gate,
+            metrics.volatility_r2,
         )
 
+    def _copy_to_worker(self) -> None:
+        if self._worker is not self.model:
+            self._worker.load_state_dict(self.model.state_dict())
 
-def make_optimizer(model: MemoryTransformer, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; only matrices decay, and not the metric, whose cosines do not feel its size."""
-    metric = model.memory_read.metric.weight
-    decayed = [p for p in model.parameters() if p.ndim == 2 and p is not metric]
-    kept = [p for p in model.parameters() if p.ndim != 2 or p is metric]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
+    def _copy_from_worker(self) -> None:
+        if self._worker is not self.model:
+            self.model.load_state_dict(self._worker.state_dict())
+
+    def _save(self) -> None:
+        """Leave what :meth:`_resume` needs."""
+        if self._checkpoint is None:
+            return
+        tensors = {"random": torch.get_rng_state()}
+        tensors |= {f"model.{name}": value for name, value in _copy(self.model).items()}
+        tensors |= {f"best.{name}": value for name, value in self._best_weights.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self._optimizer).items()}
+        rest = {
+            "epochs": [asdict(report) for report in self._epochs],
+            "choice": asdict(self._choice),
+            "best_epoch": self._best_epoch,
+            "best_loss": self._best_loss,
+            "generator": self._generator.bit_generator.state,
+        }
+        self._checkpoint.write(tensors, rest)
+
+    def _resume(self) -> None:
+        """Go on after the last whole epoch of an interrupted training, if there was one."""
+        found = None if self._checkpoint is None else self._checkpoint.read()
+        if found is None:
+            return
+        tensors, rest = found
+        self._epochs = [EpochReport(**each) for each in rest["epochs"]]
+        self._choice = _choice_of(rest["choice"])
+        self.config = replace(self.config, shrinkage=self._choice.shrinkage)
+        self._best_epoch, self._best_loss = rest["best_epoch"], rest["best_loss"]
+        self._best_weights = _part(tensors, "best.")
+        self.model.load_state_dict(_part(tensors, "model."))
+        restore_optimizer(self._optimizer, _part(tensors, "optimizer."))
+        self._generator.bit_generator.state = rest["generator"]
+        torch.set_rng_state(tensors["random"])
 
 
-def _schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> Iterator[None]:
-    """Set the learning rate of one step after the other: a linear rise, then a cosine."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    rising = math.ceil(steps * warmup)
-    for step in range(steps):
-        if step < rising:
-            share = (step + 1) / rising
-        else:
-            progress = (step - rising) / max(1, steps - rising)
-            share = _LAST_RATE + (1.0 - _LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress))
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * share
-        yield
+def _choice_of(plain: Mapping[str, Any]) -> ShrinkageChoice:
+    candidates = tuple(Candidate(**each) for each in plain["candidates"])
+    return ShrinkageChoice(plain["shrinkage"], ShrinkageSource(plain["source"]), plain["queries"], candidates)
+
+
+def _copy(model: MemoryTransformer) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

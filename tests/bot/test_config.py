@@ -145,6 +145,16 @@ def test_a_refusal_names_key_value_origin_and_what_is_allowed(override: str, sen
     assert refused(override) == sentence
 
 
+@pytest.mark.parametrize("switch", ["retraining.every_bars=1", "retraining.on_drift=true"])
+def test_a_retraining_that_could_never_be_judged_is_refused(switch: str) -> None:
+    """Five stretches of horizon plus embargo, and the horizon until the last outcome is known."""
+    few = {"retraining": {"judge_bars": 383}}
+    config = load_config(overrides=["retraining.judge_bars=384", switch], environment={})
+    assert config.changed({"retraining": {"every_bars": 0, "on_drift": False, "judge_bars": 1}}, "a test")
+    with pytest.raises(UsageError, match="judge_bars was 383, too few to compare two models on"):
+        config.changed(few, "a test")
+
+
 def test_a_refusal_names_the_file_or_the_variable(tmp_path: Path) -> None:
     """Wherever the value stands."""
     file = write(tmp_path, "[risk]\nstop_loss = true\n")

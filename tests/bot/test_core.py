@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backtest.replay import batches
 from bot.core import CoreState, DecisionCore, digest_text
-from bot.engine import SimulatedEngine
+from bot.engine import EngineState, SimulatedEngine
 from bot.execution.fills import Costs
 from bot.orders import (
     BarBatch,
@@ -29,6 +29,7 @@ from bot.risk import RiskLayer, RiskLimits
 from strategies.bars import Bar, BarSeries
 from strategies.base import Explanation, Neighbour, Signal, Strategy
 from strategies.baselines import SmaCross
+from tests.bot.cli.strategies import TakesTurns
 from tests.bot.scenes import (
     OPEN_LIMITS,
     START,
@@ -352,6 +353,41 @@ def test_the_run_of_the_crash_test_has_met_what_can_happen() -> None:
         Verdict.HALTED_BY_LOSS,
     }
     assert UNBROKEN.portfolio.trades_closed > 5
+
+
+def taking_turns() -> SimulatedEngine:
+    strategy = TakesTurns(5)
+    strategy.warm({})
+    return engine_of(strategy, A, B, limits=LIMITS, costs=Costs())
+
+
+@given(st.integers(0, len(ALL)))
+@settings(max_examples=10)
+def test_what_a_strategy_learned_from_its_decisions_is_given_back_to_another_instance(cut: int) -> None:
+    unbroken, engine = taking_turns(), taking_turns()
+    expected = drive(unbroken, 0, len(ALL))
+    made = drive(engine, 0, cut)
+    written = msgspec.json.encode(engine.state())
+    engine = taking_turns()
+    engine.restore(msgspec.json.decode(written, type=EngineState))
+    made += drive(engine, cut, len(ALL))
+    assert made == expected
+    assert msgspec.json.encode(engine.state()) == msgspec.json.encode(unbroken.state())
+
+
+def test_a_state_of_a_version_without_a_strategys_own_leaves_the_strategy_as_it_begins() -> None:
+    engine = taking_turns()
+    drive(engine, 0, 8)
+    written = msgspec.json.decode(msgspec.json.encode(engine.state()))
+    assert written["core"].pop("strategy")
+    other = taking_turns()
+    other.restore(msgspec.convert(written, EngineState))
+    assert other.core.strategy.state() == taking_turns().core.strategy.state()
+    assert other.core.decisions_made == engine.core.decisions_made
+
+
+def test_a_strategy_without_a_state_leaves_no_trace_of_one() -> None:
+    assert "strategy" not in msgspec.json.decode(msgspec.json.encode(UNBROKEN.core.state()))
 
 
 def test_the_state_of_the_core_goes_through_json_unchanged() -> None:

@@ -102,6 +102,20 @@ def test_a_run_killed_four_times_ends_like_one_that_never_was(tmp_path: Path):
     assert final_hashes(tmp_path) == (report["replay"]["decisions_sha256"], report["replay"]["trades_sha256"])
 
 
+def test_a_killed_run_gives_its_strategy_the_state_that_bars_do_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    first, last = 700, 800
+    make_candles(tmp_path, ("BTCUSDT",), last)
+    mine = ("--strategy", "tests.bot.cli.strategies:TakesTurns", "--set", "strategy.parameters.bars=7")
+    arguments = (*MARKET, *mine)
+    assert run_with_kills(tmp_path, (*arguments, *SANDBOX, *span(first, last)), 2, last - first, seed=3) == 2
+    report = assert_nothing_lost_or_doubled(tmp_path, arguments, first, last)
+    assert final_hashes(tmp_path) == (report["replay"]["decisions_sha256"], report["replay"]["trades_sha256"])
+    assert report["buys"] >= 7, "it hardly took its turns"
+
+
 @pytest.mark.slow
 def test_a_run_of_the_memory_transformer_survives_thirty_kills(tmp_path: Path):
     """The main strategy, its memory answering, killed thirty times in a row."""

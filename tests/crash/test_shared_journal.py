@@ -49,7 +49,7 @@ def test_a_run_that_one_bot_trades_is_refused_to_another_until_it_dies(tmp_path:
         make_candles(folder, ("BTCUSDT",), 100 + BARS)
     one, other = folders
     arguments = (*PAPER, "--set", f"storage.database_url={journal_url}")
-    first = start_recall(one, *arguments, "--set", "sandbox.pause=60")
+    first = start_recall(one, *arguments, "--set", "sandbox.pause=6")
     try:
         while bars_in(journal_url) == 0:
             assert first.poll() is None, output_of(first, one)

@@ -227,10 +227,11 @@ def test_the_cost_of_adding_does_not_depend_on_how_many_entries_there_are():
     work = {}
     bank = make_bank(capacity=20_000, record_changes=False)
     for number in range(30_001):
-        if number in (10, 10_000, 30_000):
+        if number in (8, 10, 10_000, 30_000):
             work[number] = count_work(bank, number)
         else:
             bank.append(np.ones(4), symbol="BTCUSDT", bar_time=number)
+    del work[8]  # what Python allocates once, when a line runs for the first time
     evicting = 15
     assert work[10][0] == work[10_000][0]
     assert work[30_000][0] <= work[10][0] + evicting

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_store.index import BLOCK, best_first, rescore, scan_margin
+from memory_store.index import BLOCK, GIVE_UP, best_first, rescore, scan_margin
 from memory_store.pruned import PrunedIndex
 
 KINDS = ("spread", "clustered", "duplicated", "flat", "crowded", "in time", "mixed lengths", "zero")
@@ -80,6 +80,55 @@ def test_no_neighbour_is_ever_missed(seed, kind, dimension, k, share_hidden, sca
     assert index.directions > 0
 
 
+@settings(max_examples=120, deadline=None)
+@given(
+    seeds,
+    st.sampled_from(KINDS),
+    st.sampled_from([1, 5, 16, 64]),
+    st.sampled_from([1, 7, 40]),
+    st.sampled_from([1, 2, 15, 16, 17, 40]),
+    st.sampled_from([0.0, 0.02, 0.7, 0.99, 1.0]),
+    st.sampled_from([(1.0, 1.0), (1e-30, 1e-8), (1e17, 1.0), (1e17, 1e17), (1e-39, 1e-39)]),
+    st.booleans(),
+)
+def test_no_neighbour_of_many_queries_is_missed(seed, kind, dimension, k, count, share_hidden, scales, cosine):
+    """The same of every query that was not given up, whichever others are asked with it and however unlike they are."""
+    random = np.random.default_rng(seed)
+    keys = make_keys(kind, random, 400 * BLOCK, dimension)
+    queries = make_keys(random.choice(KINDS), random, count, dimension)
+    queries[::2] = keys[random.integers(len(keys), size=len(queries[::2]))]
+    keys, queries = (unit(keys), unit(queries)) if cosine else (keys, queries)
+    if not cosine:
+        with np.errstate(under="ignore"):
+            keys, queries = np.float32(scales[0]) * keys, np.float32(scales[1]) * queries
+        keys[np.abs(keys) > 1e18] = 0.0
+        queries[np.abs(queries) > 1e18] = 0.0
+    hidden = random.random(len(keys)) < share_hidden
+    index = PrunedIndex(keys, worthwhile=0)
+    found = index.candidates_of_many(hidden, queries, k, margin_of(keys, queries), give_up=GIVE_UP)
+    assert index.directions > 0
+    assert not hidden[found.slots].any()
+    assert found.complete[found.rows].all()
+    shown = np.flatnonzero(~hidden)
+    for row in np.flatnonzero(found.complete).tolist():
+        mine = found.slots[found.rows == row].tolist()
+        assert len(set(mine)) == len(mine)
+        assert set(shown[best_first(rescore(keys[shown], queries[row]), shown, k)].tolist()) <= set(mine)
+
+
+def test_of_many_queries_only_those_that_everything_is_near_to_are_given_up():
+    random = np.random.default_rng(5)
+    keys = make_keys("spread", random, 200 * BLOCK, 4)
+    keys[:, 0] = 0.0
+    queries = make_keys("spread", random, 40, 4)
+    queries[[7, 33]] = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    index = PrunedIndex(keys, worthwhile=0)
+    nothing_hidden = np.zeros(len(keys), dtype=np.bool_)
+    found = index.candidates_of_many(nothing_hidden, queries, 8, margin_of(keys, queries), give_up=GIVE_UP)
+    assert np.flatnonzero(~found.complete).tolist() == [7, 33]
+    assert not np.isin(found.rows, [7, 33]).any()
+
+
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.sampled_from(KINDS), st.sampled_from(KINDS))
 def test_keys_may_change_and_become_more(seed, before, after):
@@ -138,3 +187,6 @@ def test_few_keys_are_left_when_their_variance_is_in_few_directions():
     found = [len(assert_exact(index, keys, nothing_hidden, keys[i : i + 1], 32)) for i in range(20)]
     assert max(found) < 40
     assert 8 <= index.directions <= 40
+    together = index.candidates_of_many(nothing_hidden, keys[:100], 32, margin_of(keys, keys[:100]), give_up=GIVE_UP)
+    assert together.complete.all()
+    assert len(together.rows) < 2 * 32 * 100

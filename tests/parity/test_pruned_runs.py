@@ -75,7 +75,7 @@ def test_a_rule_that_comes_while_the_run_waits_is_durable_at_once_and_survives_a
     make_candles(tmp_path, ("BTCUSDT", "ETHUSDT"), LAST)
     paper = ("paper", *MARKET, *BUSY, *SANDBOX, *span(FIRST, LAST))
     recall(tmp_path, *paper, "--max-bars", "60")
-    process = start_recall(tmp_path, *paper, "--set", "sandbox.pause=60")
+    process = start_recall(tmp_path, *paper, "--set", "sandbox.pause=8")
     try:
         while rows(tmp_path, "SELECT count(*) FROM bars")[0][0] <= 60:
             assert process.poll() is None, (tmp_path / "output.log").read_text()[-3000:]

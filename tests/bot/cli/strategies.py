@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import msgspec
+
 from strategies.bars import Bar, BarSeries
 from strategies.base import Signal, Strategy
 from strategies.errors import SettingsError
@@ -86,6 +88,29 @@ class Impatient(BuyTheDip):
     def on_bar(self, bar: Bar) -> Signal:
         """Press it."""
         raise KeyboardInterrupt
+
+
+class TakesTurns(BuyTheDip):
+    """Long and flat in turns of its own decisions: how many there were is not to be seen in the bars."""
+
+    name: ClassVar[str] = "takes_turns"
+
+    def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
+        """Nothing is decided yet."""
+        self._decided = 0
+
+    def on_bar(self, bar: Bar) -> Signal:
+        """Count, and take the turn."""
+        self._decided += 1
+        return Signal(bar.symbol, bar.open_time, float(self._decided // self.bars % 2), f"decision {self._decided}")
+
+    def state(self) -> bytes:
+        """The count."""
+        return msgspec.msgpack.encode(self._decided)
+
+    def restore(self, state: bytes) -> None:
+        """Go on counting."""
+        self._decided = msgspec.msgpack.decode(state, type=int)
 
 
 class Unfinished(Strategy):

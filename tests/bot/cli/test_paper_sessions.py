@@ -210,7 +210,7 @@ def test_why_tells_what_the_memory_said(tmp_path: Path) -> None:
     assert f"It remembered {len(neighbours)} of {document['signal']['explanation']['memory_size']:,} moments." in text
     assert document["signal"]["explanation"]["memory_size"] > 900
     assert "similarity  weight  what followed" in text
-    assert "over the primary horizon, 90% of the weight between " in text
+    assert "over the primary horizon, with 90% between " in text
     strongest = max(neighbours, key=lambda neighbour: neighbour["weight"])
     first_row = text.partition("what followed\n")[2].splitlines()[0]
     assert f"{strongest['weight']:.1%}" in first_row and f"{expm1(strongest['outcome']):+.2%}" in first_row

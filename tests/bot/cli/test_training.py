@@ -10,7 +10,7 @@ import pytest
 from bot.errors import ExitCode
 from tests.bot.cli.terminal import ask, recall
 from tests.bot.cli.test_contract import MARKET, TINY_MODEL
-from tests.runs import make_candles
+from tests.runs import make_candles, span
 
 CANDIDATES = [0.01, 0.1, 0.3, 1.0]
 
@@ -49,6 +49,37 @@ def test_people_read_a_table(folder: Path) -> None:
     assert sum("chosen" in row for row in rows) == 1
     assert "mean cosine of two states" in outcome.err
     assert "of 32 neighbours" in outcome.err
+
+
+def test_training_says_in_words_what_the_memory_is_worth(folder: Path) -> None:
+    """With it, without it and with shuffled outcomes; and as a sentence that rests on a standard error."""
+    report = ask(folder, "train", *MARKET, *TINY_MODEL)
+    validation = report["validation"]
+    for name in ("with_memory", "without_memory", "shuffled_outcomes"):
+        assert validation[name]["loss"] > 0.0
+    found = validation["over_shuffled"]
+    assert found["gain"] == pytest.approx(
+        validation["shuffled_outcomes"]["loss"] - validation["with_memory"]["loss"], abs=1e-5
+    )
+    assert found["stretches"] >= 5 and found["standard_error"] > 0.0
+    apart = abs(found["gain"]) > 2.0 * found["standard_error"]
+    assert report["verdict"].startswith(
+        "what the memory remembers matters" if apart else "the memory cannot be told from one with shuffled outcomes"
+    )
+    shown = recall(folder, "train", *MARKET, *TINY_MODEL).err
+    assert "with shuffled outcomes" in shown and "always saying the commoner side" in " ".join(shown.split())
+
+
+def test_a_backtest_of_what_a_model_has_learned_from_is_refused_unless_asked_for_by_name(folder: Path) -> None:
+    """Hindsight needs its name; without a start the replay begins after the learning."""
+    model = ask(folder, "train", *MARKET, *TINY_MODEL, *span(0, 3000))["model_id"]
+    inside = ("backtest", *MARKET, "--model", model, "--no-plot", *span(2900, 3100))
+    outcome = recall(folder, *inside)
+    assert outcome.code == ExitCode.USAGE
+    assert "learned from bars up to" in outcome.error and "--set model.in_sample=true" in outcome.error
+    assert ask(folder, *inside, "--set", "model.in_sample=true")["bars"] == 200
+    assert ask(folder, "backtest", *MARKET, "--model", model, "--no-plot", *span(3000, 3100))["bars"] == 100
+    assert ask(folder, "backtest", *MARKET, "--model", model, "--no-plot")["bars"] == 500
 
 
 def test_the_flag_and_the_key_fix_the_whitening(folder: Path) -> None:

@@ -10,9 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from strategies.memory_transformer.config import OutputType
-from strategies.memory_transformer.losses import head_loss
-from strategies.memory_transformer.memory_read import OUTCOME_LIMIT, MemoryRead, Retrieved, describe, fact_count
+from strategies.memory_transformer.losses import forecast_loss
+from strategies.memory_transformer.memory_read import (
+    OUTCOME_LIMIT,
+    MemoryRead,
+    Retrieved,
+    describe,
+    fact_count,
+    mirrored,
+)
 from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.targets import Targets
 from tests.strategies.memory_transformer.tiny import TINY, tiny_model
 
 K, D, FACTS = TINY.n_neighbors, TINY.d_model, fact_count(len(TINY.horizons))
@@ -31,7 +39,10 @@ def test_the_gate_shut_gives_exactly_the_model_without_memory():
     model = tiny_model()
     hidden, query, retrieved = batch()
     shut = model(hidden, query, retrieved, force_gate=0.0)
-    assert torch.equal(shut.prediction, model.without_memory(hidden))
+    alone = model.without_memory(hidden)
+    assert torch.equal(shut.prediction, alone.prediction)
+    assert torch.equal(shut.distribution.quantiles, alone.distribution.quantiles)
+    assert torch.equal(shut.distribution.log_volatility, alone.distribution.log_volatility)
     assert torch.equal(shut.gate, torch.zeros(5))
     assert not torch.equal(model(hidden, query, retrieved).prediction, shut.prediction)
 
@@ -106,11 +117,28 @@ def test_one_step_with_memory_moves_every_parameter(output_type):
         encoding = model.encoder(features, model.encoder.initial_state())
         hidden, query = encoding.hidden[0, 1, :40], encoding.keys[0, 1, :40]
         forecast = model(hidden, query, batch(40)[2])
-        target, volatility = torch.randn(40), torch.full((40,), 0.02)
-        head_loss(forecast.prediction, target, volatility, output_type, flat=0.25, cost=0.0005).backward()
+        returns = torch.randn(40, len(TINY.horizons))
+        targets = Targets(
+            returns[:, TINY.primary],
+            torch.full((40,), 0.02),
+            returns,
+            torch.randn(40, len(TINY.horizons)),
+            torch.ones(40, len(TINY.horizons), dtype=torch.bool),
+        )
+        forecast_loss(forecast, targets, model.config, cost=0.0005).backward()
     still = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert still == []
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_in_the_mirror_the_returns_of_neighbours_change_sign_and_nothing_else_does():
+    retrieved = batch()[2]
+    horizons = len(TINY.horizons)
+    sign = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
+    seen = mirrored(retrieved, sign, horizons)
+    assert torch.equal(seen.facts[:, :, :horizons], retrieved.facts[:, :, :horizons] * sign[:, None, None])
+    assert torch.equal(seen.facts[:, :, horizons:], retrieved.facts[:, :, horizons:])
+    assert torch.equal(seen.keys, retrieved.keys)
 
 
 def test_gradients_stay_finite_where_the_memory_is_empty():

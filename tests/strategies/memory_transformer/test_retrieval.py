@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from memory_store import BankConfig, MemoryBank, Metric
 from strategies.bars import HOUR_MS
 from strategies.memory_transformer.dataset import Moments
-from strategies.memory_transformer.retrieval import VisibilityRule, causal_neighbours
+from strategies.memory_transformer.retrieval import Lifetimes, VisibilityRule, causal_neighbours
 from strategies.outcomes import NEVER
 from strategies.recorder import MemoryRecorder
 from tests.strategies.markets import batches
@@ -30,7 +30,13 @@ def random_moments(count: int, symbols: int, horizon: int, seed: int) -> Moments
     outcomes = np.where(settled[:, None] < NEVER, generator.normal(size=(len(close), 1)), np.nan)
     nothing = np.zeros(len(close))
     return Moments(
-        close[order], has_key[order], outcomes[order], settled[order][:, None], nothing.astype(np.float32), nothing
+        close[order],
+        has_key[order],
+        outcomes[order],
+        settled[order][:, None],
+        nothing.astype(np.float32),
+        nothing,
+        np.zeros((len(nothing), 1)),
     )
 
 
@@ -113,6 +119,7 @@ def test_the_bulk_search_sees_what_the_memory_bank_shows_bar_by_bar():
         settled,
         np.zeros(len(bars), dtype=np.float32),
         np.zeros(len(bars)),
+        np.zeros(settled.shape),
     )
     rule = VisibilityRule(TINY.primary, embargo * HOUR_MS, capacity)
     table = causal_neighbours(keys, moments, np.arange(len(bars)), rule, k)
@@ -139,7 +146,38 @@ def test_outcomes_of_longer_horizons_stay_hidden_until_they_are_known_too():
         settled,
         np.zeros(3, np.float32),
         np.zeros(3),
+        np.zeros((3, 2)),
     )
     rule = VisibilityRule(0, 10, 100)
     known = rule.usable_outcomes(moments, np.array([[0, 1]]), np.array([50]))
     assert np.array_equal(np.isnan(known[0]), [[False, True], [False, True]])
+
+
+def test_lifetimes_take_the_place_of_the_capacity():
+    moments = random_moments(400, 2, 6, 8)
+    keys = unit_keys(len(moments), 9)
+    queries = np.flatnonzero(moments.has_key)
+    generator = np.random.default_rng(10)
+    born = VisibilityRule(0, 30, 10).visible_from(moments)
+    gone = np.where(generator.random(len(moments)) < 0.5, moments.close_time + generator.integers(1, 2000), NEVER)
+    table = causal_neighbours(keys, moments, queries, VisibilityRule(0, 30, 1), 3, lifetimes=Lifetimes(born, gone))
+    for place in range(0, len(queries), 11):
+        now = moments.close_time[queries[place]]
+        alive = np.flatnonzero((born <= now) & (gone > now) & (moments.close_time < now))
+        best = alive[np.argsort(-(keys[alive] @ keys[queries[place]]), kind="stable")][:3]
+        assert set(table.rows[place][table.mask[place]].tolist()) == set(best.tolist())
+
+
+def test_an_immature_rule_shows_outcomes_that_nobody_could_know():
+    moments = random_moments(300, 1, 8, 11)
+    keys = unit_keys(300, 12)
+    honest, leaking = VisibilityRule(0, 120, 1000), VisibilityRule(0, 120, 1000, immature=True)
+    query = np.array([200])
+    table = causal_neighbours(keys, moments, query, leaking, 1000)
+    shown = table.rows[table.mask]
+    assert shown.max() == 199 and (moments.settled[shown, 0] > moments.close_time[200]).any()
+    now = moments.close_time[query]
+    assert np.isfinite(leaking.usable_outcomes(moments, table.rows[:, :50], now)[table.mask[:, :50]]).all()
+    newest = np.array([[199]])
+    assert np.isnan(honest.usable_outcomes(moments, newest, now)).all()
+    assert np.isfinite(leaking.usable_outcomes(moments, newest, now)).all()

@@ -16,12 +16,13 @@ from strategies.base import Signal
 from strategies.errors import SettingsError
 from strategies.features import feature_matrix
 from strategies.memory_rules import MemoryRules
-from strategies.memory_transformer.decision import combine, distances
+from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.settings import ExitRule, MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 from strategies.outcomes import trailing_volatility
 from strategies.readout import QUANTILES, MemoryView
 from strategies.regimes import REGIME_NAMES
+from strategies.uncertainty.calibration import Abstention, Score
 from tests.strategies.markets import batches, random_walk, with_other_future
 from tests.strategies.memory_transformer.tiny import TINY, two_symbols
 
@@ -39,6 +40,13 @@ def play(strategy: MemoryTransformerStrategy, history: dict[str, BarSeries]) -> 
         signals.extend(strategy.on_bar(bar) for bar in batch)
         strategy.remember(batch)
     return signals
+
+
+def learned(bundle, past: dict[str, BarSeries], **changes) -> bytes:
+    """What the calibration of a strategy knows that decided on these bars: the one thing that bars alone do not tell."""
+    strategy = strategy_for(bundle, past, **changes)
+    play(strategy, past)
+    return strategy.state()
 
 
 def without_ids(signal: Signal) -> Signal:
@@ -99,6 +107,7 @@ def test_warming_up_equals_having_been_there(bundle, market, live):
     past, future = cut(market, int(time))
     strategy = strategy_for(bundle, market)
     strategy.warm(past)
+    strategy.restore(learned(bundle, past))
     warmed = play(strategy, future)
     assert warmed == live[len(live) - len(warmed) :]
 
@@ -107,6 +116,7 @@ def test_warming_up_and_preview_together_equal_having_been_there(bundle, market,
     past, future = cut(market, int(market["AAAUSDT"].open_time[333]))
     strategy = strategy_for(bundle, market)
     strategy.warm(past)
+    strategy.restore(learned(bundle, past))
     strategy.preview(future)
     signals = play(strategy, future)
     assert signals == live[len(live) - len(signals) :]
@@ -121,6 +131,7 @@ def test_a_bank_from_storage_goes_on_as_if_nothing_had_happened(bundle, market, 
     after = strategy_for(bundle, market)
     after.attach_bank(restored)
     after.warm(past, remember=False)
+    after.restore(learned(bundle, past))
     signals = play(after, future)
     assert signals == live[len(live) - len(signals) :]
     assert after.bank is restored
@@ -128,10 +139,12 @@ def test_a_bank_from_storage_goes_on_as_if_nothing_had_happened(bundle, market, 
 
 def test_a_full_memory_forgets_the_same_in_every_way(bundle, market):
     past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
+    known = learned(bundle, past, memory_size=200)
     signals = []
     for preview in (False, True):
         strategy = strategy_for(bundle, market, memory_size=200)
         strategy.warm(past)
+        strategy.restore(known)
         if preview:
             strategy.preview(future)
         signals.append(play(strategy, future))
@@ -358,12 +371,55 @@ def view(*quantiles: float) -> MemoryView:
 
 def test_exits_follow_the_rule_that_was_chosen():
     outcomes = view(-0.04, -0.03, -0.01, 0.0, 0.01, 0.03, 0.05)
+    forecast = view(-0.05, -0.04, -0.02, 0.0, 0.02, 0.04, 0.06)
     memory = MemoryTransformerSettings(exits=ExitRule.MEMORY)
-    assert distances(outcomes, 1, 0.02, memory) == pytest.approx((1 - np.exp(-0.04), np.exp(0.03) - 1))
+    assert distances(outcomes, forecast, 1, 0.02, 0.03, memory) == pytest.approx((1 - np.exp(-0.04), np.exp(0.03) - 1))
+    default = MemoryTransformerSettings()
+    assert distances(outcomes, forecast, 1, 0.02, 0.03, default) == pytest.approx((1 - np.exp(-0.05), np.exp(0.04) - 1))
+    # Within half and three times the volatility that is forecast.
+    wild = distances(outcomes, forecast, 1, 0.02, 0.2, default)
+    assert wild == pytest.approx((1 - np.exp(-0.1), np.exp(0.1) - 1))
     volatility = MemoryTransformerSettings(exits="volatility", stop_multiple=1.0, target_multiple=2.0)
-    assert distances(outcomes, -1, 0.02, volatility) == pytest.approx((np.exp(0.02) - 1, 1 - np.exp(-0.04)))
-    assert distances(outcomes, 1, 9.0, volatility) == (0.5, 0.5)
-    assert distances(outcomes, 1, 0.02, MemoryTransformerSettings(exits=ExitRule.RISK)) == (None, None)
+    found = distances(outcomes, forecast, -1, 0.02, 0.03, volatility)
+    assert found == pytest.approx((np.exp(0.02) - 1, 1 - np.exp(-0.04)))
+    assert distances(outcomes, forecast, 1, 9.0, 9.0, volatility) == (0.5, 0.5)
+    assert distances(outcomes, forecast, 1, 0.02, 0.03, MemoryTransformerSettings(exits=ExitRule.RISK)) == (None, None)
+
+
+def test_a_position_shrinks_as_more_volatility_is_forecast_than_is_wanted():
+    day = 24 * HOUR_MS
+    assert volatility_share(0.01, day, 0.0) == 1.0
+    assert volatility_share(0.01, day, 0.8) == 1.0
+    calm, wild = (volatility_share(expected, day, 0.8) for expected in (0.08, 0.16))
+    assert calm == pytest.approx(0.8 / 365**0.5 / 0.08)
+    assert wild == pytest.approx(calm / 2)
+
+
+def test_a_forecast_that_validation_found_too_uncertain_is_not_traded(bundle, market, live):
+    """The rule of a bundle may be any; this one leaves the half with the wider quantiles."""
+    traded = [signal for signal in live if signal.target_exposure]
+    width = sorted(novelty for signal in traded if (novelty := signal.explanation.novelty) is not None)
+    rule = Abstention(Score.NOVELTY, width[len(width) // 2], coverage=0.5, gain=0.1, standard_error=0.01)
+    careful = replace(bundle, calibration=msgspec.structs.replace(bundle.calibration, abstention=rule))
+    signals = play(strategy_for(careful, market), market)
+    left = [signal for signal in signals if signal.reason.endswith("too uncertain by its novelty")]
+    assert left and all(signal.target_exposure == 0.0 for signal in left)
+    assert all(signal.explanation.novelty > rule.threshold for signal in left)
+    assert all(signal.explanation.novelty <= rule.threshold for signal in signals if signal.target_exposure)
+    assert play(strategy_for(careful, market, abstains=False), market) == live
+
+
+def test_a_forecast_says_how_likely_a_rise_is_and_how_far_the_price_may_go(live):
+    for signal in live:
+        if signal.target_exposure is None:
+            continue
+        seen = signal.explanation
+        assert 0.0 < seen.rise_probability < 1.0
+        assert seen.volatility > 0.0
+        levels = [level for _, level in signal.quantiles]
+        assert levels == sorted(levels)
+        assert sum(neighbour.attention for neighbour in seen.neighbours) <= 1.0 + 1e-6
+        assert all(neighbour.attention >= 0.0 for neighbour in seen.neighbours)
 
 
 @pytest.mark.parametrize(
@@ -375,6 +431,7 @@ def test_exits_follow_the_rule_that_was_chosen():
         {"n_neighbors": 0},
         {"exits": "hope"},
         {"stop_multiple": 0.0},
+        {"target_volatility": -0.1},
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(change):

@@ -118,6 +118,82 @@ def test_the_states_of_a_training_step_are_those_of_the_stream():
         np.testing.assert_allclose(hidden[torch.from_numpy(batch.sampled)], expected[batch.rows], atol=1e-5)
 
 
+class Interrupted(Exception):
+    """Raised by a progress callback, as Ctrl-C would be."""
+
+
+@pytest.mark.parametrize("after", [1, 2, 4, 6])
+def test_a_training_interrupted_at_any_batch_ends_with_the_weights_of_one_that_was_not(tmp_path, after):
+    series, training = {"AAAUSDT": random_walk(900, 1)}, replace(QUICK, epochs=3, mirrored=0.3)
+    steps = 0
+
+    def interrupt(told: TrainingProgress) -> None:
+        nonlocal steps
+        steps += told.validation_loss is None
+        if steps == after:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(series, TINY, training, progress=interrupt, checkpoints=tmp_path)
+    again = train(series, TINY, training, checkpoints=tmp_path)
+    expected = train(series, TINY, training)
+    weights, others = expected.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert again.report == expected.report
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_goes_on_where_it_stopped_and_does_not_begin_anew(tmp_path):
+    series, training = {"AAAUSDT": random_walk(900, 1)}, replace(QUICK, epochs=2)
+
+    def interrupt(told: TrainingProgress) -> None:
+        if told.epoch == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(series, TINY, training, progress=interrupt, checkpoints=tmp_path)
+    told: list[TrainingProgress] = []
+    train(series, TINY, training, progress=told.append, checkpoints=tmp_path)
+    assert {progress.epoch for progress in told} == {2}
+
+
+def test_what_another_training_or_a_broken_disk_left_is_not_gone_on_with(tmp_path):
+    series, training = {"AAAUSDT": random_walk(900, 1)}, replace(QUICK, epochs=2)
+
+    def interrupt(told: TrainingProgress) -> None:
+        if told.epoch == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(series, TINY, training, progress=interrupt, checkpoints=tmp_path)
+    told: list[TrainingProgress] = []
+    train(series, TINY, replace(training, seed=8), progress=told.append, checkpoints=tmp_path)
+    assert {progress.epoch for progress in told} == {1, 2}
+    (left,) = tmp_path.iterdir()
+    left.write_bytes(left.read_bytes()[:5000])
+    told.clear()
+    train(series, TINY, training, progress=told.append, checkpoints=tmp_path)
+    assert {progress.epoch for progress in told} == {1, 2}
+
+
+def test_keys_are_made_anew_within_an_epoch_so_that_none_gets_older_than_the_bound():
+    series = {"AAAUSDT": random_walk(1500, 4)}
+    small_steps = replace(QUICK, segment_blocks=1, segments_per_step=1, whitening=0.3)
+    rare = train(series, TINY, small_steps).report.epochs[0].staleness
+    often = train(series, TINY, replace(small_steps, refresh_steps=1)).report.epochs[0].staleness
+    assert 0.0 < often < 0.5 * rare
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_training_says_so_and_uses_the_cpu(trained):
+    told: list[str] = []
+    series = {"AAAUSDT": random_walk(900, 1)}
+    other = train(series, TINY, replace(QUICK, device="cuda"), notice=told.append)
+    assert told == ["there is no GPU that this torch can use: training uses the CPU"]
+    weights, others = trained.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
 @pytest.mark.parametrize("output_type", [OutputType.DIRECTION, OutputType.PORTFOLIO])
 def test_every_head_trains_on_bars(output_type):
     report = tiny_training(output_type=output_type).report
@@ -153,6 +229,10 @@ def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
         {"memory_dropout": 1.0},
         {"validation_fraction": 1.0},
         {"threads": 0},
+        {"key_loss": -1.0},
+        {"mirrored": 0.6},
+        {"refresh_steps": 0},
+        {"device": "abacus"},
         {"whitening": 0.0},
         {"whitening": 1.5},
     ],

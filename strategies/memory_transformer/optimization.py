@@ -1,0 +1,41 @@
+"""The optimiser and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+
+from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.training_config import TrainingConfig
+
+_LAST_RATE: Final = 0.05  # share of the learning rate that the cosine ends at
+
+
+def make_optimizer(model: MemoryTransformer, training: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; only matrices decay, and not the metric, whose cosines do not feel its size."""
+    metric = model.memory_read.metric.weight
+    decayed = [p for p in model.parameters() if p.ndim == 2 and p is not metric]
+    kept = [p for p in model.parameters() if p.ndim != 2 or p is metric]
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=training.learning_rate)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, step: int, steps: int) -> None:
+    """Set the learning rate of one step of a training: a linear rise, then a cosine.
+
+    Args:
+        optimizer: from :func:`make_optimizer`.
+        training: peak and length of the rise.
+        step: from 0.
+        steps: of the whole training.
+    """
+    rising = math.ceil(steps * training.warmup)
+    if step < rising:
+        share = (step + 1) / rising
+    else:
+        progress = (step - rising) / max(1, steps - rising)
+        share = _LAST_RATE + (1.0 - _LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = training.learning_rate * share
