@@ -26,7 +26,6 @@ BULK: Final = 256
 """Queries from which it is faster to go cell by cell than query by query."""
 _FEW: Final = 4096
 """Visible entries up to which all of them are read."""
-_SPARE: Final = 32
 _AT_ONCE: Final = 1024
 _FIRST_CELLS: Final = 3
 """Nearest cells read first in bulk, so that a bound is known for the others."""
@@ -67,7 +66,7 @@ class ApproximateIndex:
     """Slots of a bank in cells, searched a few cells at a time. For one thread.
 
     The lists follow what is visible: an entry enters the list of its cell when a search may first see it. Memory per listed
-    slot: 2 bytes per number of a key where keys have length one, otherwise 4, and 16 bytes more, plus what the growth of
+    slot: 1 byte per number of a key where keys have length one, otherwise 4, and 16 bytes more, plus what the growth of
     lists leaves unused.
 
     Args:
@@ -81,9 +80,9 @@ class ApproximateIndex:
         self.partition = partition
         self._keys = keys
         # Imported here so that a memory that is searched exactly, which most are, does not load FAISS.
-        from memory_store.cell_lists import CellLists
+        from memory_store.cell_lists import make_lists
 
-        self._lists = CellLists(keys, partition, unit=unit)
+        self._lists = make_lists(keys, partition, unit=unit)
         self._changed: list[int] = []
         absent = np.ones(len(keys), dtype=np.bool_)
         absent[occupied] = False
@@ -177,18 +176,11 @@ class ApproximateIndex:
     def _search(
         self, query: KeyArray, hidden: BoolArray, selected: Bitmap | None, k: int, margin: float, probes: int
     ) -> IntArray:
-        """Ask FAISS for a few more than wanted, and see whether they must contain all that are wanted.
-
-        Its scores are off by at most ``error``. What it left out scores at most as its last answer; if that is two errors
-        below the k-th, it is not among the best.
-        """
+        """What the coarse codes say is near, where that is enough, else what a scan of the cells' keys says."""
         cells = self.partition.nearest(query, probes)
-        scores, slots = self._lists.ask(query, cells, selected, k + max(_SPARE, k // 2))
-        if slots[k - 1] >= 0:
-            floor = float(scores[k - 1]) - 2.0 * self._lists.error(query)
-            if slots[-1] < 0 or float(scores[-1]) < floor:
-                near: IntArray = slots[(slots >= 0) & (scores >= floor_below(floor, 0.0))]
-                return near
+        near = self._lists.nearest(query, cells, selected, k)
+        if near is not None:
+            return near
         within = np.concatenate([self._visible_in(cell, hidden) for cell in cells.tolist()])
         if len(within) < k:
             within = np.flatnonzero(~hidden)

@@ -85,18 +85,21 @@ class Partition:
         return _assign(centred, self._extended, self._extended_columns, self._longest[1])
 
     def nearest(self, query: KeyArray, count: int) -> IntArray:
-        """The ``count`` cells whose centres have the largest inner product with a query ``[d]``; ties go to the first."""
+        """The ``count`` cells whose centres have the largest inner product with a query ``[d]``; ties go to the first.
+
+        They come about in the order of these products: who looks into the best first soon knows how good is good enough.
+        """
         cells = len(self.centres)
         if count >= cells:
             return np.arange(cells)
         scores = np.matmul(query, self._columns)
-        kth = float(np.partition(scores, -count)[-count])
+        kth = float(np.partition(scores, cells - count)[cells - count])
         length = float(np.sqrt(rescore(query[None], query[None])[0]))
         margin = float(scan_margin(len(query), self._longest[0], np.array([length]))[0])
-        sure = np.flatnonzero(scores > kth + margin)
         near = np.flatnonzero(scores >= kth - margin)
         if len(near) == count:
-            return near
+            return near[np.argsort(-scores[near])]
+        sure = np.flatnonzero(scores > kth + margin)
         close = np.setdiff1d(near, sure, assume_unique=True)
         best = best_first(rescore(self.centres[close], query), close, count - len(sure))
         return np.concatenate((sure, close[best]))

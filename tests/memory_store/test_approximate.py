@@ -181,6 +181,18 @@ def test_keys_of_any_length_are_found():
     assert_equal(bank.ask(queries, 10), expected(bank.keys, bank.hidden, bank.index.partition, queries, 10))
 
 
+def test_keys_beyond_the_range_of_those_before_are_found():
+    """Bytes hold what was there when their steps were chosen; a key that lies further out makes them be chosen anew."""
+    random = np.random.default_rng(12)
+    keys = unit(random.standard_normal((SLOTS, 8)) * 0.02 + np.eye(8)[0])
+    bank = Bank(keys, np.zeros(SLOTS, np.bool_), ApproximateIndex.trained(keys, np.arange(SLOTS), unit=True))
+    queries = keys[:4].copy()
+    assert_equal(bank.ask(queries, 10), expected(keys, bank.hidden, bank.index.partition, queries, 10))
+    bank.write(np.arange(10, 60), unit(random.standard_normal((50, 8))))
+    queries = np.concatenate((queries, keys[10:14]))
+    assert_equal(bank.ask(queries, 10), expected(keys, bank.hidden, bank.index.partition, queries, 10))
+
+
 def test_slots_that_were_never_trained_on_are_found_when_they_fill():
     keys = np.zeros((SLOTS, 8), dtype=np.float32)
     keys[:5000] = unit(make_keys("spread", np.random.default_rng(8), 5000, 8))
