@@ -27,7 +27,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memory_store import BankConfig, MemoryBank, MemoryBankError, Metric, Proposal, SearchResult, approximate
+from memory_store import (
+    BankConfig,
+    MemoryBank,
+    MemoryBankError,
+    Metric,
+    Proposal,
+    SearchResult,
+    approximate,
+    cell_lists,
+)
 from memory_store.opening import open_bank, save_snapshot
 from memory_store.policy import Asker, RegimeRule, RetrievalPolicy, Scope
 from memory_store.pruning import PruneRule
@@ -547,7 +556,8 @@ def test_whatever_happens_the_memory_is_what_the_plain_model_says(
     # Sizes from which an approximate index pays, brought down to the size of these banks.
     monkeypatch.setattr(approximate, "FIRST_TRAINING", 4)
     monkeypatch.setattr(approximate, "_FEW", 2)
-    monkeypatch.setattr(approximate, "_SPARE", 1)
+    monkeypatch.setattr(cell_lists, "_SPARE", 1)
+    monkeypatch.setattr(cell_lists, "_BAND", 1)
     machine = type("Machine", (MemoryMachine,), {"eviction": eviction, "index": index, "steps": 0})
     run_state_machine_as_test(
         machine,
