@@ -129,7 +129,7 @@ def _train(config: Config, home: Home, series: dict[str, BarSeries], threads: in
             model,
             training,
             progress=tell,
-            checkpoints=home.models / ".training",
+            checkpoints=home.root / ".training",
             notice=lambda told: console.print(f"[yellow]{told}[/]", soft_wrap=True),
         )
     model_id = save_bundle(home.models, trained)
