@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
         try:
             publish(Path(names[1]) if names[1:] else Path("evaluation.json"))
+            write_page()
         except BenchmarkError as problem:
             console.print(str(problem), style="red", highlight=False)
             return 2

@@ -44,8 +44,10 @@ def test_fetch_train_and_backtest_run_through_on_years_of_hours(bitcoin):
 def test_two_years_over_real_sockets_decide_as_their_replay_and_audit_clean(bitcoin):
     data_dir, _ = bitcoin
     sandbox = ("--venue", "sandbox", "--set", "sandbox.source=store")
-    paper = recall(data_dir, "paper", *BITCOIN, *TWO_YEARS, *sandbox, "--memory-size", "50000")
-    replay = recall(data_dir, "backtest", *BITCOIN, *TWO_YEARS, "--memory-size", "50000", "--no-plot")
+    # Exits close enough that stops and targets are met.
+    near = ("--memory-size", "50000", "--set", "signal.exits=volatility", "--set", "signal.stop_multiple=0.6")
+    paper = recall(data_dir, "paper", *BITCOIN, *TWO_YEARS, *sandbox, *near)
+    replay = recall(data_dir, "backtest", *BITCOIN, *TWO_YEARS, *near, "--no-plot")
     assert paper["finished"] and paper["bars"] == BARS_OF_TWO_YEARS
     assert (paper["decisions_sha256"], paper["trades_sha256"]) == (replay["decisions_sha256"], replay["trades_sha256"])
     report = recall(data_dir, "audit", paper["run_id"])
