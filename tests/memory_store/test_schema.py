@@ -49,6 +49,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]
     """A database without tables, of both kinds in turn."""
     local = f"sqlite:///{tmp_path / 'memory.sqlite'}"
     engine = sa.create_engine(local if request.param == "sqlite" else request.getfixturevalue("postgres_url"))
+    memory_metadata.drop_all(engine)  # a server is shared by all tests of a worker, and others leave their tables
     yield engine
     memory_metadata.drop_all(engine)
     engine.dispose()
