@@ -94,7 +94,12 @@ def instruments_of(
 
 def account_of(config: Config) -> AccountSettings:
     """What the account starts with, pays and may risk."""
-    return AccountSettings(config.account.initial_cash, config.costs.costs(), config.risk.limits())
+    return AccountSettings(
+        config.account.initial_cash,
+        config.costs.costs(),
+        config.risk.limits(),
+        config.fills.rules(config.risk.max_position),
+    )
 
 
 def needs_model(config: Config) -> bool:

@@ -12,9 +12,10 @@ from decimal import Decimal
 import msgspec
 
 from bot.core import CoreState, DecisionCore
-from bot.execution.fills import BookSide, Costs, FillModel
+from bot.execution.fills import PLAIN, BookSide, Costs, FillModel, FillRules
+from bot.execution.fills.model import FinerBars
 from bot.execution.instruments import Instrument
-from bot.orders import BarBatch, Decision, Event, Execution
+from bot.orders import BarBatch, Decision, Event, Execution, OrderUpdate
 from bot.portfolio import ClosedTrade, Portfolio
 from bot.risk import RiskLayer, RiskLimits, run_token
 from strategies.base import Strategy
@@ -22,11 +23,12 @@ from strategies.base import Strategy
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """What an account starts with and pays."""
+    """What an account starts with and pays, and how its orders meet the market."""
 
     initial_cash: Decimal
     costs: Costs
     limits: RiskLimits
+    rules: FillRules = PLAIN
 
 
 class Step(msgspec.Struct):
@@ -37,6 +39,8 @@ class Step(msgspec.Struct):
     decisions: tuple[Decision, ...]
     equity: float
     """Equity marked at the closes of the batch, in quote units."""
+    updates: tuple[OrderUpdate, ...] = ()
+    """What happened to orders besides fills: when the batch met them, and when the new ones were handed over."""
 
 
 class EngineState(msgspec.Struct, frozen=True):
@@ -57,10 +61,20 @@ class SimulatedEngine:
         *,
         run_id: str,
         on_trade: Callable[[ClosedTrade], None] | None = None,
+        finer_bars: FinerBars | None = None,
     ) -> None:
+        """
+        Args:
+            strategy: warmed up to just before the first batch.
+            instruments: trading rules by symbol, in the order of symbols.
+            account: its settings.
+            run_id: makes client order ids unique.
+            on_trade: called with every round trip that ends.
+            finer_bars: tells the order of events inside a bar, where it is known.
+        """
         self.account = account
         self.instruments = instruments
-        self.fills = FillModel(account.costs, instruments)
+        self.fills = FillModel(account.costs, instruments, account.rules, finer_bars=finer_bars)
         self.portfolio = Portfolio(account.initial_cash, instruments)
         self.core = DecisionCore(
             strategy,
@@ -88,7 +102,7 @@ class SimulatedEngine:
         for decision in decisions:
             for order in decision.orders:
                 fills.submit(order)
-        return Step(batch, executions, decisions, core.equity)
+        return Step(batch, executions, decisions, core.equity, fills.take_updates())
 
     def apply(self, events: Iterable[Event]) -> None:
         """Apply events that are neither bars nor fills, such as an operator's command."""

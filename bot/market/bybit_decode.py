@@ -81,7 +81,9 @@ def decode_instrument(symbol: str, row: Mapping[str, Any] | None, endpoint: str)
     status = row.get("status")
     if status not in ("Trading", "", None):
         raise VenueError(f"symbol {symbol!r} is not open for trading at {endpoint} (status {status}); choose another")
-    price, lot, leverage = (_part(row, name) for name in ("priceFilter", "lotSizeFilter", "leverageFilter"))
+    price, lot, leverage, risk = (
+        _part(row, name) for name in ("priceFilter", "lotSizeFilter", "leverageFilter", "riskParameters")
+    )
     tick, step = _decimal(price.get("tickSize")), _decimal(lot.get("qtyStep"))
     if tick is None or step is None:
         raise VenueError(f"{endpoint} gives no tick or lot for symbol {symbol!r}; choose another symbol")
@@ -96,6 +98,8 @@ def decode_instrument(symbol: str, row: Mapping[str, Any] | None, endpoint: str)
         maximum_market_quantity=(
             _decimal(lot.get("maxMktOrderQty")) or _decimal(lot.get("maxOrderQty")) or base.maximum_market_quantity
         ),
+        maximum_limit_quantity=_decimal(lot.get("maxOrderQty")) or base.maximum_limit_quantity,
+        price_limit=_decimal(risk.get("priceLimitRatioX")) or base.price_limit,
         maximum_leverage=_decimal(leverage.get("maxLeverage")) or base.maximum_leverage,
         funding_interval_minutes=funding if isinstance(funding, int) and funding > 0 else base.funding_interval_minutes,
     )
