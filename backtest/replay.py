@@ -11,7 +11,7 @@ import numpy as np
 from bot.engine import SimulatedEngine
 from bot.garbage import rare_collections
 from bot.market.batches import batches as batches
-from bot.orders import Decision, Execution
+from bot.orders import Decision, Execution, Funding
 from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
@@ -35,6 +35,8 @@ class ReplayResult:
     trades: list[ClosedTrade]
     decisions: list[Decision] = field(default_factory=list)
     """All decisions, where they were asked for; else those with orders."""
+    fundings: list[Funding] = field(default_factory=list)
+    """Funding that was settled, in order."""
 
     @property
     def bars_per_second(self) -> float:
@@ -72,7 +74,9 @@ def replay(
     equity: list[float] = []
     executions: list[Execution] = []
     kept: list[Decision] = []
-    step = engine.step
+    fundings: list[Funding] = []
+    step, settle = engine.step, engine.settle
+    funding = engine.funding
     core = engine.core
     before = core.decisions_made
     due = before + _PROGRESS_EVERY
@@ -84,6 +88,10 @@ def replay(
                 executions += result.executions
             if result.decisions:
                 kept += result.decisions
+            if funding is not None:
+                close_time = batch.bars[0].close_time
+                if close_time >= funding.next_due:
+                    fundings += settle(close_time)
             if progress is not None and core.decisions_made >= due:
                 progress(core.decisions_made - before)
                 due = core.decisions_made + _PROGRESS_EVERY
@@ -100,6 +108,7 @@ def replay(
         executions=executions,
         trades=trades,
         decisions=kept,
+        fundings=fundings,
     )
 
 

@@ -14,8 +14,9 @@ import msgspec
 from bot.core import CoreState, DecisionCore
 from bot.execution.fills import PLAIN, BookSide, Costs, FillModel, FillRules
 from bot.execution.fills.model import FinerBars
+from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument
-from bot.orders import BarBatch, Decision, Event, Execution, OrderUpdate
+from bot.orders import BarBatch, Decision, Event, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade, Portfolio
 from bot.risk import RiskLayer, RiskLimits, run_token
 from strategies.base import Strategy
@@ -62,6 +63,7 @@ class SimulatedEngine:
         run_id: str,
         on_trade: Callable[[ClosedTrade], None] | None = None,
         finer_bars: FinerBars | None = None,
+        funding: FundingSchedule | None = None,
     ) -> None:
         """
         Args:
@@ -71,7 +73,9 @@ class SimulatedEngine:
             run_id: makes client order ids unique.
             on_trade: called with every round trip that ends.
             finer_bars: tells the order of events inside a bar, where it is known.
+            funding: the settlements of its symbols; ``None`` for a market without.
         """
+        self.funding = funding
         self.account = account
         self.instruments = instruments
         self.fills = FillModel(account.costs, instruments, account.rules, finer_bars=finer_bars)
@@ -103,6 +107,17 @@ class SimulatedEngine:
             for order in decision.orders:
                 fills.submit(order)
         return Step(batch, executions, decisions, core.equity, fills.take_updates())
+
+    def settle(self, close_time: int) -> list[Funding]:
+        """Charge the funding that is due up to the close of the batch that was stepped last, milliseconds.
+
+        It comes after the decisions of that batch: a rate is known once it is settled.
+        """
+        if self.funding is None or close_time < self.funding.next_due:
+            return []
+        settled = self.funding.settle(close_time, self.portfolio)
+        self.apply(settled)
+        return settled
 
     def apply(self, events: Iterable[Event]) -> None:
         """Apply events that are neither bars nor fills, such as an operator's command."""

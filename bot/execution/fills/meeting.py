@@ -115,7 +115,6 @@ class Meeting:
         for order in waiting:
             progress = self._book.progress.get(order.client_order_id)
             if progress is not None and progress.wait:
-                progress.wait -= 1
                 self._keep(order)
                 continue
             if order.trigger_price is not None and (progress is None or not progress.triggered):

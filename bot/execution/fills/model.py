@@ -194,6 +194,9 @@ class FillModel:
             executions += meeting.executions
             if meeting.updates:
                 self._updates += meeting.updates
+        if self.rules.delay_bars:
+            for progress in book.progress.values():
+                progress.wait = max(0, progress.wait - 1)
         self._note(book)
         return executions
 
