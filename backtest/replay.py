@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 from bot.engine import SimulatedEngine
 from bot.garbage import rare_collections
 from bot.market.batches import batches as batches
-from bot.orders import Decision, Execution, Funding
+from bot.orders import Decision, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
@@ -37,6 +38,8 @@ class ReplayResult:
     """All decisions, where they were asked for; else those with orders."""
     fundings: list[Funding] = field(default_factory=list)
     """Funding that was settled, in order."""
+    updates: list[OrderUpdate] = field(default_factory=list)
+    """What happened to orders besides fills, in order."""
 
     @property
     def bars_per_second(self) -> float:
@@ -75,8 +78,9 @@ def replay(
     executions: list[Execution] = []
     kept: list[Decision] = []
     fundings: list[Funding] = []
-    step, settle = engine.step, engine.settle
-    funding = engine.funding
+    updates: list[OrderUpdate] = []
+    step, funding = engine.step, engine.funding
+    settlement: float = math.inf if funding is None else funding.next_due
     core = engine.core
     before = core.decisions_made
     due = before + _PROGRESS_EVERY
@@ -88,10 +92,12 @@ def replay(
                 executions += result.executions
             if result.decisions:
                 kept += result.decisions
-            if funding is not None:
-                close_time = batch.bars[0].close_time
-                if close_time >= funding.next_due:
-                    fundings += settle(close_time)
+            if result.updates:
+                updates += result.updates
+            if batch.bars[0].close_time >= settlement:
+                assert funding is not None
+                fundings += engine.settle(batch.bars[0].close_time)
+                settlement = funding.next_due
             if progress is not None and core.decisions_made >= due:
                 progress(core.decisions_made - before)
                 due = core.decisions_made + _PROGRESS_EVERY
@@ -109,6 +115,7 @@ def replay(
         trades=trades,
         decisions=kept,
         fundings=fundings,
+        updates=updates,
     )
 
 

@@ -106,7 +106,9 @@ class SimulatedEngine:
         for decision in decisions:
             for order in decision.orders:
                 fills.submit(order)
-        return Step(batch, executions, decisions, core.equity, fills.take_updates())
+        if fills.updates:
+            return Step(batch, executions, decisions, core.equity, fills.take_updates())
+        return Step(batch, executions, decisions, core.equity)
 
     def settle(self, close_time: int) -> list[Funding]:
         """Charge the funding that is due up to the close of the batch that was stepped last, milliseconds.

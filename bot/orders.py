@@ -135,6 +135,8 @@ class OrderStatus(StrEnum):
     """It will not be filled further; it may have been filled in part."""
     REJECTED = "rejected"
     """It never came to the market."""
+    REFUSED = "refused"
+    """A change of it that the venue does not take: it stays as it was."""
 
 
 class OrderReason(StrEnum):
@@ -175,6 +177,11 @@ class OrderUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """Filled so far, in base units."""
     average_price: Decimal | None = None
     """Of what is filled."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more can happen to the order."""
+        return self.status in (OrderStatus.CANCELLED, OrderStatus.REJECTED)
 
 
 class Execution(msgspec.Struct, frozen=True):

@@ -95,6 +95,7 @@ class PaperRun:
         self._apply_commands(waiting, record)
         step = self.engine.step(batch)
         record.executions = [(self._next(), execution) for execution in step.executions]
+        record.updates = step.updates
         record.batch = batch
         record.batch_sequence = self._next()
         for funding in self.engine.settle(batch.bars[0].close_time):

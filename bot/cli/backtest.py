@@ -118,6 +118,7 @@ def backtest(
         executions=result.executions,
         trades=result.trades,
         daily_equity=result.daily_equity(),
+        updates=result.updates,
         keep_decisions=keep_decisions,
     )
     journal.close()

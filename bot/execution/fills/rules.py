@@ -50,7 +50,7 @@ class FillRules:
     participation: float = 0.1
     """Share of a bar's volume that orders of the account may be filled with; 0: all they want."""
     queue: float = 0.1
-    """Share of the volume of the bar in which a limit order begins to wait that stands before it; see ``Meeting``."""
+    """Share of the volume of the bar in which a limit order begins to wait that stands before it; see ``Meetings``."""
     improve_limits: bool = False
     """Whether a limit order that can be filled at once gets a better price than its limit."""
     price_band: BandAction = BandAction.MOVE
