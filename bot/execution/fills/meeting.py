@@ -128,6 +128,19 @@ class Meetings:
                 self._drop_reductions()
         return None
 
+    def liquidate(self, bar: Bar, price: Decimal) -> None:
+        """Let the venue take over what is held, around ``price``, and cancel what waits."""
+        book = self._book
+        self._bar = bar
+        self.executions = []
+        for order in book.working:
+            self._cancel(order, OrderReason.LIQUIDATION)
+        book.working = []
+        if book.quantity:
+            side = Side.SELL if book.quantity > 0 else Side.BUY
+            taken = self._pricing.taken(price, side, abs(book.quantity), bar, sent=False)
+            self._leave(taken, ExecutionKind.LIQUIDATION)
+
     # -- phases ----------------------------------------------------------------------------------------------
 
     def _open(self, waiting: list[Order]) -> list[Order]:
@@ -423,7 +436,7 @@ class Meetings:
     def _hold(self, change: Decimal, price: Decimal) -> None:
         """Change the position, and the prices at which its margin is gone."""
         book = self._book
-        if self._rules.margin is MarginMode.NONE:
+        if self._rules.margin is not MarginMode.ISOLATED:
             book.quantity += change
             return
         hold(book, change, price, self._rules, self._instrument)
