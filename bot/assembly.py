@@ -158,6 +158,7 @@ def _similarity_settings(config: Config) -> SimilaritySettings:
         n_neighbors=memory.n_neighbors,
         minimum_neighbors=memory.minimum_neighbors,
         confidence_threshold=config.signal.confidence_threshold,
+        significance=config.signal.significance,
         temperature=config.signal.read_temperature,
         horizons=memory.horizons,
         primary=memory.primary,

@@ -304,6 +304,9 @@ class SignalSection(Section):
     confidence_threshold: float = Field(
         0.7, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
     )
+    significance: float = Field(
+        0.2, gt=0, le=1, description="similarity: votes that coin flips give more often than this abstain; 1: none do"
+    )
     read_temperature: float = Field(0.07, gt=0, le=10, description="similarity: softmax temperature of the vote")
 
 
