@@ -11,7 +11,13 @@ from typing import Final
 
 from rich.console import Console
 
-SUITES: Final = ("benchmarks.sma", "benchmarks.model", "benchmarks.memory", "benchmarks.whitening", "benchmarks.training")
+SUITES: Final = (
+    "benchmarks.sma",
+    "benchmarks.model",
+    "benchmarks.memory",
+    "benchmarks.whitening",
+    "benchmarks.training",
+)
 EVALUATIONS: Final = ("benchmarks.synthetic",)
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
 python -m benchmarks --evaluate [NAME ...]

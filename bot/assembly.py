@@ -192,6 +192,7 @@ def _memory_transformer(
         n_neighbors=config.memory.n_neighbors,
         minimum_neighbors=config.memory.minimum_neighbors,
         entry_threshold=config.signal.entry_threshold,
+        holding_bars=config.signal.holding_bars,
         exits=ExitRule(config.signal.exits),
         target_volatility=config.signal.target_volatility,
         abstains=config.signal.abstain,

@@ -290,6 +290,9 @@ class SignalSection(Section):
     entry_threshold: float = Field(
         0.4, ge=0, le=1, description="memory_transformer: least confidence to hold a position"
     )
+    holding_bars: int = Field(
+        24, ge=1, le=10_000, description="memory_transformer: bars that a forecast is held for; 1: until the next"
+    )
     target_volatility: float = Field(
         0.8, ge=0, le=100, description="memory_transformer: volatility per year of a whole position; 0: any"
     )
