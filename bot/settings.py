@@ -24,8 +24,6 @@ _RULES: Final = MemoryRules()
 
 EARLIEST_START: Final = parse_time("1971-01-01")
 LATEST_START: Final = parse_time("2100-01-01")
-FEWEST_STRETCHES: Final = 5
-"""Stretches of horizon plus embargo without which a standard error means little, and no two models are compared."""
 
 Exact = Annotated[Decimal, BeforeValidator(lambda value: Decimal(repr(value)) if isinstance(value, float) else value)]
 """Money: a number of a TOML file becomes the decimal that was written there."""

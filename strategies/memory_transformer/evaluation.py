@@ -15,10 +15,10 @@ from strategies.memory_transformer.dataset import Floats, Integers, Moments
 from strategies.memory_transformer.distribution import Distribution
 from strategies.memory_transformer.losses import forecast_losses, signed_view
 from strategies.memory_transformer.model import Forecast, MemoryTransformer
-from strategies.memory_transformer.shrinkage import FEWEST_STRETCHES, standard_error
 from strategies.memory_transformer.span_memory import SpanMemory
 from strategies.memory_transformer.targets import targets_of
 from strategies.outcomes import NEVER
+from strategies.stretches import FEWEST_STRETCHES, standard_error
 from strategies.uncertainty.abstention import stretches_of
 
 _BATCH: Final = 1024
