@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 
 SUITES: Final = ("benchmarks.sma", "benchmarks.model", "benchmarks.memory", "benchmarks.whitening")
-EVALUATIONS: Final = ("benchmarks.synthetic",)
+EVALUATIONS: Final = ("benchmarks.synthetic", "benchmarks.motifs")
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
 python -m benchmarks --evaluate [NAME ...]
 python -m benchmarks --results EVALUATION.json
@@ -59,6 +59,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         refused = run(select(names), console)
         write_page()
+        if evaluates:
+            from benchmarks.results import write_motifs
+
+            write_motifs()
         return 1 if refused else 0
     except BenchmarkError as problem:
         console.print(str(problem), style="red", highlight=False)
