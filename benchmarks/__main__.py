@@ -18,7 +18,7 @@ SUITES: Final = (
     "benchmarks.whitening",
     "benchmarks.training",
 )
-EVALUATIONS: Final = ("benchmarks.synthetic",)
+EVALUATIONS: Final = ("benchmarks.synthetic", "benchmarks.motifs")
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
 python -m benchmarks --evaluate [NAME ...]
 python -m benchmarks --results EVALUATION.json
@@ -65,6 +65,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         refused = run(select(names), console)
         write_page()
+        if evaluates:
+            from benchmarks.results import write_motifs
+
+            write_motifs()
         return 1 if refused else 0
     except BenchmarkError as problem:
         console.print(str(problem), style="red", highlight=False)
