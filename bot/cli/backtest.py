@@ -110,8 +110,9 @@ def backtest(
         decisions=result.decisions,
         executions=result.executions,
         trades=result.trades,
-        daily_equity=result.daily_equity(),
+        equity=result.equity_points(),
         keep_decisions=keep_decisions,
+        outlooks=result.outlooks,
     )
     journal.close()
     if context.as_json:
