@@ -98,8 +98,8 @@ def performance(
     start_cash = float(initial_cash)
     _refuse_nonsense(close_times, equity, start_cash)
     final_equity = float(equity[-1]) if len(equity) else start_cash
-    daily = _daily_equity(close_times, equity, start_cash, calendar)
-    returns = _daily_returns(daily)
+    _, daily = daily_equity(close_times, equity, start_cash, calendar)
+    returns = daily_returns(daily)
     annual_return = _annual_return(close_times, final_equity / start_cash, len(daily) - 1, calendar)
     volatility, sharpe, sortino = _ratios(returns, calendar.days_per_year)
     depth, length = _drawdown(close_times, equity, start_cash)
@@ -156,22 +156,34 @@ def _start_time(close_times: IntArray) -> int:
     return int(close_times[0]) - round(length)
 
 
-def _daily_equity(close_times: IntArray, equity: FloatArray, initial_cash: float, calendar: Calendar) -> FloatArray:
-    """Equity before the first day and at the end of every day, ``[days + 1]``."""
+def daily_equity(
+    close_times: IntArray, equity: FloatArray, initial_cash: float, calendar: Calendar, *, started_at: int | None = None
+) -> tuple[IntArray, FloatArray]:
+    """The UTC days of a run, ``[days]`` since the epoch, and equity before the first and at the end of every day,
+    ``[days + 1]``.
+
+    Args:
+        close_times: of the bars, ``[n]`` milliseconds, increasing; at least the last of every day.
+        equity: at these closes, ``[n]`` quote units.
+        initial_cash: equity before the first bar.
+        calendar: a market with sessions has the days that have bars, one that never closes has every day.
+        started_at: when the first bar opened, milliseconds; by default one typical bar before its close.
+    """
     if not len(equity):
-        return np.array([initial_cash])
+        return np.empty(0, dtype=np.int64), np.array([initial_cash])
     days = (close_times - 1) // DAY_MS
     last_of_day = np.flatnonzero(np.diff(days, append=days[-1] + 1))
     if calendar is Calendar.SESSIONS:
-        return np.concatenate(([initial_cash], equity[last_of_day]))
+        return days[last_of_day], np.concatenate(([initial_cash], equity[last_of_day]))
     # A market that never closes has a day where the bars have a hole, or are longer than one: equity stays what it was.
-    first_day = min(int(days[0]), _start_time(close_times) // DAY_MS)
+    first_day = min(int(days[0]), (_start_time(close_times) if started_at is None else started_at) // DAY_MS)
     every_day = np.arange(first_day, days[-1] + 1)
     latest = np.searchsorted(days[last_of_day], every_day, side="right")
-    return np.concatenate(([initial_cash], np.concatenate(([initial_cash], equity[last_of_day]))[latest]))
+    by_day = np.concatenate(([initial_cash], equity[last_of_day]))[latest]
+    return every_day, np.concatenate(([initial_cash], by_day))
 
 
-def _daily_returns(daily: FloatArray) -> FloatArray:
+def daily_returns(daily: FloatArray) -> FloatArray:
     """Simple returns, ``[days]``; none at all when equity was gone, or as good as, on any day."""
     if np.any(daily <= 0.0):
         return np.empty(0)
