@@ -134,9 +134,7 @@ def _add_trades(drawn: figure, trades: Sequence[ClosedTrade]) -> None:
         ("out", f"@exit{{0,0.[00000]}}, @closed{{{DATE_AND_TIME}}}"),
     ]
     drawn.add_tools(
-        HoverTool(
-            renderers=[entries, exits], tooltips=tips, formatters={"@opened": "datetime", "@closed": "datetime"}
-        )
+        HoverTool(renderers=[entries, exits], tooltips=tips, formatters={"@opened": "datetime", "@closed": "datetime"})
     )
 
 

@@ -63,9 +63,15 @@ def distribution_chart(daily: DailyReturns) -> LayoutDOM | None:
         left="left", right="right", bottom=0, top="count", color="colour", alpha=0.8, line_color=None, source=source
     )
     drawn.add_layout(
-        Span(location=float(daily.returns.mean()), dimension="height", line_color=HOLD, line_dash="dashed", line_width=1.5)
+        Span(
+            location=float(daily.returns.mean()),
+            dimension="height",
+            line_color=HOLD,
+            line_dash="dashed",
+            line_width=1.5,
+        )
     )
-    drawn.y_range.start = 0  # type: ignore[attr-defined]
+    drawn.y_range.start = 0
     drawn.xaxis.formatter = NumeralTickFormatter(format=PERCENT)
     tips = [("days", "@count"), ("from", "@left{0.00%}"), ("to", "@right{0.00%}")]
     without_tools(drawn, HoverTool(renderers=[bars], tooltips=tips))

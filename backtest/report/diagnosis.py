@@ -83,8 +83,8 @@ def _one_trade(material: Material) -> Finding | None:
         return Finding(
             Severity.WARNING,
             "One trade makes the result",
-            f"The best round trip brought {number(best, 0)} of {number(total, 0)}; without it {rest} is left. Judge the strategy "
-            "without it.",
+            f"The best round trip brought {number(best, 0)} of {number(total, 0)}; without it {rest} is left. Judge the "
+            "strategy without it.",
         )
     return Finding(
         Severity.PASSED,
@@ -103,8 +103,8 @@ def _one_month(material: Material) -> Finding | None:
     return Finding(
         Severity.WARNING,
         "One month makes the result",
-        f"{year}-{month:02d} alone returned {percent(months[year, month], 1, signed=True)} of a total of {percent(np.expm1(total), 1, signed=True)}. Look at what "
-        "happened then, and whether it can happen again.",
+        f"{year}-{month:02d} alone returned {percent(months[year, month], 1, signed=True)} of a total of "
+        f"{percent(float(np.expm1(total)), 1, signed=True)}. Look at what happened then, and whether it can happen again.",
     )
 
 
@@ -117,21 +117,22 @@ def _costs(material: Material) -> Finding | None:
         return Finding(
             Severity.WARNING,
             "Costs eat the whole edge",
-            f"Before costs the closed round trips earned {number(costs.gross, 0)}, fees and funding were {number(paid, 0)}. Trade less "
-            "often, or not at all.",
+            f"Before costs the closed round trips earned {number(costs.gross, 0)}, fees and funding were "
+            f"{number(paid, 0)}. Trade less often, or not at all.",
         )
     if costs.gross > 0.0 and paid > COST_SHARE * costs.gross:
         return Finding(
             Severity.WARNING,
             "Costs eat most of the edge",
-            f"Fees and funding took {percent(paid / costs.gross, 0)} of the {number(costs.gross, 0)} earned before costs; with costs "
-            f"{costs.gross / paid:.1f} times as high nothing would be left.",
+            f"Fees and funding took {percent(paid / costs.gross, 0)} of the {number(costs.gross, 0)} earned before costs; "
+            f"with costs {costs.gross / paid:.1f} times as high nothing would be left.",
         )
     if costs.gross <= 0.0:
         return Finding(
             Severity.WARNING,
             "A loss before costs",
-            f"Even without costs the closed round trips would have lost {number(-costs.gross, 0)}; costs added {number(paid, 0)}.",
+            f"Even without costs the closed round trips would have lost {number(-costs.gross, 0)}; costs added "
+            f"{number(paid, 0)}.",
         )
     return Finding(
         Severity.PASSED,
@@ -145,7 +146,9 @@ def _beaten_by_holding(material: Material) -> Finding | None:
     if not len(equity):
         return None
     held, own = equity[-1] / material.initial_cash - 1.0, material.equity[-1] / material.initial_cash - 1.0
-    compared = f"Holding the same symbols returned {percent(held, 1, signed=True)}, this run {percent(own, 1, signed=True)}"
+    compared = (
+        f"Holding the same symbols returned {percent(held, 1, signed=True)}, this run {percent(own, 1, signed=True)}"
+    )
     if own < held:
         text = f"{compared}. Compare the drawdowns before preferring either."
         return Finding(Severity.NOTE, "Holding would have earned more", text)
@@ -186,7 +189,9 @@ def _lookahead(material: Material) -> Finding:
             "No lookahead by construction",
             "A paper run decides on bars as they close; recall audit recomputes every decision from them.",
         )
-    command = f"recall probe --strategy {record.strategy} --symbols {','.join(record.symbols)} --interval {record.interval}"
+    command = (
+        f"recall probe --strategy {record.strategy} --symbols {','.join(record.symbols)} --interval {record.interval}"
+    )
     return Finding(
         Severity.WARNING,
         "Lookahead probe not run",

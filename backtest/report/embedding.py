@@ -20,21 +20,25 @@ def chart_item(name: str, chart: LayoutDOM) -> dict[str, Any]:
     """What ``Bokeh.embed.embed_item`` draws into the element ``chart-NAME``."""
     item: dict[str, Any] = json_item(chart, f"chart-{name}")
     numbers: dict[str, str] = {}
-    renamed = _renamed(item, name, numbers)
+    renamed: dict[str, Any] = _renamed(item, name, numbers)
     renamed["root_id"] = numbers[item["root_id"]]
     return renamed
 
 
 def library() -> str:
     """Bokeh's own script, to be part of the page; licence BSD-3-Clause, named in the script itself."""
+    script: str
     (script,) = Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw[:1]
     return script
 
 
 def page_part(name: str) -> str:
     """A file of the page's own, by its name."""
-    return resources.files("backtest.report").joinpath("templates", name).read_text(encoding="utf-8").replace(
-        "FONT_OF_CHARTS", FONT
+    return (
+        resources.files("backtest.report")
+        .joinpath("templates", name)
+        .read_text(encoding="utf-8")
+        .replace("FONT_OF_CHARTS", FONT)
     )
 
 

@@ -43,8 +43,8 @@ def advice_chart(recollection: Recollection) -> LayoutDOM | None:
     drawn.line(ends, ends, color=HOLD, line_dash="dashed", line_width=1.5)
     drawn.add_layout(Span(location=0.0, dimension="width", line_color=HOLD, line_width=1))
     whisker = Whisker(base="said", upper="high", lower="low", source=source, line_color=MEMORY, line_width=1.5)
-    whisker.upper_head.size = whisker.lower_head.size = 8  # type: ignore[union-attr]
-    whisker.upper_head.line_color = whisker.lower_head.line_color = MEMORY  # type: ignore[union-attr]
+    whisker.upper_head.size = whisker.lower_head.size = 8
+    whisker.upper_head.line_color = whisker.lower_head.line_color = MEMORY
     drawn.add_layout(whisker)
     dots = drawn.scatter("said", "came", size=9, color=MEMORY, line_color="white", source=source)
     drawn.xaxis.axis_label, drawn.yaxis.axis_label = "what the memory said", "what followed"

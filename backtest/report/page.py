@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,17 +10,16 @@ from typing import Any, Final
 
 from bokeh import __version__ as bokeh_version
 from bokeh.models import LayoutDOM
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from backtest.report.candles import CANDLES_HELD, candle_chart
 from backtest.report.charts import account_chart, distribution_chart, rolling_chart
 from backtest.report.costs import by_side, costs_of
 from backtest.report.diagnosis import Severity, diagnose
-from backtest.report.embedding import chart_item, library, page_part
 from backtest.report.formats import money, number, percent
 from backtest.report.material import Material
 from backtest.report.memory_charts import advice_chart, attention_chart
 from backtest.report.recollection import Recollection, telling_moments
+from backtest.report.rendering import page_of
 from backtest.report.returns import ROLLING_DAYS, monthly_returns, yearly_returns
 from backtest.report.verdict import verdict_of
 from bot.journal import RunKind
@@ -60,14 +58,11 @@ def render_run(material: Material) -> str:
     """The whole page."""
     charts = _charts(material)
     figures, record = material.figures, material.run.record
-    return _environment().get_template("run.html").render(
+    return page_of(
+        "run.html",
+        charts,
+        trades=_trades_table(material.trades),
         title=material.title,
-        style=page_part("page.css"),
-        script=page_part("page.js"),
-        library=library(),
-        charts=charts,
-        charts_json=embedded([chart_item(name, chart) for name, chart in charts.items()]),
-        trades_json=embedded(_trades_table(material.trades)),
         trade_columns=[{"name": name, "kind": kind} for name, kind in TRADE_COLUMNS],
         kind="backtest" if record.kind is RunKind.REPLAY else "paper trading",
         strategy=record.strategy,
@@ -99,21 +94,6 @@ def render_run(material: Material) -> str:
         money=money,
         number=number,
         percent=percent,
-    )
-
-
-def embedded(value: Any) -> str:
-    """JSON that may stand inside a script element: it must not close it."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("backtest.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 
@@ -193,11 +173,11 @@ def _trades_table(trades: list[ClosedTrade]) -> dict[str, Any]:
 
 
 def _memory(recollection: Recollection) -> dict[str, Any]:
-    knows_share = recollection.mean_gate is not None
+    share = "H" if recollection.mean_gate is None else "The memory's share, and h"
     return {
         "horizon": recollection.outlooks.horizon_bars,
         "agreements": [("agreed", recollection.agreed), ("disagreed", recollection.disagreed)],
-        "attention_title": "The memory's share, and how new the market looked to it," if knows_share else "How new the market looked to it,",
+        "attention_title": f"{share}ow new the market looked to it,",
         "moments": _moments(recollection),
     }
 

@@ -16,6 +16,7 @@ from strategies.bars import Calendar, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.ticker import Formatter
 
 LOG_SCALE_FROM: Final = 3.0
 """Ratio of highest to lowest equity from which a linear axis would hide the early part."""
@@ -53,7 +54,9 @@ def plot_panels(
         ValueError: there are fewer than two bars to draw.
     """
     if len(equity) < 2:
-        raise ValueError(f"the panels of a run need at least two bars, this run has {len(equity)}; choose a longer span")
+        raise ValueError(
+            f"the panels of a run need at least two bars, this run has {len(equity)}; choose a longer span"
+        )
     # Only a plot pays for importing matplotlib, which takes longer than most commands.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -161,7 +164,7 @@ def _draw_rolling(axes: Axes, daily: DailyReturns, calendar: Calendar) -> None:
     style_axes(axes, f"Sharpe ratio of the last {ROLLING_DAYS} days")
 
 
-def _percent_formatter() -> object:
+def _percent_formatter() -> Formatter:
     from matplotlib.ticker import FuncFormatter
 
     return FuncFormatter(lambda value, _: f"{100.0 * value:.3g} %".replace("-", "\N{MINUS SIGN}"))

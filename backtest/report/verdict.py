@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,7 +68,7 @@ def sharpe_interval(daily: DailyReturns, days_per_year: int) -> SharpeInterval |
 
 def block_length(days: int) -> int:
     """Mean length of the stretches that are drawn of so many days."""
-    return max(1, round(days ** (1.0 / 3.0)))
+    return max(1, round(math.cbrt(days)))
 
 
 def verdict_of(daily: DailyReturns, days_per_year: int, trades: int, recollection: Recollection | None) -> Verdict:
@@ -88,7 +89,9 @@ def _luck(interval: SharpeInterval | None, days: int, trades: int) -> tuple[str,
         )
     span = f"{number(interval.low, 2, signed=True)} to {number(interval.high, 2, signed=True)}"
     ratio = f"{number(interval.value, 2, signed=True)}"
-    figures = f"The Sharpe ratio is {ratio}, and with {percent(LEVEL, 0)} confidence between {span} ({interval.days:,} days)."
+    figures = (
+        f"The Sharpe ratio is {ratio}, and with {percent(LEVEL, 0)} confidence between {span} ({interval.days:,} days)."
+    )
     if interval.low > 0.0:
         return "Better than luck alone explains", "good", f"{figures} Zero is outside."
     if interval.high < 0.0:

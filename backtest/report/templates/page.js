@@ -3,8 +3,7 @@
 const json = (id) => JSON.parse(document.getElementById(id).textContent)
 
 async function drawCharts() {
-  const light = matchMedia("(prefers-color-scheme: light)")
-  light.addEventListener("change", repaint)
+  matchMedia("(prefers-color-scheme: light)").addEventListener("change", repaint)
   for (const item of json("charts")) {
     await Bokeh.embed.embed_item(item)
   }
@@ -23,19 +22,26 @@ function repaint() {
   for (const drawn of models("Figure")) drawn.change.emit()
 }
 
-// A canvas keeps the size that it has on the screen, so what is printed is a picture of it.
+// A canvas keeps the size that it has on the screen, and the colours: what is printed is a picture of it on white.
 function takePictures() {
-  for (const [id, view] of Object.entries(Bokeh.index)) {
+  document.documentElement.classList.add("printing")
+  for (const view of Object.values(Bokeh.index)) {
     const place = view.el.closest(".chart")
     if (!place || place.classList.contains("hidden")) continue
+    for (const drawn of [view, ...(view.child_views ?? [])]) drawn.paint?.()
     let picture = place.querySelector("img")
     if (!picture) {
       picture = document.createElement("img")
       picture.alt = place.getAttribute("aria-label") ?? ""
       place.append(picture)
     }
-    picture.src = view.export("png", false).to_blob ? view.export("png", false).canvas.toDataURL() : ""
+    picture.src = view.export("png", false).canvas.toDataURL()
   }
+}
+
+function backToTheScreen() {
+  document.documentElement.classList.remove("printing")
+  repaint()
 }
 
 function showTabs() {
@@ -109,3 +115,4 @@ showTabs()
 tradesTable()
 drawCharts()
 addEventListener("beforeprint", takePictures)
+addEventListener("afterprint", backToTheScreen)
