@@ -73,10 +73,12 @@ class Difference:
     def told(self, first: str) -> tuple[str, str]:
         """Whether it can be told from the run ``first``, and the figures in a sentence."""
         verb = "can be told" if self.sharpe_ratio.excludes_zero else "cannot be told"
+        returned = _more(self.annual_return, 100.0, 1, " % a year")
+        rated = _more(self.sharpe_ratio, 1.0, 2, "", low="lower", high="higher")
+        correlation = number(self.correlation, 2, signed=True)
         sentence = (
-            f"Over {self.days:,} common days it returned {_more(self.annual_return, 100.0, 1, ' % a year')}, and its "
-            f"Sharpe ratio was {_more(self.sharpe_ratio, 1.0, 2, '', low='lower', high='higher')}; the correlation of daily returns is "
-            f"{number(self.correlation, 2, signed=True)}"
+            f"Over {self.days:,} common days it returned {returned}, and its Sharpe ratio was {rated}; the correlation of "
+            f"daily returns is {correlation}"
         )
         return f"{self.run_id} {verb} from {first}", f"{sentence}."
 
@@ -125,9 +127,7 @@ def shown_figure(name: str, value: float | int | None) -> str:
     return money(value) if name in _MONEY else number(value, 0)
 
 
-def _more(
-    interval: Interval, scale: float, digits: int, unit: str, *, low: str = "less", high: str = "more"
-) -> str:
+def _more(interval: Interval, scale: float, digits: int, unit: str, *, low: str = "less", high: str = "more") -> str:
     """A difference in words, with what it might as well have been."""
     text = f"{number(abs(scale * interval.value), digits)}{unit} {high if interval.value >= 0.0 else low}"
     if interval.low is None or interval.high is None:

@@ -22,7 +22,9 @@ def outlooks_of(series: BarSeries, prediction: np.ndarray, memory: np.ndarray) -
     recorder = OutlookRecorder(HORIZON)
     for at, (model, mean) in enumerate(zip(prediction, memory, strict=True)):
         neighbour = Neighbour(at, A, START - HOUR_MS, 0.9, 1.0, float(mean))
-        seen = Explanation(prediction=float(model), memory_mean=float(mean), gate=0.1, novelty=0.2, neighbours=(neighbour,))
+        seen = Explanation(
+            prediction=float(model), memory_mean=float(mean), gate=0.1, novelty=0.2, neighbours=(neighbour,)
+        )
         recorder.add(Signal(A, int(series.open_time[at]), float(np.sign(model)), explanation=seen))
     return recorder.outlooks()
 
