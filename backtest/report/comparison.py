@@ -32,7 +32,7 @@ FIGURES: Final = (
     ("funding_paid", "Funding"),
     ("turnover", "Turnover"),
 )
-"""Name in ``Metrics`` and the words for it."""
+"""Name in ``PerformanceMetrics`` and the words for it."""
 _PERCENTS: Final = (
     "total_return",
     "annual_return",
@@ -89,7 +89,7 @@ class Comparison:
 
     runs: tuple[str, ...]
     figures: dict[str, tuple[float | int | None, ...]]
-    """By name in ``Metrics``, in the order of ``runs``."""
+    """By name in ``PerformanceMetrics``, in the order of ``runs``."""
     differences: tuple[Difference, ...]
 
     def to_json(self) -> dict[str, Any]:

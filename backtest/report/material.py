@@ -32,7 +32,7 @@ class Material:
     settings: Config
     """Those of the run."""
     figures: dict[str, Any]
-    """Of ``Metrics.to_json``, and for a replay its whole summary."""
+    """Of ``PerformanceMetrics.to_json``, and for a replay its whole summary."""
     calendar: Calendar
     initial_cash: float
     times: IntArray

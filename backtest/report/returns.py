@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from backtest import metrics
 from backtest.metrics import daily_equity, daily_returns
 from strategies.bars import DAY_MS, BarSeries, Calendar, FloatArray, IntArray
 
@@ -57,12 +57,7 @@ def rolling_sharpe(daily: DailyReturns, days_per_year: int, window: int = ROLLIN
 
 def monthly_returns(daily: DailyReturns) -> dict[tuple[int, int], float]:
     """Return of every calendar month that has a day, by year and month."""
-    growth: dict[tuple[int, int], float] = {}
-    for day, change in zip(daily.days.tolist(), daily.returns.tolist(), strict=True):
-        date = dt.date(1970, 1, 1) + dt.timedelta(days=day)
-        month = (date.year, date.month)
-        growth[month] = growth.get(month, 1.0) * (1.0 + change)
-    return {month: factor - 1.0 for month, factor in growth.items()}
+    return {(each.year, each.month): each.total_return for each in metrics.monthly_returns(daily.days, daily.returns)}
 
 
 def yearly_returns(monthly: dict[tuple[int, int], float]) -> dict[int, float]:

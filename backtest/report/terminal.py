@@ -35,7 +35,7 @@ def print_summary(console: Console, title: str, document: Mapping[str, Any]) -> 
     Args:
         console: where to.
         title: what was run, for example from ``span_title``.
-        document: the figures of ``Metrics.to_json`` and, of the run itself, any of ``run_id, model_id, fills, bars,
+        document: the figures of ``PerformanceMetrics.to_json`` and, of the run itself, any of ``run_id, model_id, fills, bars,
             bars_per_second, decisions_sha256, trades_sha256, plot``; further keys are not shown.
     """
     console.print(Text(title, style="bold"))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from backtest.metrics import Metrics, performance
+from backtest.metrics import PerformanceMetrics, performance
 from backtest.replay import ReplayResult, replay
 from backtest.report.material import common_calendar
 from backtest.report.panels import plot_panels
@@ -147,7 +147,7 @@ def _run(
     return result, engine
 
 
-def _document(run_id: str, session: Session, result: ReplayResult, metrics: Metrics) -> dict[str, Any]:
+def _document(run_id: str, session: Session, result: ReplayResult, metrics: PerformanceMetrics) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "model_id": session.model_id or None,
