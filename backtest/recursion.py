@@ -1,9 +1,9 @@
 """The recursion check: do signals depend on how much past a strategy was warmed from?
 
-A strategy says how many bars it needs (``required_bars``). It is warmed from exactly these, and then from twice and four times as
-many, and shown the same bars afterwards. What it says must be the same: else its state goes on forgetting for longer than it
-says, as an exponential average that was given too few bars does, and it decides otherwise after a restart than before
-(freqtrade's ``recursive-analysis`` looks for the same, https://www.freqtrade.io/en/stable/recursive-analysis/).
+A strategy says how many bars it needs (``required_bars``). It is warmed from exactly these, and then from twice and four times
+as many, and shown the same bars afterwards. What it says must be the same: else its state goes on forgetting for longer than
+it says, as an exponential average that was given too few bars does, and it decides otherwise after a restart than before.
+Freqtrade's ``recursive-analysis`` looks for the same: https://www.freqtrade.io/en/stable/recursive-analysis/
 
 A strategy with a memory remembers more when it was shown more, so its signals may change for that reason alone; this is told,
 not held against it.

@@ -78,7 +78,13 @@ def test_an_average_that_asks_for_enough_passes() -> None:
 
 def test_a_memory_may_know_more_after_a_longer_past() -> None:
     settings = SimilaritySettings(
-        memory_size=600, n_neighbors=8, minimum_neighbors=2, confidence_threshold=0.55, horizons=(1, 3), primary=3, embargo=4
+        memory_size=600,
+        n_neighbors=8,
+        minimum_neighbors=2,
+        confidence_threshold=0.55,
+        horizons=(1, 3),
+        primary=3,
+        embargo=4,
     )
     report = checked(lambda: SimilarityStrategy((A, B), "60", settings), multiples=(2,))
     assert report.has_memory and report.warm_ups[0].changed > 0
