@@ -158,6 +158,8 @@ def build_strategy(
     if name == "memory_transformer":
         return _memory_transformer(config, symbols, interval, models, model_id or config.model.id)
     if name == "similarity":
+        if not config.memory.enabled:
+            raise UsageError("memory.enabled is false, and similarity is nothing but its memory; choose another strategy")
         return SimilarityStrategy(symbols, interval, _similarity_settings(config)), ""
     kind = BASELINES.get(name) or _user_class(name)
     try:
@@ -214,6 +216,7 @@ def _memory_transformer(
         exits=ExitRule(config.signal.exits),
         target_volatility=config.signal.target_volatility,
         abstains=config.signal.abstain,
+        uses_memory=config.memory.enabled,
         stop_multiple=config.signal.stop_multiple,
         target_multiple=config.signal.target_multiple,
         rules=_memory_rules(config),

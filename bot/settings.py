@@ -146,6 +146,7 @@ class StrategySection(Section):
 class MemorySection(Section):
     """The memory of past market states."""
 
+    enabled: bool = Field(True, description="memory_transformer: remember and ask; false: the model decides alone")
     memory_size: int = Field(
         100_000, ge=100, le=1_000_000, description="capacity in entries; recommended 50,000-200,000"
     )

@@ -50,6 +50,8 @@ class MemoryTransformerSettings:
     """Stop distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
     target_multiple: float = 1.5
     """Target distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
+    uses_memory: bool = True
+    """Whether it remembers and asks; without, the model decides alone, as with an empty memory that it does not miss."""
     rules: MemoryRules = field(default_factory=MemoryRules)
     """Who stays in the memory, and who of it may answer."""
 
@@ -57,6 +59,8 @@ class MemoryTransformerSettings:
         if self.exits not in tuple(ExitRule):
             raise SettingsError(f"memory_transformer: exits is {self.exits!r}; use {', '.join(ExitRule)}")
         object.__setattr__(self, "exits", ExitRule(self.exits))
+        if not self.uses_memory and self.exits is ExitRule.MEMORY:
+            raise SettingsError("memory_transformer: exits is memory, and there is none; use another rule")
         checks = (
             ("memory_size", self.memory_size is None or self.memory_size >= 1, "at least 1"),
             ("n_neighbors", self.n_neighbors is None or self.n_neighbors >= 1, "at least 1"),

@@ -140,6 +140,8 @@ class MemoryTransformerStrategy(Strategy):
         for symbol, series in history.items():
             caught_up = self._states[symbol].catch_up(series, wanted if remember else 0)
             keys[symbol], regimes[symbol], admitted[symbol] = caught_up
+            if not self.settings.uses_memory:
+                admitted[symbol] = np.zeros_like(admitted[symbol])
         if remember:
             self._recorder.warm(history, keys, regimes, admitted)
         else:
@@ -171,7 +173,7 @@ class MemoryTransformerStrategy(Strategy):
         explanation = self._explain(observed, appraisal, outlook)
         known, needed = appraisal.view.count, self.settings.minimum_neighbors
         self._recalls[bar.symbol] = appraisal.recall if known >= needed else appraisal.recall.unused()
-        if known < needed:
+        if known < needed and self.settings.uses_memory:
             reason = f"only {known} neighbours known, {needed} needed"
             return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
         return self._signal(bar, appraisal, outlook, explanation)
@@ -180,7 +182,8 @@ class MemoryTransformerStrategy(Strategy):
         """See ``Strategy.remember``."""
         for bar in bars:
             observed = self._states[bar.symbol].observe(bar)
-            key = observed.encoded.key if observed.encoded is not None and observed.admitted else None
+            remembers = observed.admitted and self.settings.uses_memory
+            key = observed.encoded.key if observed.encoded is not None and remembers else None
             self._recorder.remember(bar, key, observed.regime, self._recalls.pop(bar.symbol, None))
             self._uncertainty.remember(bar.symbol, bar.close, self._calibrated.pop(bar.symbol, ()))
 
@@ -233,9 +236,11 @@ class MemoryTransformerStrategy(Strategy):
     def _signal(self, bar: Bar, appraisal: Appraisal, outlook: _Outlook, explanation: Explanation) -> Signal:
         view, prediction, volatility = appraisal.view, appraisal.forecast.prediction, outlook.volatility
         config, settings = self.bundle.config, self.settings
-        memory_mean = view.mean / volatility
+        memory_mean = view.mean / volatility if settings.uses_memory else None
         decision = combine(prediction, memory_mean)
-        reason = f"model {prediction:+.3f}, memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
+        reason = f"model {prediction:+.3f}"
+        if memory_mean is not None:
+            reason += f", memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
         rule = self.bundle.calibration.abstention if settings.abstains else None
         enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
         if not enters:
@@ -259,7 +264,7 @@ class MemoryTransformerStrategy(Strategy):
             bar.open_time,
             exposure,
             reason,
-            prediction * volatility if predicts_return else view.mean,
+            prediction * volatility if predicts_return else view.mean if view.count else None,
             outlook.calibrated.quantiles,
             stop,
             target,
