@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 
 SUITES: Final = ("benchmarks.sma", "benchmarks.model", "benchmarks.memory", "benchmarks.whitening")
-EVALUATIONS: Final = ("benchmarks.synthetic",)
+EVALUATIONS: Final = ("benchmarks.synthetic", "benchmarks.known_optimum")
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
 python -m benchmarks --evaluate [NAME ...]
 python -m benchmarks --results EVALUATION.json

@@ -14,7 +14,6 @@ from backtest.evaluation.folds import Fold
 from backtest.evaluation.forecasts import Forecasts, forecasts_of, sized
 from backtest.evaluation.panel import Panel
 from strategies.bars import BarSeries
-from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.dataset import Floats, Integers
 from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
@@ -106,7 +105,7 @@ def answer(
 ) -> Forecasts:
     """What the model says of rows that recall this.
 
-    The mean is the regression head's; another head leaves it to the median of the distribution.
+    The mean is that of a head that forecasts returns; another head leaves it to the median of the distribution.
     """
     config, model = encoded.weights.model.config, encoded.weights.model
     view, levels, ratio = [], [], []
@@ -125,13 +124,13 @@ def answer(
                 Retrieved(keys, torch.from_numpy(facts), mask),
                 force_gate=force_gate,
             )
-            view.append(signed_view(forecast.prediction, config.output_type).numpy())
+            view.append(signed_view(forecast.prediction, config).numpy())
             levels.append(forecast.distribution.quantiles[:, config.primary].numpy())
             ratio.append(forecast.distribution.log_volatility[:, config.primary].numpy())
     volatility = panel.moments.volatility[rows]
     scaled = np.concatenate(levels).astype(np.float64)
     signed = np.concatenate(view).astype(np.float64)
-    centre = signed if config.output_type is OutputType.REGRESSION else scaled[:, QUANTILES.index(0.5)]
+    centre = signed if config.output_type.forecasts_returns else scaled[:, QUANTILES.index(0.5)]
     return forecasts_of(
         rows,
         mean=centre * volatility,

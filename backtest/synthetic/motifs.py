@@ -101,6 +101,8 @@ class MotifEvents:
     """Earlier occurrences of the motif."""
     outcome: Floats
     """Log return over the horizon after it."""
+    lean: Floats
+    """What of the outcome the motif brings; the rest is noise."""
     best: Floats
     """The best forecast of the outcome from the outcomes of earlier occurrences; 0 for decoys."""
     in_training: npt.NDArray[np.bool_]
@@ -141,6 +143,7 @@ def motif_task(seed: int, settings: MotifSettings | None = None, *, symbol: str 
         informative[motifs],
         matured,
         outcome,
+        lean * settings.horizon,
         best,
         bars + settings.horizon < settings.training_bars,
         motifs >= first_hostile,

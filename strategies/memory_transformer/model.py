@@ -17,7 +17,7 @@ class Outlook(NamedTuple):
     """What all heads say from the states of a batch of bars."""
 
     prediction: Tensor
-    """``[batch, config.output_type.width]``: a scaled return, three logits (down, flat, up), or a position."""
+    """``[batch, config.output_width]``: a scaled return, or one per horizon; three logits (down, flat, up); or a position."""
     distribution: Distribution
     """Of returns and volatilities over all horizons."""
 
@@ -49,7 +49,11 @@ class MemoryTransformer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
         self.head_norm = nn.LayerNorm(config.d_model)
-        self.head = nn.Linear(config.d_model, config.output_type.width)
+        self.head = nn.Linear(config.d_model, config.output_width)
+        self.linear_head = None
+        if config.linear_window:
+            self.linear_head = nn.Linear(config.d_model, config.output_width, bias=False)
+            nn.init.zeros_(self.linear_head.weight)
         self.distribution = DistributionHead(config)
 
     def forward(
@@ -70,6 +74,8 @@ class MemoryTransformer(nn.Module):
         """What the heads say from states ``[batch, d_model]`` as they are."""
         rows = self.head_norm(hidden + self.feed_forward(self.feed_forward_norm(hidden)))
         prediction: Tensor = self.head(rows)
+        if self.linear_head is not None:
+            prediction = prediction + self.linear_head(hidden)
         if self.config.output_type is OutputType.PORTFOLIO:
             prediction = torch.tanh(prediction)
         return Outlook(prediction, self.distribution(rows))

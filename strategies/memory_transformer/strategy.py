@@ -16,7 +16,6 @@ from strategies.features import FEATURE_NAMES
 from strategies.memory_rules import EVERY_BAR
 from strategies.memory_transformer.appraisal import Appraisal, Appraiser
 from strategies.memory_transformer.bundle import Bundle
-from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.streaming import BlockKernel
@@ -247,8 +246,8 @@ class MemoryTransformerStrategy(Strategy):
             else (None, None)
         )
         share = volatility_share(outlook.expected_volatility, self._horizon_ms, settings.target_volatility)
-        # Only the regression head forecasts a return; for the others the memory's mean is the expectation.
-        predicts_return = config.output_type is OutputType.REGRESSION
+        # Where the head forecasts no return, the memory's mean is the expectation.
+        predicts_return = config.output_type.forecasts_returns
         return Signal(
             bar.symbol,
             bar.open_time,
