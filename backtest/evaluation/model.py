@@ -14,12 +14,13 @@ from backtest.evaluation.folds import Fold
 from backtest.evaluation.forecasts import Forecasts, forecasts_of, sized
 from backtest.evaluation.panel import Panel
 from strategies.bars import BarSeries
-from strategies.memory_transformer.dataset import Floats, Integers
+from strategies.memory_transformer.dataset import Integers
 from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
 from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.span_memory import Rows
 from strategies.memory_transformer.streaming import BlockKernel, StreamingEncoder
+from strategies.memory_transformer.targets import units
 from strategies.readout import QUANTILES
 from strategies.scaling import Scaler
 from strategies.uncertainty.direction import raw_rise_probability
@@ -34,7 +35,6 @@ class Weights:
     model: MemoryTransformer
     """In evaluation mode."""
     scaler: Scaler
-    outcome_scale: Floats
 
 
 ModelSource = Callable[[Fold], Weights]
@@ -116,7 +116,7 @@ def answer(
             batch, found, said = rows[part], recalled.found[part], recalled.outcomes[part]
             ages = np.maximum(close_time[batch][:, None] - close_time[found], 0) / panel.interval_ms
             known = recalled.rule.usable_outcomes(panel.moments, said, close_time[batch])
-            facts = describe(known, ages, encoded.weights.outcome_scale)
+            facts = describe(known, ages, units(panel.moments.volatility[batch], config))
             keys, mask = torch.from_numpy(encoded.keys[found]), torch.from_numpy(recalled.mask[part])
             forecast = model(
                 torch.from_numpy(encoded.hidden[batch]),

@@ -20,6 +20,7 @@ from strategies.memory_transformer.dataset import Dataset, Flags, Floats, Intege
 from strategies.memory_transformer.encoder import Encoder
 from strategies.memory_transformer.memory_read import Retrieved, describe
 from strategies.memory_transformer.retrieval import Lifetimes, NeighbourTable, VisibilityRule, causal_neighbours
+from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.whitening import Whitening, anisotropy
 
 _BLOCKS_AT_ONCE: Final = 16
@@ -118,7 +119,8 @@ class SpanMemory:
     """``[n]`` place of every moment in ``neighbours``; -1 for those that do not ask."""
     rule: VisibilityRule
     moments: Moments
-    outcome_scale: Floats
+    unit: Floats
+    """``[n, horizons]`` what every moment lets expect, see :func:`targets.units`."""
     interval_ms: int
 
     @classmethod
@@ -138,7 +140,7 @@ class SpanMemory:
         positions = np.full(len(moments), -1, dtype=np.int64)
         positions[asking] = np.arange(len(asking))
         neighbours = find_neighbours(keys, dataset, asking, rule, config)
-        return cls(hidden, keys, neighbours, positions, rule, moments, dataset.outcome_scale, length)
+        return cls(hidden, keys, neighbours, positions, rule, moments, units(moments.volatility, config), length)
 
     def retrieve(self, rows: Integers, *, hide: Flags | None = None, outcomes: Floats | None = None) -> Retrieved:
         """What the memory read gets for these moments.
@@ -155,7 +157,7 @@ class SpanMemory:
         known = self.rule.usable_outcomes(self.moments, found, close_time[rows], outcomes)
         if hide is not None:
             mask = mask & ~hide[:, None]
-        facts = describe(known, ages, self.outcome_scale)
+        facts = describe(known, ages, self.unit[rows])
         return Retrieved(torch.from_numpy(self.keys[found]), torch.from_numpy(facts), torch.from_numpy(mask))
 
     def anisotropies(self) -> tuple[float, float]:

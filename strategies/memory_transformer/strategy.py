@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from math import ceil, exp, sqrt
 from typing import ClassVar, Final, NamedTuple
 
-import numpy as np
-
 from memory_store import BankConfig, MemoryBank
 from strategies.bars import Bar, BarSeries, interval_ms
 from strategies.base import Explanation, Signal, Strategy
@@ -20,7 +18,6 @@ from strategies.memory_transformer.decision import combine, distances, volatilit
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
-from strategies.outcomes import trailing_volatility
 from strategies.readout import QUANTILES
 from strategies.recorder import MemoryRecorder, Recall
 from strategies.uncertainty.calibration import Score
@@ -162,7 +159,7 @@ class MemoryTransformerStrategy(Strategy):
         if observed.encoded is None:
             return Signal(bar.symbol, bar.open_time, None, "too early to have a key")
         appraisal = self._appraiser.appraise(
-            self.bank, bar, observed.encoded, state.ordinal, state.prospect, observed.regime
+            self.bank, bar, observed.encoded, observed.volatility, state.ordinal, state.prospect, observed.regime
         )
         outlook = self._outlook(bar.symbol, observed, appraisal)
         self._calibrated[bar.symbol] = (outlook.calibrated,)
@@ -199,7 +196,7 @@ class MemoryTransformerStrategy(Strategy):
     def _outlook(self, symbol: str, observed: ObservedBar, appraisal: Appraisal) -> _Outlook:
         """The forecast over the primary horizon in log returns, calibrated by what came of earlier ones."""
         config, forecast = self.bundle.config, appraisal.forecast
-        volatility = float(trailing_volatility(np.array(observed.features))) * sqrt(config.primary_horizon)
+        volatility = observed.volatility * sqrt(config.primary_horizon)
         levels = forecast.quantiles[config.primary]
         raw = RawForecast([level * volatility for level in levels], volatility)
         (calibrated,) = self._uncertainty.calibrate(symbol, (raw,))
