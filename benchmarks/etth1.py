@@ -59,7 +59,7 @@ class PublicTable:
 
     @property
     def windows(self) -> Integers:
-        """All windows of the three parts, in order of time; those between two parts belong to none, but are past to later ones."""
+        """All windows in order of time; those between two parts belong to none, but are past to later ones."""
         return np.arange(LOOKBACK - 1, len(self.values) - self.horizon)
 
     def past(self, windows: Integers) -> Floats:

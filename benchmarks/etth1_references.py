@@ -1,7 +1,7 @@
-"""What plain arithmetic reaches on the public table: a linear map of the window, and one that also sees what followed its like.
+"""What plain arithmetic reaches on the public table: a linear map of the window, and one that also sees what followed others.
 
-Both forecast the change since the last value, for all channels with the same weights, and are ridge regressions whose penalty is
-chosen on the validation part. They show how much of a model's figure needs no network.
+Both forecast the change since the last value, for all channels with the same weights, and are ridge regressions whose penalty
+is chosen on the validation part. They show how much of a model's figure needs no network.
 """
 
 from __future__ import annotations

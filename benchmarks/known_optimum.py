@@ -44,7 +44,12 @@ _SPANS: Final = (20, 120)
 def settings(**changes: float) -> MotifSettings:
     """Motifs long enough to be told apart, as many in the training span as after it."""
     return MotifSettings(
-        bars=60_000, training_bars=30_000, training_motifs=75, test_motifs=75, length=12, **changes  # type: ignore[arg-type]
+        bars=60_000,
+        training_bars=30_000,
+        training_motifs=75,
+        test_motifs=75,
+        length=12,
+        **changes,  # type: ignore[arg-type]
     )
 
 
@@ -134,7 +139,9 @@ def novelty(seed: int) -> Mapping[str, Measurement]:
     note = f"{_note()}; hostile motifs correlate by 0.8 with older ones and mean the opposite; first sights"
     return {
         "novelty_loss": _measured(
-            found[:, 0], "drift", f"{note}, loss of following the forecast by its size; abstaining, the optimum, loses 0"
+            found[:, 0],
+            "drift",
+            f"{note}, loss of following the forecast by its size; abstaining, the optimum, loses 0",
         ),
         "novelty_loss_unguarded": _measured(
             found[:, 1], "drift", f"{note}, loss of following the nearest memory however far it is"
@@ -220,8 +227,8 @@ def regime(seed: int) -> Mapping[str, Measurement]:
         [regime_shares(regime_task(seed + number, law.absent_until + _AFTER + 2, law), law) for number in range(SEEDS)]
     )
     note = (
-        f"mean of {SEEDS} seeds; CRPS of the next return over that of the forward filter with the true law, {_AFTER} bars after "
-        f"a regime returns that was away for {law.absent_until - law.absent_from:,}; the filter is 1"
+        f"mean of {SEEDS} seeds; CRPS of the next return over that of the forward filter with the true law, {_AFTER} bars "
+        f"after a regime returns that was away for {law.absent_until - law.absent_from:,}; the filter is 1"
     )
     return {
         "regime_crps_over_filter": _measured(
@@ -258,7 +265,7 @@ def regime_shares(task: RegimeTask, law: RegimeSettings) -> tuple[float, float, 
 
 
 def volatility_keys(returns: Floats, *, known: int) -> Floats:
-    """``[n, 2]`` logarithms of trailing volatilities, in standard deviations of the first ``known`` bars; zeros at the start."""
+    """``[n, 2]`` logarithms of trailing volatilities, in standard deviations of the first ``known`` bars."""
     keys = np.zeros((len(returns), len(_SPANS)))
     for column, span in enumerate(_SPANS):
         windows = np.lib.stride_tricks.sliding_window_view(returns**2, span)
@@ -276,8 +283,8 @@ def _nearest(series: BarSeries, keys: Floats, asked: Integers, capacity: int) ->
 def _note() -> str:
     one = settings()
     return (
-        f"mean of {SEEDS} seeds; {one.test_motifs} motifs of {one.length} bars drawn after the training span, memory of all bars "
-        f"with a read-out fitted to the training span, no network; occurrences with {FEWEST} or more matured ones before"
+        f"mean of {SEEDS} seeds; {one.test_motifs} motifs of {one.length} bars drawn after the training span, memory of all "
+        f"bars with a read-out fitted to the training span, no network; occurrences with {FEWEST} or more matured ones before"
     )
 
 

@@ -112,8 +112,9 @@ def decoy_filter(outcomes: Floats, drift: float, noise: float, decoys: float) ->
 def normal_mixture_crps(means: Floats, deviations: Floats, weights: Floats, outcome: Floats) -> Floats:
     """Continuous ranked probability score of mixtures of normals, ``[n]``; smaller is better.
 
-    ``sum_i w_i A(y - m_i, s_i) - sum_ij w_i w_j A(m_i - m_j, sqrt(s_i**2 + s_j**2)) / 2`` with ``A(m, s) = E|N(m, s**2)|``
-    (Grimit, Gneiting, Berrocal and Johnson, "The continuous ranked probability score for circular variables", 2006, equation 5).
+    ``sum_i w_i A(y - m_i, s_i) - sum_ij w_i w_j A(m_i - m_j, sqrt(s_i**2 + s_j**2)) / 2`` with ``A(m, s) =
+    E|N(m, s**2)|`` (Grimit, Gneiting, Berrocal and Johnson, "The continuous ranked probability score for circular
+    variables", 2006, equation 5).
 
     Args:
         means: ``[states]`` of the parts.

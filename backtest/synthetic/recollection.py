@@ -1,7 +1,7 @@
 """What a memory knows of planted patterns: the product's bank asked at their ends, and a read-out of a few numbers.
 
-Bars go by one after the other. The key of a bar is the shape of the last returns; what came over the horizon is attached when it
-is known, and not before. So the bank can only tell what was to be known, whatever the read-out makes of it.
+Bars go by one after the other. The key of a bar is the shape of the last returns; what came over the horizon is attached when
+it is known, and not before. So the bank can only tell what was to be known, whatever the read-out makes of it.
 
 The read-out is the filter of :mod:`backtest.synthetic.optimum` over what was recalled: every neighbour speaks for or against a
 rise, as loudly as it is near, and what is older may have changed its mind since. Its numbers are fitted to the patterns of
@@ -113,9 +113,7 @@ def recollect(
     return found
 
 
-def _ask(
-    bank: MemoryBank, query: Floats, now: int, policy: RetrievalPolicy, found: Recollections, place: int
-) -> None:
+def _ask(bank: MemoryBank, query: Floats, now: int, policy: RetrievalPolicy, found: Recollections, place: int) -> None:
     """The neighbours of one bar, into a row of what was found."""
     result = bank.search(np.append(query, 1.0).astype(np.float32), as_of=now, k=found.distance.shape[1], policy=policy)
     seen, width = result.mask, len(query)

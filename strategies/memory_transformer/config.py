@@ -173,7 +173,11 @@ class ModelConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as JSON values."""
-        return asdict(self) | {"output_type": self.output_type.value, "scope": self.scope.value, "horizons": list(self.horizons)}
+        return asdict(self) | {
+            "output_type": self.output_type.value,
+            "scope": self.scope.value,
+            "horizons": list(self.horizons),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:

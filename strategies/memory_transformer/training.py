@@ -319,7 +319,9 @@ class _Run:
         sign = torch.from_numpy(np.where(flipped, -1.0, 1.0).astype(np.float32)).to(device)
         targets = self._targets.of(torch.from_numpy(batch.rows)).to(device)
         retrieved = self._memory.retrieve(batch.rows, hide=hide).to(device)
-        forecast = model(hidden, keys, mirrored(retrieved, sign, len(model.config.horizons)))
+        if training.mirrored > 0.0:
+            retrieved = mirrored(retrieved, sign, len(model.config.horizons))
+        forecast = model(hidden, keys, retrieved)
         loss = forecast_loss(
             forecast,
             targets.mirrored(sign),
