@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from backtest.synthetic.candles import Floats
 from backtest.synthetic.echo import echo_task
@@ -83,10 +84,11 @@ def r2(outcome: Floats, forecast: Floats) -> float:
     return 1.0 - float(np.square(outcome - forecast).sum() / np.square(outcome).sum())
 
 
-def judged(task: MotifTask) -> Floats:
+def judged(task: MotifTask) -> npt.NDArray[np.bool_]:
     """Which motifs are judged, ``[n]`` bool: of the test span, remembered often enough."""
     events = task.events
-    return ~events.in_training & (events.matured >= FEWEST)
+    chosen: npt.NDArray[np.bool_] = ~events.in_training & (events.matured >= FEWEST)
+    return chosen
 
 
 @benchmark("drift_over_filter", "drift_undecayed_over_filter", seed=0)
@@ -134,9 +136,9 @@ def decoy_share(task: MotifTask) -> float:
 @benchmark("novelty_loss", "novelty_loss_unguarded", "novelty_r2_over_bayes", seed=0)
 def novelty(seed: int) -> Mapping[str, Measurement]:
     """Motifs that resemble older ones and mean the opposite."""
-    tasks = [motif_task(seed + number, settings(hostile_motifs=75)) for number in range(SEEDS)]
+    tasks = [motif_task(seed + number, settings(hostile_motifs=75, resemblance=0.95)) for number in range(SEEDS)]
     found = np.array([novelty_losses(task) for task in tasks])
-    note = f"{_note()}; hostile motifs correlate by 0.8 with older ones and mean the opposite; first sights"
+    note = f"{_note()}; hostile motifs correlate by 0.95 with older ones and mean the opposite; first sights"
     return {
         "novelty_loss": _measured(
             found[:, 0],
