@@ -22,8 +22,7 @@ import numpy as np
 from strategies.bars import interval_ms
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Flags, Floats, Integers
-from strategies.memory_transformer.retrieval import causal_neighbours
-from strategies.memory_transformer.span_memory import Rows, visibility_rule, whitened
+from strategies.memory_transformer.span_memory import Rows, find_neighbours, visibility_rule, whitened
 from strategies.memory_transformer.whitening import Whitening, anisotropy, directions
 from strategies.stretches import FEWEST_STRETCHES, standard_error
 
@@ -166,7 +165,7 @@ def _losses(
         whitening = Whitening(config.d_model)
         whitening.fit(hidden[dataset.train], shrinkage)
         keys = whitened(whitening, hidden)
-        table = causal_neighbours(keys, dataset.moments, queries, rule, config.n_neighbors)
+        table = find_neighbours(keys, dataset, queries, rule, config)
         # Whether a row finds any does not depend on the keys.
         answered = table.mask.any(axis=1)
         if not answered.any():

@@ -16,7 +16,6 @@ from strategies.features import FEATURE_NAMES
 from strategies.memory_rules import EVERY_BAR
 from strategies.memory_transformer.appraisal import Appraisal, Appraiser
 from strategies.memory_transformer.bundle import Bundle
-from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.overlap import OverlappingTargets, StrategyState
 from strategies.memory_transformer.settings import MemoryTransformerSettings
@@ -257,8 +256,8 @@ class MemoryTransformerStrategy(Strategy):
             if side
             else (None, None)
         )
-        # Only the regression head forecasts a return; for the others the memory's mean is the expectation.
-        predicts_return = config.output_type is OutputType.REGRESSION
+        # Where the head forecasts no return, the memory's mean is the expectation.
+        predicts_return = config.output_type.forecasts_returns
         return Signal(
             bar.symbol,
             bar.open_time,
