@@ -11,8 +11,19 @@ from typing import Final
 
 from rich.console import Console
 
-SUITES: Final = ("benchmarks.sma", "benchmarks.model", "benchmarks.memory", "benchmarks.whitening")
-EVALUATIONS: Final = ("benchmarks.synthetic", "benchmarks.known_optimum", "benchmarks.public_table")
+SUITES: Final = (
+    "benchmarks.sma",
+    "benchmarks.model",
+    "benchmarks.memory",
+    "benchmarks.whitening",
+    "benchmarks.training",
+)
+EVALUATIONS: Final = (
+    "benchmarks.synthetic",
+    "benchmarks.known_optimum",
+    "benchmarks.motifs",
+    "benchmarks.public_table",
+)
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
 python -m benchmarks --evaluate [NAME ...]
 python -m benchmarks --results EVALUATION.json
@@ -61,9 +72,11 @@ def main(arguments: Sequence[str]) -> int:
         refused = run(select(names), console)
         write_page()
         if evaluates:
+            from benchmarks.results import write_motifs
             from benchmarks.tasks import write_tasks
 
             write_tasks()
+            write_motifs()
         return 1 if refused else 0
     except BenchmarkError as problem:
         console.print(str(problem), style="red", highlight=False)

@@ -29,7 +29,8 @@ def model_config(config: Config) -> ModelConfig:
         **architecture,
         output_type=OutputType(config.model.output_type),
         n_neighbors=config.memory.n_neighbors,
-        memory_size=config.memory.memory_size,
+        # A memory of one moment never has a visible one: the same net and parameters, and nothing to remember.
+        memory_size=config.memory.memory_size if config.memory.enabled else 1,
         scope=Scope.SAME if config.memory.scope is Scope.SAME else Scope.ALL,
         horizons=config.memory.horizons,
         primary=config.primary_index,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,10 +16,10 @@ from strategies.memory_transformer.dataset import Floats, Integers, Moments
 from strategies.memory_transformer.distribution import Distribution
 from strategies.memory_transformer.losses import forecast_losses, signed_view
 from strategies.memory_transformer.model import Forecast, MemoryTransformer
-from strategies.memory_transformer.shrinkage import FEWEST_STRETCHES, standard_error
 from strategies.memory_transformer.span_memory import SpanMemory
 from strategies.memory_transformer.targets import targets_of
 from strategies.outcomes import NEVER
+from strategies.stretches import FEWEST_STRETCHES, standard_error
 from strategies.uncertainty.abstention import stretches_of
 
 _BATCH: Final = 1024
@@ -190,12 +191,17 @@ def forecast_rows(
             batch = rows[start : start + _BATCH]
             hidden, query = torch.from_numpy(memory.hidden[batch]), torch.from_numpy(memory.keys[batch])
             parts.append(model(hidden, query, memory.retrieve(batch, outcomes=outcomes), force_gate=force_gate))
-        return Forecast(
-            torch.cat([part.prediction for part in parts]),
-            Distribution(*map(torch.cat, zip(*[part.distribution for part in parts], strict=True))),
-            torch.cat([part.weights for part in parts]),
-            torch.cat([part.gate for part in parts]),
-        )
+        return joined(parts)
+
+
+def joined(parts: Sequence[Forecast]) -> Forecast:
+    """The forecasts of several batches, one or more, as those of one."""
+    return Forecast(
+        torch.cat([part.prediction for part in parts]),
+        Distribution(*map(torch.cat, zip(*[part.distribution for part in parts], strict=True))),
+        torch.cat([part.weights for part in parts]),
+        torch.cat([part.gate for part in parts]),
+    )
 
 
 def base_rate(target: npt.NDArray[np.float32]) -> float | None:

@@ -18,6 +18,9 @@ OUTCOME_LIMIT: Final = 5.0
 """Outcomes beyond this many volatilities count as this many: one crash must not drown 31 neighbours."""
 _AGE_UNIT: Final = 8.0  # log(1 + 3000 bars): ages then range from about 0.5 to 1.5
 _RETRIEVAL_FEATURES: Final = 5
+_NULL_SIMILARITY: Final = 0.75
+"""Cosine at which a neighbour counts as much as the null entry at the start: near that of ordinary neighbours, because the
+gradient of an entry without a share is nothing."""
 _HIDDEN = float("-inf")
 _TINY = 1e-8  # keeps gradients of logarithms and roots finite at zero
 
@@ -96,12 +99,12 @@ class MemoryRead(nn.Module):
         self.metric = nn.Linear(d_model, d_model, bias=False)
         nn.init.eye_(self.metric.weight)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / config.temperature)))
-        self.null_similarity = nn.Parameter(torch.zeros(1))
+        self.null_similarity = nn.Parameter(torch.full((1,), _NULL_SIMILARITY))
         self.null_value = nn.Parameter(torch.zeros(d_model))
         self.correction = nn.Linear(d_model, d_model)
         self.value = nn.Linear(fact_count(len(config.horizons)) + 2 * d_model, d_model, bias=False)
         self.output = nn.Linear(d_model, d_model, bias=False)
-        self.outcomes = OutcomeRead(len(config.horizons))
+        self.outcomes = OutcomeRead(d_model, len(config.horizons))
         self.gate = nn.Linear(d_model + _RETRIEVAL_FEATURES, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, -config.gate_bias)
@@ -134,7 +137,7 @@ class MemoryRead(nn.Module):
             gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
-        remembered = self.outcomes(shares, retrieved.facts).gated(gate)
+        remembered = self.outcomes(hidden, shares, retrieved.facts).gated(gate)
         return MemoryReading(hidden + gate * self.output(context), remembered, shares, gate.squeeze(1))
 
     @property

@@ -11,15 +11,17 @@ from math import pi, sqrt
 from typing import Final, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ORDINARY_SIZE: Final = sqrt(2.0 / pi)
 """Mean size of a normal number of volatility one."""
 _PRIOR_SHARE: Final = 0.01
 """Share of the vote that speaks for the expected volatility whatever the neighbours say; keeps the logarithm finite."""
-_INNER: Final = 16
-_LARGEST_TRUST: Final = 3.0
-"""Bound of the logarithm of the trust, either way."""
+_LARGEST_BELIEF: Final = 4.0
+"""Bound of the logarithms of trust and of its bound, either way."""
+_INNER: Final = 32
+_TINY: Final = 1e-8
 
 
 class Remembered(NamedTuple):
@@ -39,29 +41,35 @@ class OutcomeRead(nn.Module):
     """The weighted mean of the neighbours' outcomes, and how far to believe it, for every horizon by itself.
 
     With shares ``w`` that sum to less than one, the rest being the null entry's, ``m = sum(w y)`` is a mean shrunk towards
-    nothing: a ridge. The best forecast of what is one of several hypotheses bends it: for two equal and opposite ones it is
-    ``tanh`` of the summed evidence (:mod:`backtest.synthetic.optimum`). So the mean is multiplied by a learned positive
-    trust, ``m * exp(f(abs(m), mean size, share))``, which turns no sign: what the neighbours have not done is not said.
+    nothing: a ridge. What is best to make of it depends on what is behind the outcomes. With two equal and opposite
+    hypotheses evidence adds up and belief is bounded, ``drift * tanh(drift * sum(y) / noise**2)``
+    (:mod:`backtest.synthetic.optimum`). So the mean is taken as ``bound * tanh(trust * m * number**power / bound)``, where the
+    number is the effective one of the neighbours (Kish, "Survey sampling", 1965: ``sum(w)**2 / sum(w**2)``). Trust and bound
+    depend on the state of the bar and on how much followed the neighbours, whichever way it went. They are positive, so that
+    the memory never says the opposite of what it remembers.
 
     Args:
+        d_model: numbers of a state.
         horizons: how many.
     """
 
-    def __init__(self, horizons: int) -> None:
+    def __init__(self, d_model: int, horizons: int) -> None:
         super().__init__()
         self.horizons = horizons
-        self.log_trust = nn.Parameter(torch.zeros(horizons))
-        self.evidence = nn.Linear(3, _INNER)
-        self.trust = nn.Linear(_INNER, 1, bias=False)
-        self.sizes = nn.Linear(horizons, horizons, bias=False)
+        self.evidence = nn.Linear(d_model + 2 * horizons, _INNER)
+        self.belief = nn.Linear(_INNER, 2 * horizons)
         with torch.no_grad():
-            self.trust.weight.mul_(0.1)
+            self.belief.weight.mul_(0.1)
+        nn.init.zeros_(self.belief.bias)
+        self.power = nn.Parameter(torch.zeros(horizons))
+        self.sizes = nn.Linear(horizons, horizons, bias=False)
         nn.init.eye_(self.sizes.weight)
 
-    def forward(self, shares: Tensor, facts: Tensor) -> Remembered:
+    def forward(self, hidden: Tensor, shares: Tensor, facts: Tensor) -> Remembered:
         """What the neighbours say.
 
         Args:
+            hidden: ``[batch, d_model]`` states of the bars that ask.
             shares: ``[batch, k]`` of the vote, the null entry's left out; 0 for those that are masked.
             facts: ``[batch, k, fact_count]``, see :func:`memory_read.describe`.
         """
@@ -69,8 +77,11 @@ class OutcomeRead(nn.Module):
         summed = torch.bmm(shares.unsqueeze(1), facts[:, :, : 3 * count]).squeeze(1)
         mean, size, known = summed[:, :count], summed[:, count : 2 * count], summed[:, 2 * count :]
         size, known = size.clamp(min=0.0), known.clamp(min=0.0)
-        evidence = torch.stack((mean.abs(), size, known), dim=2)
-        trust = self.log_trust + self.trust(torch.tanh(self.evidence(evidence))).squeeze(2)
-        returns = mean * trust.clamp(-_LARGEST_TRUST, _LARGEST_TRUST).exp()
+        squares = torch.bmm(shares.square().unsqueeze(1), facts[:, :, 2 * count : 3 * count]).squeeze(1).clamp(min=0.0)
+        number = (known.square() / (squares + _TINY)).clamp(min=1.0)
         typical = (size / _ORDINARY_SIZE + _PRIOR_SHARE) / (known + _PRIOR_SHARE)
-        return Remembered(returns, self.sizes(known * typical.clamp(min=_PRIOR_SHARE).log()))
+        log_typical = typical.clamp(min=_PRIOR_SHARE).log()
+        evidence = F.gelu(self.evidence(torch.cat((hidden, log_typical, known), dim=1)))
+        log_trust, log_bound = self.belief(evidence).clamp(-_LARGEST_BELIEF, _LARGEST_BELIEF).chunk(2, dim=1)
+        trust, bound = (log_trust + self.power * number.log()).exp(), log_bound.exp()
+        return Remembered(bound * torch.tanh(trust * mean / bound), self.sizes(known * log_typical))
