@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.harness import LATEST, BenchmarkError, commit, machine, merge
+from benchmarks.tasks import PAGE, with_tasks
 
-PAGE: Final = Path(__file__).parents[1] / "docs" / "results.md"
 MODEL: Final = "model"
 COMMAND: Final = "make evaluate"
 _UNITS: Final = {
@@ -77,7 +77,9 @@ def publish(source: Path, *, figures: Path = LATEST, page: Path = PAGE) -> None:
             if value is not None
         },
     )
-    page.write_text(render(document, code), encoding="utf-8")
+    page.write_text(
+        with_tasks(render(document, code), json.loads(figures.read_text(encoding="utf-8"))), encoding="utf-8"
+    )
     write_motifs(figures=figures, page=page)
 
 

@@ -14,7 +14,6 @@ from backtest.evaluation.folds import Fold
 from backtest.evaluation.forecasts import Forecasts, forecasts_of, sized
 from backtest.evaluation.panel import Panel
 from strategies.bars import BarSeries
-from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.dataset import Integers
 from strategies.memory_transformer.evaluation import joined
 from strategies.memory_transformer.losses import signed_view
@@ -133,15 +132,15 @@ def answer(
 ) -> Forecasts:
     """What the model says of rows that recall this.
 
-    The mean is the regression head's; another head leaves it to the median of the distribution.
+    The mean is that of a head that forecasts returns; another head leaves it to the median of the distribution.
     """
     config = encoded.weights.model.config
     forecast = model_forecast(panel, encoded, rows, recalled, force_gate=force_gate)
     volatility = panel.moments.volatility[rows]
     scaled = forecast.distribution.quantiles[:, config.primary].double().numpy()
-    signed = signed_view(forecast.prediction, config.output_type).double().numpy()
+    signed = signed_view(forecast.prediction, config).double().numpy()
     log_volatility = forecast.distribution.log_volatility[:, config.primary].double().numpy()
-    centre = signed if config.output_type is OutputType.REGRESSION else scaled[:, QUANTILES.index(0.5)]
+    centre = signed if config.output_type.forecasts_returns else scaled[:, QUANTILES.index(0.5)]
     return forecasts_of(
         rows,
         mean=centre * volatility,

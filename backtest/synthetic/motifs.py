@@ -105,6 +105,8 @@ class MotifEvents:
     """Earlier occurrences of the motif."""
     outcome: Floats
     """Log return over the horizon after it."""
+    lean: Floats
+    """What of the outcome the motif brings; the rest is noise."""
     best: Floats
     """The best forecast of the outcome from the outcomes of earlier occurrences; 0 for decoys."""
     in_training: npt.NDArray[np.bool_]
@@ -145,6 +147,7 @@ def motif_task(seed: int, settings: MotifSettings | None = None, *, symbol: str 
         informative[motifs],
         matured,
         outcome,
+        lean * settings.horizon,
         best,
         bars + settings.horizon < settings.training_bars,
         motifs >= first_hostile,

@@ -115,7 +115,7 @@ class Forecaster:
             hidden, query = torch.from_numpy(states)
             retrieved = Retrieved(torch.from_numpy(keys), torch.from_numpy(facts), torch.from_numpy(mask))
             forecast = self._model(hidden, query, retrieved)
-            predictions = signed_view(forecast.prediction, config.output_type)[real].tolist()
+            predictions = signed_view(forecast.prediction, config)[real].tolist()
             quantiles, log_volatility = forecast.distribution
             return list(
                 map(

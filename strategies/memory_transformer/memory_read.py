@@ -130,9 +130,9 @@ class MemoryRead(nn.Module):
         shares = weights[:, 1:]
 
         differences = F.gelu(self.correction(query.unsqueeze(1) - retrieved.keys))
-        described = torch.cat((retrieved.facts, retrieved.keys, differences), dim=2)
-        summed = torch.bmm(shares.unsqueeze(1), described).squeeze(1)
-        context = self.value(summed) + weights[:, :1] * self.null_value
+        # One sum each: joined first, the constant parts would be copied, and given gradients that nobody needs.
+        parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, retrieved.keys, differences)]
+        context = self.value(torch.cat(parts, dim=2).squeeze(1)) + weights[:, :1] * self.null_value
         if force_gate is None:
             gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
         else:

@@ -18,7 +18,7 @@ class Outlook(NamedTuple):
     """What all heads say from the states of a batch of bars."""
 
     prediction: Tensor
-    """``[batch, config.output_type.width]``: a scaled return, three logits (down, flat, up), or a position."""
+    """``[batch, config.output_width]``: a scaled return, or one per horizon; three logits (down, flat, up); or a position."""
     distribution: Distribution
     """Of returns and volatilities over all horizons."""
 
@@ -50,7 +50,11 @@ class MemoryTransformer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
         self.head_norm = nn.LayerNorm(config.d_model)
-        self.head = nn.Linear(config.d_model, config.output_type.width)
+        self.head = nn.Linear(config.d_model, config.output_width)
+        self.linear_head = None
+        if config.linear_window:
+            self.linear_head = nn.Linear(config.d_model, config.output_width, bias=False)
+            nn.init.zeros_(self.linear_head.weight)
         self.distribution = DistributionHead(config)
 
     def forward(
@@ -75,11 +79,16 @@ class MemoryTransformer(nn.Module):
     def _outlook(self, hidden: Tensor) -> Outlook:
         """What comes out of the heads, the position not yet bounded."""
         rows = self.head_norm(hidden + self.feed_forward(self.feed_forward_norm(hidden)))
-        return Outlook(self.head(rows), self.distribution(rows))
+        prediction: Tensor = self.head(rows)
+        if self.linear_head is not None:
+            prediction = prediction + self.linear_head(hidden)
+        return Outlook(prediction, self.distribution(rows))
 
     def _with(self, outlook: Outlook, remembered: Remembered) -> Outlook:
         """The same, moved by what followed the neighbours."""
-        move = remembered.returns[:, self.config.primary].unsqueeze(1)
+        move = remembered.returns
+        if self.config.output_type is not OutputType.PATH:
+            move = move[:, self.config.primary].unsqueeze(1)
         if self.config.output_type is OutputType.DIRECTION:
             move = torch.cat((-move, torch.zeros_like(move), move), dim=1)
         quantiles, log_volatility = outlook.distribution
