@@ -30,7 +30,7 @@ def made_up(seed: int) -> MotifStudy:
     matured = np.repeat(np.arange(12), 20)
     best = random.standard_normal(len(matured))
     nothing = np.zeros(len(matured))
-    since = np.tile(np.arange(20), 30)
+    since = np.tile(np.arange(-7, 13), 30)
     return MotifStudy(
         matured=matured,
         outcome=best + random.standard_normal(len(matured)),
@@ -44,8 +44,8 @@ def made_up(seed: int) -> MotifStudy:
         found=np.ones(len(matured)),
         gate=np.full(len(matured), 0.5),
         since_motif=since,
-        last_matured=np.arange(len(since)) % 3,
-        bar_gate=1.0 / (1.0 + since),
+        bar_matured=np.arange(len(since)) % 3,
+        bar_gate=1.0 / (1.0 + np.abs(since)),
     )
 
 
