@@ -197,8 +197,8 @@ def _lookahead(material: Material) -> Finding:
         return Finding(
             Severity.WARNING,
             "Lookahead probe not run",
-            f"A replay could look ahead by mistake. Run {command} with the settings of this run; it changes the future and sees "
-            "whether the past stays.",
+            f"A replay could look ahead by mistake. Run {command} with the settings of this run; it changes the future and "
+            "sees whether the past stays.",
         )
     if probe.leaks or probe.past_matters:
         what = (
