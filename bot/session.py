@@ -11,14 +11,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bot.assembly import Home, account_of, build_strategy, home_named, instruments_of
+from bot.assembly import Home, account_of, build_strategy, funding_of, home_named, instruments_of
 from bot.config import Config, stored_config
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
+from bot.execution.fills.model import FinerBars
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
 from bot.market.history import history_before
@@ -58,10 +60,22 @@ class Session:
             bank.stop_recording()
         self.strategy.warm(self.history)
 
-    def engine(self, run_id: str, trades: list[ClosedTrade]) -> SimulatedEngine:
-        """An engine with a fresh account; closed trades are appended to ``trades``."""
+    def engine(self, run_id: str, trades: list[ClosedTrade], *, finer_bars: FinerBars | None = None) -> SimulatedEngine:
+        """An engine with a fresh account.
+
+        Args:
+            run_id: of the run.
+            trades: closed trades are appended to it.
+            finer_bars: tells the order of events inside a bar, where it is known.
+        """
         return SimulatedEngine(
-            self.strategy, self.instruments, account_of(self.config), run_id=run_id, on_trade=trades.append
+            self.strategy,
+            self.instruments,
+            account_of(self.config),
+            run_id=run_id,
+            on_trade=trades.append,
+            finer_bars=finer_bars,
+            funding=funding_of(self.config, self.home, self.instruments),
         )
 
     def record(self, run_id: str, kind: RunKind) -> RunRecord:
@@ -93,6 +107,7 @@ def open_session(
     *,
     venue_instruments: Mapping[str, Instrument] | None = None,
     hindsight: bool = False,
+    models: Path | None = None,
 ) -> Session:
     """Settings and stored candles before ``start`` as a session.
 
@@ -105,12 +120,13 @@ def open_session(
         start: open time of the first bar that is decided on.
         venue_instruments: what the venue says of its symbols.
         hindsight: the decisions prove nothing about the model's skill, so it may have learned from their bars.
+        models: folder of models; that of ``home`` by default.
 
     Raises:
         UsageError: there is no such strategy or model, it has learned from bars after ``start``, or there is too little
             history; the message names the bars needed.
     """
-    strategy, model_id = build_strategy(config, symbols, interval, home.models)
+    strategy, model_id = build_strategy(config, symbols, interval, models or home.models)
     learned = strategy.learned_until
     first_close = min(close_time_of(start, interval, calendars[symbol]) for symbol in symbols)
     if learned is not None and first_close <= learned and not (hindsight or config.model.in_sample):

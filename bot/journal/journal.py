@@ -24,7 +24,7 @@ from bot.journal.probes import ProbeRecord
 from bot.journal.reading import JournalReader
 from bot.journal.records import RunRecord, RunStatus, StepRecord
 from bot.journal.rows import insert_equity, insert_step
-from bot.orders import Decision, Execution, OperatorCommand
+from bot.orders import Decision, Execution, OperatorCommand, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store import storage as memory_storage
@@ -133,6 +133,7 @@ class Journal(JournalReader):
         executions: Sequence[Execution],
         trades: Sequence[ClosedTrade],
         equity: Sequence[tuple[int, float]],
+        updates: Sequence[OrderUpdate] = (),
         keep_decisions: bool = True,
         outlooks: Outlooks | None = None,
     ) -> None:
@@ -140,6 +141,7 @@ class Journal(JournalReader):
         wanted, and what they were expecting where the strategy explains itself."""
         step = StepRecord(
             executions=list(enumerate(executions)),
+            updates=tuple(updates),
             decisions=tuple(decisions),
             trades=list(enumerate(trades)),
         )
