@@ -141,7 +141,9 @@ def build_strategy(
         return _memory_transformer(config, symbols, interval, models, model_id or config.model.id)
     if name == "similarity":
         if not config.memory.enabled:
-            raise UsageError("memory.enabled is false, and similarity is nothing but its memory; choose another strategy")
+            raise UsageError(
+                "memory.enabled is false, and similarity is nothing but its memory; choose another strategy"
+            )
         return SimilarityStrategy(symbols, interval, _similarity_settings(config)), ""
     kind = BASELINES.get(name) or _user_class(name)
     try:

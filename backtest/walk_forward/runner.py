@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from backtest.significance.ledger import deciding_settings
 from backtest.walk_forward.window import Arm, WindowJob, WindowResult, read_result, run_window
 from backtest.walk_forward.windows import Window
 from bot.assembly import Home
@@ -57,12 +58,15 @@ def plan_jobs(
 
 def digest_of(config: Config, home: Home, symbols: tuple[str, ...], interval: str, windows: Sequence[Window]) -> str:
     """Twelve hexadecimal digits of all that the results of a walk depend on, but for the version of the program."""
-    settings = config.masked()
-    decides = {name: section for name, section in settings.items() if name not in ("storage", "log", "venue", "live")}
     spans = [[window.train_start, window.train_end, window.start, window.end] for window in windows]
     first, last = min(window.train_start for window in windows), max(window.end for window in windows)
     candles = [home.candles.load(symbol, interval, start=first, end=last).digest() for symbol in symbols]
-    content: dict[str, Any] = {"config": decides, "interval": interval, "windows": spans, "candles": candles}
+    content: dict[str, Any] = {
+        "config": deciding_settings(config),
+        "interval": interval,
+        "windows": spans,
+        "candles": candles,
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -39,6 +39,11 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     },
     "Trading": {
         "backtest": Entry("backtest", "backtest", "Replay stored candles through the very code that trades."),
+        "walk-forward": Entry(
+            "walk_forward",
+            "walk_forward",
+            "Train, encode, warm and trade window by window, and judge all of it as one account.",
+        ),
         "paper": Entry("paper", "paper", "Trade on paper: real or simulated candles, simulated fills."),
         "sandbox": Entry("sandbox", "sandbox", "Run a local venue that speaks Bybit's v5 protocol."),
     },
