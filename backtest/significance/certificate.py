@@ -84,7 +84,7 @@ class LeakCertificate:
 
 def _prefix(prefix: PrefixInvariance | None) -> str:
     if prefix is None:
-        return "Whether decisions know later bars was not probed: recall probe does."
+        return "Whether decisions know later bars was not probed: recall probe and recall backtest --verdict full do."
     if prefix.changed:
         return f"LEAK: with another future the past changes: {prefix.first_change}."
     return f"With another future after {prefix.cuts} random moments, nothing before them changed (sha256 {prefix.sha256[:16]})."

@@ -90,7 +90,7 @@ def summarise(
     by_arm = {arm: sorted(found, key=lambda each: each.number) for arm, found in by_arm.items() if found}
     plain = by_arm[Arm.PLAIN]
     account = chain(plain, calendar, initial_cash)
-    baselines = {"hold": _chained([each.hold for each in plain], initial_cash)}
+    baselines = {"hold": chained([each.hold for each in plain], initial_cash)}
     if Arm.WITHOUT in by_arm:
         baselines[str(Arm.WITHOUT)] = chain(by_arm[Arm.WITHOUT], calendar, initial_cash).equity
     twins = [chain(by_arm[Arm.SHUFFLED], calendar, initial_cash).equity] if Arm.SHUFFLED in by_arm else []
@@ -100,7 +100,7 @@ def summarise(
             baselines,
             np.concatenate([np.array(each.exposure) for each in plain]),
             np.concatenate([np.array(each.returns) for each in plain]),
-            {name: _chained([each.stresses[name] for each in plain], initial_cash) for name in plain[0].stresses},
+            {name: chained([each.stresses[name] for each in plain], initial_cash) for name in plain[0].stresses},
             twins,
             trials,
             skipped,
@@ -116,7 +116,7 @@ def summarise(
 def chain(windows: Sequence[WindowResult], calendar: Calendar, initial_cash: float) -> Account:
     """The account that moves from window to window and reinvests."""
     times = np.concatenate([np.array(each.close_times, dtype=np.int64) for each in windows])
-    return Account(times, _chained([each.equity for each in windows], initial_cash), initial_cash, calendar)
+    return Account(times, chained([each.equity for each in windows], initial_cash), initial_cash, calendar)
 
 
 def walk_sharpe(results: Sequence[WindowResult], calendar: Calendar, initial_cash: float) -> tuple[float | None, int]:
@@ -126,7 +126,8 @@ def walk_sharpe(results: Sequence[WindowResult], calendar: Calendar, initial_cas
     return daily_sharpe(daily), len(daily)
 
 
-def _chained(curves: Sequence[Sequence[float]], initial_cash: float) -> FloatArray:
+def chained(curves: Sequence[Sequence[float]], initial_cash: float) -> FloatArray:
+    """Equity curves that all begin with the same cash, one after the other, each with what the one before left."""
     parts, growth = [], 1.0
     for curve in curves:
         part = growth * np.asarray(curve, dtype=np.float64)
@@ -149,7 +150,7 @@ def _arm(arm: Arm, windows: Sequence[WindowResult], calendar: Calendar, initial_
         turnover=sum(each.turnover for each in windows),
         slippage_paid=sum(each.slippage_paid for each in windows),
         exposure=gross,
-        benchmark=_chained([each.hold for each in windows], initial_cash),
+        benchmark=chained([each.hold for each in windows], initial_cash),
     )
     return ArmSummary(arm, metrics, tuple(_row(each, calendar, initial_cash) for each in windows))
 

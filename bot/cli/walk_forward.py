@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,6 +78,7 @@ _FIGURES: Final = (
 @click.option("--only-plain", is_flag=True, help="Leave out the twins without a memory and with a shuffled one.")
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each training.")
+@click.option("--cluster", metavar="ADDRESS", help="Compute on a Dask cluster: tcp://scheduler:8786.")
 @standard_options
 def walk_forward(
     context: Context,
@@ -92,6 +95,7 @@ def walk_forward(
     only_plain: bool,
     workers: int,
     threads: int,
+    cluster: str | None,
 ) -> None:
     """Train, encode, warm and trade window by window, and judge all of it as one account.
 
@@ -105,8 +109,8 @@ def walk_forward(
     calendars = stored_calendars(home.candles, names, code)
     opens, closes = chosen_span(start, end)
     learns, _ = chosen_span(train_start, start)
-    windows = _windows(config, home, names, code, learns, opens, closes, scheme, train_months, test_months)
-    document, report = _walk(config, home, names, code, calendars, windows, only_plain, workers, threads)
+    windows = plan_walk(config, home, names, code, learns, opens, closes, scheme, train_months, test_months)
+    document, report = _walk(config, home, names, code, calendars, windows, only_plain, workers, threads, cluster)
     if context.as_json:
         context.answer(document)
         return
@@ -125,12 +129,35 @@ def require_judges() -> None:
         )
 
 
+def chosen_executor(stack: ExitStack, workers: int, cluster: str | None) -> Executor | None:
+    """Who computes windows until the stack is closed: ``None`` is this process.
+
+    Raises:
+        UsageError: the cluster cannot be reached, or what speaks with it is not installed.
+    """
+    from backtest.walk_forward.runner import cluster_executor, process_executor
+
+    if cluster is not None:
+        require_module("distributed", "cluster")
+        return stack.enter_context(cluster_executor(cluster))
+    return stack.enter_context(process_executor(workers)) if workers > 1 else None
+
+
+def require_module(module: str, extra: str) -> None:
+    """
+    Raises:
+        UsageError: it is not installed.
+    """
+    if find_spec(module) is None:
+        raise UsageError(f"this needs {module}, which is not installed; pip install 'recall-bot[{extra}]'")
+
+
 def missing_judges() -> list[str]:
     """The libraries that judge a result and are not installed."""
     return [name for name in _MODULES if find_spec(name) is None]
 
 
-def _windows(
+def plan_walk(
     config: Config,
     home: Home,
     names: tuple[str, ...],
@@ -142,6 +169,11 @@ def _windows(
     train_months: int,
     test_months: int,
 ) -> tuple[Window, ...]:
+    """The windows that the options of a walk ask for.
+
+    Raises:
+        UsageError: there is nothing to trade, or to learn from.
+    """
     from backtest.evaluation.folds import months_later
     from backtest.walk_forward.windows import Scheme, plan_windows
 
@@ -169,6 +201,7 @@ def _walk(
     only_plain: bool,
     workers: int,
     threads: int,
+    cluster: str | None,
 ) -> tuple[dict[str, Any], WalkForwardReport]:
     from backtest.report.material import common_calendar
     from backtest.walk_forward.runner import HUNDREDTHS, plan_jobs, run_jobs
@@ -179,8 +212,10 @@ def _walk(
     jobs = plan_jobs(config, home, names, code, calendars, windows, arms, root=root, threads=threads)
     walk_id = jobs[0].folder.name
     console.print(f"walk [bold]{walk_id}[/], {len(windows)} windows, {len(jobs)} runs")
-    with progress_bar("walking", HUNDREDTHS * len(jobs), unit="hundredths") as update:
-        results = run_jobs(jobs, workers=workers, done=lambda count, what: update(count, None, what))
+    with ExitStack() as stack:
+        executor = chosen_executor(stack, workers, cluster)
+        update = stack.enter_context(progress_bar("walking", HUNDREDTHS * len(jobs), unit="hundredths"))
+        results = run_jobs(jobs, executor=executor, done=lambda count, what: update(count, None, what))
     calendar, cash = common_calendar(calendars), float(config.account.initial_cash)
     trials, head = _enter(config, names, code, calendar, windows, results, walk_id)
     skipped = ("the memory's part, which recall walk-forward looks at without --only-plain",) if only_plain else ()

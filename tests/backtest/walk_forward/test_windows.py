@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,7 @@ def test_windows_cover_the_span_and_learn_only_from_what_is_the_embargo_before(
     start, end = parse_time("2021-03-01"), parse_time("2021-03-01") + days * DAY_MS
     windows = plan_windows(FIRST, start, end, test_months=months, scheme=scheme, train_months=3, embargo_ms=EMBARGO)
     assert windows[0].start == start and windows[-1].end == end
-    assert all(one.end == other.start for one, other in zip(windows, windows[1:], strict=False))
+    assert all(one.end == other.start for one, other in pairwise(windows))
     assert all(FIRST <= each.train_start < each.train_end == each.start - EMBARGO for each in windows)
 
 
