@@ -7,6 +7,8 @@ from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Any, Final
 
+import numpy as np
+
 from backtest.replay import replay
 from backtest.significance.recording import RecordedStrategy, SignalTape
 from bot.engine import AccountSettings, SimulatedEngine
@@ -63,16 +65,24 @@ def scaled(costs: Any, factor: int) -> Any:
     return replace(costs, **{name: getattr(costs, name) * factor for name in decimals})
 
 
-def slippage_of(executions: list[Execution], rate: Decimal) -> float:
+def slippage_of(executions: list[Execution], series: Mapping[str, BarSeries], rate: Decimal) -> float:
     """What fills of a taker paid more, or got less, than the price before slippage, in quote units.
+
+    For market orders that is the open of the bar that they met; for stops and targets, whose level the candle does not tell, it
+    is counted by the rate alone, without the rounding to the tick.
 
     Args:
         executions: of a run.
+        series: the bars of that run.
         rate: fraction by which every price of a taker is worse (``costs.slippage``).
     """
     total = 0.0
     for each in executions:
-        if each.kind is not ExecutionKind.LIMIT:
-            sign = each.side.sign
-            total += float(each.quantity * each.price * rate / (1 + sign * rate))
+        bars = series[each.symbol]
+        reference = float(bars.open[min(int(np.searchsorted(bars.open_time, each.time)), len(bars) - 1)])
+        sign, quantity, price = each.side.sign, float(each.quantity), float(each.price)
+        if each.kind is ExecutionKind.MARKET:
+            total += sign * (price - reference) * quantity
+        elif each.kind is not ExecutionKind.LIMIT:
+            total += quantity * price * float(rate / (1 + sign * rate))
     return total

@@ -176,7 +176,7 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
         trades,
         float(engine.portfolio.fees_paid),
         float(engine.portfolio.funding_paid),
-        slippage_of(result.executions, config.costs.slippage),
+        slippage_of(result.executions, upcoming, config.costs.slippage),
         float(engine.portfolio.turnover),
         None
         if audit is None

@@ -126,7 +126,7 @@ def backtest(
         fees_paid=float(portfolio.fees_paid),
         funding_paid=float(portfolio.funding_paid),
         turnover=float(portfolio.turnover),
-        slippage_paid=slippage_of(result.executions, config.costs.slippage),
+        slippage_paid=slippage_of(result.executions, upcoming, config.costs.slippage),
         exposure=np.abs(exposure).sum(axis=1),
         benchmark=hold_curve(result, upcoming, cash),
     )

