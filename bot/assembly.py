@@ -14,8 +14,10 @@ from bot.config import Config
 from bot.engine import AccountSettings
 from bot.errors import UsageError
 from bot.execution.builtin import builtin_instrument
+from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument
 from bot.market.candles import CandleStore
+from bot.market.funding import FundingStore
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
@@ -38,6 +40,11 @@ class Home:
     def candles(self) -> CandleStore:
         """The candle store."""
         return CandleStore(self.root / "candles")
+
+    @property
+    def funding(self) -> FundingStore:
+        """The funding rates."""
+        return FundingStore(self.root / "funding")
 
     @property
     def models(self) -> Path:
@@ -94,7 +101,18 @@ def instruments_of(
 
 def account_of(config: Config) -> AccountSettings:
     """What the account starts with, pays and may risk."""
-    return AccountSettings(config.account.initial_cash, config.costs.costs(), config.risk.limits())
+    return AccountSettings(
+        config.account.initial_cash,
+        config.costs.costs(),
+        config.risk.limits(),
+        config.fills.rules(config.risk.max_position),
+    )
+
+
+def funding_of(config: Config, home: Home, instruments: Mapping[str, Instrument]) -> FundingSchedule:
+    """When positions pay funding, and how much: at the stored rates, else at the configured one."""
+    rates = {symbol: home.funding.load(symbol) for symbol in instruments}
+    return FundingSchedule(instruments, rates, config.fills.funding_rate)
 
 
 def needs_model(config: Config) -> bool:
@@ -162,6 +180,7 @@ def _similarity_settings(config: Config) -> SimilaritySettings:
         n_neighbors=memory.n_neighbors,
         minimum_neighbors=memory.minimum_neighbors,
         confidence_threshold=config.signal.confidence_threshold,
+        significance=config.signal.significance,
         temperature=config.signal.read_temperature,
         horizons=memory.horizons,
         primary=memory.primary,
@@ -195,6 +214,7 @@ def _memory_transformer(
         n_neighbors=config.memory.n_neighbors,
         minimum_neighbors=config.memory.minimum_neighbors,
         entry_threshold=config.signal.entry_threshold,
+        holding_bars=config.signal.holding_bars,
         exits=ExitRule(config.signal.exits),
         target_volatility=config.signal.target_volatility,
         abstains=config.signal.abstain,

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from bot.errors import UsageError
 from bot.refusals import Origin, mask_passwords, refusal, url_passwords
-from bot.settings import FEWEST_STRETCHES, Settings
+from bot.settings import PLAIN_FILLS, Settings
+from strategies.stretches import FEWEST_STRETCHES
 
 ENVIRONMENT_PREFIX: Final = "RECALL_"
 DEFAULT_FILE: Final = Path("config.toml")
@@ -120,6 +121,7 @@ def stored_config(values: Mapping[str, Any], run_id: str) -> Config:
     Raises:
         UsageError: this version no longer understands it.
     """
+    values = {"fills": PLAIN_FILLS.model_dump(), **values}
     return _validated(values, {(section,): f"the record of run {run_id}" for section in values})
 
 

@@ -25,6 +25,7 @@ from bot.orders import (
     Pruning,
     Retraining,
     SymbolAvailability,
+    TimeInForce,
     Verdict,
 )
 from bot.portfolio import ClosedTrade, Portfolio, PortfolioState
@@ -260,7 +261,10 @@ def digest_text(
 
 
 def _order_text(order: Order) -> str:
-    return (
+    text = (
         f"{order.side!s}:{order.quantity.normalize()!s}:{order.order_type!s}:{order.limit_price!s}:{order.reduce_only}"
         f":{order.stop_loss!s}:{order.take_profit!s}"
     )
+    if order.time_in_force is not TimeInForce.GTC or order.trigger_price is not None or order.close_on_trigger:
+        text += f":{order.time_in_force!s}:{order.trigger_price!s}:{order.trigger_direction!s}:{order.close_on_trigger}"
+    return text

@@ -12,9 +12,11 @@ from decimal import Decimal
 import msgspec
 
 from bot.core import CoreState, DecisionCore
-from bot.execution.fills import BookSide, Costs, FillModel
+from bot.execution.fills import PLAIN, BookSide, Costs, FillModel, FillRules
+from bot.execution.fills.model import FinerBars
+from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument
-from bot.orders import BarBatch, Decision, Event, Execution
+from bot.orders import BarBatch, Decision, Event, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade, Portfolio
 from bot.risk import RiskLayer, RiskLimits, run_token
 from strategies.base import Strategy
@@ -22,11 +24,12 @@ from strategies.base import Strategy
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """What an account starts with and pays."""
+    """What an account starts with and pays, and how its orders meet the market."""
 
     initial_cash: Decimal
     costs: Costs
     limits: RiskLimits
+    rules: FillRules = PLAIN
 
 
 class Step(msgspec.Struct):
@@ -37,6 +40,8 @@ class Step(msgspec.Struct):
     decisions: tuple[Decision, ...]
     equity: float
     """Equity marked at the closes of the batch, in quote units."""
+    updates: tuple[OrderUpdate, ...] = ()
+    """What happened to orders besides fills: when the batch met them, and when the new ones were handed over."""
 
 
 class EngineState(msgspec.Struct, frozen=True):
@@ -57,10 +62,23 @@ class SimulatedEngine:
         *,
         run_id: str,
         on_trade: Callable[[ClosedTrade], None] | None = None,
+        finer_bars: FinerBars | None = None,
+        funding: FundingSchedule | None = None,
     ) -> None:
+        """
+        Args:
+            strategy: warmed up to just before the first batch.
+            instruments: trading rules by symbol, in the order of symbols.
+            account: its settings.
+            run_id: makes client order ids unique.
+            on_trade: called with every round trip that ends.
+            finer_bars: tells the order of events inside a bar, where it is known.
+            funding: the settlements of its symbols; ``None`` for a market without.
+        """
+        self.funding = funding
         self.account = account
         self.instruments = instruments
-        self.fills = FillModel(account.costs, instruments)
+        self.fills = FillModel(account.costs, instruments, account.rules, finer_bars=finer_bars)
         self.portfolio = Portfolio(account.initial_cash, instruments)
         self.core = DecisionCore(
             strategy,
@@ -88,7 +106,20 @@ class SimulatedEngine:
         for decision in decisions:
             for order in decision.orders:
                 fills.submit(order)
+        if fills.updates:
+            return Step(batch, executions, decisions, core.equity, fills.take_updates())
         return Step(batch, executions, decisions, core.equity)
+
+    def settle(self, close_time: int) -> list[Funding]:
+        """Charge the funding that is due up to the close of the batch that was stepped last, milliseconds.
+
+        It comes after the decisions of that batch: a rate is known once it is settled.
+        """
+        if self.funding is None or close_time < self.funding.next_due:
+            return []
+        settled = self.funding.settle(close_time, self.portfolio)
+        self.apply(settled)
+        return settled
 
     def apply(self, events: Iterable[Event]) -> None:
         """Apply events that are neither bars nor fills, such as an operator's command."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -16,6 +16,17 @@ from memory_store.pruning import PruneRule
 from strategies.base import Signal
 
 ZERO: Final = Decimal(0)
+
+Value = TypeVar("Value")
+
+
+def written(default: Value) -> Value:
+    """A default that is written to the journal all the same, in a struct that omits defaults.
+
+    Structs of the first version wrote every field. The fields that came later are omitted where they say nothing new, and
+    so journals of both versions hold the same text. msgspec omits what *is* the default, and knows no default of a factory.
+    """
+    return msgspec.field(default_factory=lambda: default)
 
 
 class Side(StrEnum):
@@ -38,16 +49,43 @@ class OrderType(StrEnum):
     LIMIT = "limit"
 
 
+class TimeInForce(StrEnum):
+    """How long an order may wait, in Bybit's words (https://bybit-exchange.github.io/docs/v5/enum#timeinforce)."""
+
+    GTC = "GTC"
+    """Until it is filled or cancelled."""
+    IOC = "IOC"
+    """What cannot be filled at once is cancelled."""
+    FOK = "FOK"
+    """It is cancelled unless all of it can be filled at once."""
+    POST_ONLY = "PostOnly"
+    """A limit order that is cancelled if it could be filled at once: it never takes."""
+
+
+class TriggerDirection(StrEnum):
+    """From which side the price comes to a trigger."""
+
+    RISE = "rise"
+    """Triggered by a price at or above it."""
+    FALL = "fall"
+    """Triggered by a price at or below it."""
+
+
 class ExecutionKind(StrEnum):
     """What made an execution happen."""
 
     MARKET = "market"
     LIMIT = "limit"
+    """A limit order that waited: others took it, and it pays as maker."""
+    TAKEN = "taken"
+    """A limit order that could be filled at once: it took, and pays as taker."""
     STOP_LOSS = "stop_loss"
     TAKE_PROFIT = "take_profit"
+    LIQUIDATION = "liquidation"
+    """The venue closed the position, because its margin was gone."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """An intention to trade, named by an id that follows from the decision and is therefore the same after a crash.
 
     ``stop_loss`` and ``take_profit`` are the protective levels of the position that this order leaves behind; ``None``
@@ -61,16 +99,89 @@ class Order(msgspec.Struct, frozen=True):
     decided_at: int
     """Close time of the bar that was decided on."""
     bar_open_time: int
-    order_type: OrderType = OrderType.MARKET
-    limit_price: Decimal | None = None
-    reduce_only: bool = False
-    stop_loss: Decimal | None = None
-    take_profit: Decimal | None = None
+    order_type: OrderType = written(OrderType.MARKET)
+    limit_price: Decimal | None = written(None)
+    reduce_only: bool = written(False)
+    stop_loss: Decimal | None = written(None)
+    take_profit: Decimal | None = written(None)
+    time_in_force: TimeInForce = TimeInForce.GTC
+    trigger_price: Decimal | None = None
+    """The order waits outside the market until the price gets here; ``None`` for one that does not."""
+    trigger_direction: TriggerDirection | None = None
+    """From which side; needed with a trigger price."""
+    close_on_trigger: bool = False
+    """Once triggered it may only reduce; with a quantity of 0 it closes the whole position."""
 
     @property
     def signed_quantity(self) -> Decimal:
         """Change of position if filled whole."""
         return self.quantity if self.side.sign > 0 else -self.quantity
+
+    @property
+    def only_reduces(self) -> bool:
+        """Whether it may never open or add to a position."""
+        return self.reduce_only or self.close_on_trigger
+
+
+class OrderStatus(StrEnum):
+    """What has become of an order besides its fills."""
+
+    RESTING = "resting"
+    """A limit order that has come to the market and waits there."""
+    TRIGGERED = "triggered"
+    """A conditional order whose price was reached: from now on it is what its type says."""
+    AMENDED = "amended"
+    CANCELLED = "cancelled"
+    """It will not be filled further; it may have been filled in part."""
+    REJECTED = "rejected"
+    """It never came to the market."""
+    REFUSED = "refused"
+    """A change of it that the venue does not take: it stays as it was."""
+
+
+class OrderReason(StrEnum):
+    """Why an order was cancelled or rejected."""
+
+    CLIENT = "client"
+    """Whoever sent it cancelled it."""
+    POST_ONLY = "post_only"
+    """It could have been filled at once, and was never to take."""
+    IMMEDIATE_OR_CANCEL = "immediate_or_cancel"
+    """What could not be filled at once."""
+    FILL_OR_KILL = "fill_or_kill"
+    """Not all of it could be filled at once."""
+    REDUCE_ONLY = "reduce_only"
+    """There is no position that it could reduce."""
+    PRICE_BAND = "price_band"
+    """Its price is farther from the market than the venue allows."""
+    OFF_GRID = "off_grid"
+    """Its price is not on the tick, or its quantity not on the lot."""
+    BELOW_MINIMUM = "below_minimum"
+    """It is smaller than the venue takes."""
+    ABOVE_MAXIMUM = "above_maximum"
+    """It is larger than the venue takes."""
+    INCOMPLETE = "incomplete"
+    """A limit order without a price, or a trigger price without its direction."""
+
+
+class OrderUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What happened to an order, but for its fills: those are told by its executions."""
+
+    client_order_id: str
+    symbol: str
+    status: OrderStatus
+    time: int
+    """The market's time, milliseconds."""
+    reason: OrderReason | None = None
+    filled: Decimal = ZERO
+    """Filled so far, in base units."""
+    average_price: Decimal | None = None
+    """Of what is filled."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more can happen to the order."""
+        return self.status in (OrderStatus.CANCELLED, OrderStatus.REJECTED)
 
 
 class Execution(msgspec.Struct, frozen=True):
@@ -90,6 +201,11 @@ class Execution(msgspec.Struct, frozen=True):
     def signed_quantity(self) -> Decimal:
         """Change of position."""
         return self.quantity if self.side.sign > 0 else -self.quantity
+
+    @property
+    def is_maker(self) -> bool:
+        """Whether others took it."""
+        return self.kind is ExecutionKind.LIMIT
 
 
 class Verdict(StrEnum):

@@ -5,13 +5,15 @@ How a configuration is put together from files, the environment and the command 
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
-from bot.execution.fills import Costs
+from bot.execution.fills import PLAIN, BandAction, Costs, FillRules, MarginMode
 from bot.risk import LossAction, RiskLimits
 from memory_store.policy import RegimeRule, Scope
 from memory_store.records import Eviction, IndexKind
@@ -20,12 +22,11 @@ from strategies.memory_rules import MemoryRules
 
 _RISK: Final = RiskLimits()
 _COSTS: Final = Costs()
+_FILLS: Final = FillRules()
 _RULES: Final = MemoryRules()
 
 EARLIEST_START: Final = parse_time("1971-01-01")
 LATEST_START: Final = parse_time("2100-01-01")
-FEWEST_STRETCHES: Final = 5
-"""Stretches of horizon plus embargo without which a standard error means little, and no two models are compared."""
 
 Exact = Annotated[Decimal, BeforeValidator(lambda value: Decimal(repr(value)) if isinstance(value, float) else value)]
 """Money: a number of a TOML file becomes the decimal that was written there."""
@@ -291,6 +292,9 @@ class SignalSection(Section):
     entry_threshold: float = Field(
         0.4, ge=0, le=1, description="memory_transformer: least confidence to hold a position"
     )
+    holding_bars: int = Field(
+        24, ge=1, le=10_000, description="memory_transformer: bars that a forecast is held for; 1: until the next"
+    )
     target_volatility: float = Field(
         0.8, ge=0, le=100, description="memory_transformer: volatility per year of a whole position; 0: any"
     )
@@ -304,6 +308,9 @@ class SignalSection(Section):
     target_multiple: float = Field(1.5, gt=0, le=20, description="exits = volatility: target distance in volatilities")
     confidence_threshold: float = Field(
         0.7, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
+    )
+    significance: float = Field(
+        0.2, gt=0, le=1, description="similarity: votes that coin flips give more often than this abstain; 1: none do"
     )
     read_temperature: float = Field(0.07, gt=0, le=10, description="similarity: softmax temperature of the vote")
 
@@ -334,10 +341,54 @@ class CostsSection(Section):
     taker_fee: Exact = Field(_COSTS.taker_fee, ge=0, lt=1, description="fee of market orders, stops and targets")
     maker_fee: Exact = Field(_COSTS.maker_fee, ge=-1, lt=1, description="fee of limit orders; negative: rebate")
     slippage: Exact = Field(_COSTS.slippage, ge=0, lt=1, description="worsening of every taker price")
+    spread: Exact = Field(_COSTS.spread, ge=0, lt=1, description="distance of bid and ask; a taker pays half of it")
 
     def costs(self) -> Costs:
         """As the fill model wants them."""
-        return Costs(self.taker_fee, self.maker_fee, self.slippage)
+        return Costs(self.taker_fee, self.maker_fee, self.slippage, self.spread)
+
+
+class FillsSection(Section):
+    """How orders meet bars, where candles do not tell."""
+
+    impact: float = Field(_FILLS.impact, ge=0, le=100, description="factor of the square-root law of market impact")
+    latency_ms: int = Field(
+        _FILLS.latency_ms, ge=0, le=3_600_000, description="milliseconds from a decision to the market"
+    )
+    delay_bars: int = Field(_FILLS.delay_bars, ge=0, le=1_000, description="bars that pass before an order meets one")
+    participation: float = Field(
+        _FILLS.participation, ge=0, le=1, description="share of a bar's volume that orders may be filled with; 0: any"
+    )
+    queue: float = Field(
+        _FILLS.queue, ge=0, le=100, description="share of a bar's volume that stands before a new limit order"
+    )
+    improve_limits: bool = Field(
+        _FILLS.improve_limits, description="limit orders that take get the market's price, not their limit"
+    )
+    price_band: BandAction = Field(
+        _FILLS.price_band, description="limit prices beyond the venue's band: move or reject"
+    )
+    margin: MarginMode = Field(_FILLS.margin, description="none (no liquidation) or isolated")
+    leverage: Exact = Field(
+        _FILLS.leverage, ge=0, le=200, description="of isolated positions; 0: the least that risk.max_position needs"
+    )
+    maintenance_rate: Exact = Field(
+        _FILLS.maintenance_rate, ge=0, lt=1, description="maintenance margin where the instrument names none"
+    )
+    funding_rate: Exact = Field(
+        Decimal("0.0001"), ge=0, lt=1, description="paid by every position at a settlement whose rate is not stored"
+    )
+
+    def rules(self, max_position: float) -> FillRules:
+        """As the fill model wants them, for positions of at most that multiple of equity."""
+        leverage = self.leverage or Decimal(max(1, math.ceil(max_position)))
+        return FillRules(**{**self.model_dump(exclude={"funding_rate"}), "leverage": leverage})
+
+
+PLAIN_FILLS: Final = FillsSection(
+    **{field.name: getattr(PLAIN, field.name) for field in fields(PLAIN)}, funding_rate=Decimal(0)
+)
+"""What runs were filled by that were recorded before there was a section for it."""
 
 
 class AccountSection(Section):
@@ -353,6 +404,9 @@ class InstrumentSection(Section):
     lot_size: Exact = Field(Decimal("0.001"), gt=0, description="step of quantities")
     minimum_quantity: Exact = Field(Decimal("0.001"), ge=0, description="smallest order, in base units")
     minimum_notional: Exact = Field(Decimal(5), ge=0, description="smallest order, in quote units")
+    price_limit: Exact = Field(
+        Decimal(0), ge=0, lt=1, description="how far beyond the market a limit order may go, as a fraction; 0: any"
+    )
     maximum_leverage: Exact = Field(Decimal(1), gt=0, description="largest position, as a multiple of equity")
 
 
@@ -387,6 +441,7 @@ class Settings(Section):
     signal: SignalSection = SignalSection()
     risk: RiskSection = RiskSection()
     costs: CostsSection = CostsSection()
+    fills: FillsSection = FillsSection()
     account: AccountSection = AccountSection()
     instruments: dict[str, InstrumentSection] = Field(default_factory=dict)
     live: LiveSection = LiveSection()

@@ -189,13 +189,27 @@ def _lookahead(material: Material) -> Finding:
             "No lookahead by construction",
             "A paper run decides on bars as they close; recall audit recomputes every decision from them.",
         )
+    probe = material.probe
     command = (
         f"recall probe --strategy {record.strategy} --symbols {','.join(record.symbols)} --interval {record.interval}"
     )
+    if probe is None:
+        return Finding(
+            Severity.WARNING,
+            "Lookahead probe not run",
+            f"A replay could look ahead by mistake. Run {command} with the settings of this run; it changes the future and "
+            "sees whether the past stays.",
+        )
+    if probe.leaks or probe.past_matters:
+        what = (
+            f"looks ahead at {probe.leaks} of {probe.cuts} cuts" if probe.leaks else "depends on how long its past was"
+        )
+        return Finding(Severity.WARNING, "The lookahead probe failed", f"The strategy {what}; {command} shows where.")
     return Finding(
-        Severity.WARNING,
-        "Lookahead probe not run",
-        f"A replay could look ahead by mistake. Run {command}, which changes the future and sees whether the past stays.",
+        Severity.PASSED,
+        "Lookahead probe passed",
+        f"Another future after {probe.cuts} random moments changed no decision before them ({probe.bars:,} bars at most, on "
+        f"{format_time(probe.made_at)[:10]}).",
     )
 
 

@@ -27,6 +27,12 @@ class Exposure:
         """Share of closes at which anything was held."""
         return float(np.mean(self.gross > 0.0)) if len(self.gross) else 0.0
 
+    @property
+    def mean(self) -> float:
+        """Mean of ``gross`` over the closes at which equity was positive; 0 without any."""
+        known = self.gross[np.isfinite(self.gross)]
+        return float(known.mean()) if len(known) else 0.0
+
 
 def exposure_of(
     executions: Sequence[Execution], candles: dict[str, BarSeries], times: IntArray, equity: FloatArray

@@ -18,6 +18,7 @@ from bot.config import Config, stored_config
 from bot.engine import EngineState
 from bot.errors import UsageError
 from bot.journal import Journal, RunKind, StoredRun
+from bot.journal.probes import ProbeRecord, probed_settings
 from bot.orders import Execution
 from bot.portfolio import ClosedTrade
 from strategies.bars import Bar, BarSeries, Calendar, FloatArray, IntArray, interval_ms
@@ -49,6 +50,8 @@ class Material:
     """Those of the run's span that are still there, by symbol."""
     recollection: Recollection | None
     """``None`` where no decision explained itself."""
+    probe: ProbeRecord | None
+    """The last lookahead probe of the same strategy, model and settings on the same symbols."""
 
 
 def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
@@ -80,11 +83,14 @@ def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
     trades = journal.read_trades(record.run_id)
     candles = _candles(journal, run, config, int(times[0]), int(times[-1]))
     outlooks = journal.read_outlooks(record.run_id)
+    exposure = exposure_of(executions, candles, times, equity)
+    # Of some symbols only it would be another benchmark.
+    hold = hold_equally(candles if len(candles) == len(record.symbols) else {}, initial_cash)
     return Material(
         run=run,
         title=span_title(record.strategy, record.symbols, record.interval, times),
         settings=settings,
-        figures=_figures(journal, run, times, equity, executions, trades, initial_cash, calendar),
+        figures=_figures(journal, run, times, equity, executions, trades, initial_cash, calendar, exposure, hold),
         calendar=calendar,
         initial_cash=initial_cash,
         times=times,
@@ -92,11 +98,12 @@ def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
         daily=returns_by_day(
             times, equity, initial_cash, calendar, started_at=int(times[0]) - interval_ms(record.interval)
         ),
-        hold=hold_equally(candles, initial_cash) if len(candles) == len(record.symbols) else hold_equally({}, 0.0),
-        exposure=exposure_of(executions, candles, times, equity),
+        hold=hold,
+        exposure=exposure,
         trades=trades,
         executions=executions,
         candles=candles,
+        probe=journal.find_probe(probed_settings(record.config, record.symbols, record.interval, record.model_id)),
         recollection=None if outlooks is None or not len(outlooks) else recollect(outlooks, candles),
     )
 
@@ -115,13 +122,15 @@ def _figures(
     trades: list[ClosedTrade],
     initial_cash: float,
     calendar: Calendar,
+    exposure: Exposure,
+    hold: tuple[IntArray, FloatArray],
 ) -> dict[str, Any]:
-    """What a replay wrote down when it ended; of a paper run, which may go on, what follows from its rows."""
-    if run.record.kind is RunKind.REPLAY and run.summary is not None:
-        return run.summary
+    """What follows from the rows of a run, and of a replay what it wrote down when it ended, from every bar that it saw."""
     stored = journal.read_state(run.record.run_id)
-    funding = 0.0 if stored is None else msgspec.json.decode(stored[0], type=EngineState).core.portfolio.funding_paid
-    return performance(
+    funding = sum(float(trade.funding) for trade in trades)
+    if stored is not None:
+        funding = float(msgspec.json.decode(stored[0], type=EngineState).core.portfolio.funding_paid)
+    found = performance(
         times,
         equity,
         trades,
@@ -130,7 +139,20 @@ def _figures(
         fees_paid=sum(float(each.fee) for each in executions),
         funding_paid=funding,
         turnover=sum(float(each.quantity * each.price) for each in executions),
+        benchmark=_at(*hold, times, before=initial_cash),
     ).to_json()
+    if len(exposure.times):
+        found |= {"exposure_time": exposure.share_of_time, "mean_exposure": exposure.mean}
+    if run.record.kind is not RunKind.REPLAY or run.summary is None:
+        return found
+    return found | {name: value for name, value in run.summary.items() if value is not None or name not in found}
+
+
+def _at(times: IntArray, values: FloatArray, wanted: IntArray, *, before: float = 0.0) -> FloatArray | None:
+    """The last value up to each of some times, ``[n]``; ``None`` where there are no values at all."""
+    if not len(values):
+        return None
+    return np.concatenate(([before], np.nan_to_num(values)))[np.searchsorted(times, wanted, side="right")]
 
 
 def _candles(journal: Journal, run: StoredRun, config: Config, first: int, last: int) -> dict[str, BarSeries]:

@@ -13,7 +13,7 @@ from bokeh.models import LayoutDOM
 
 from backtest.report.candles import CANDLES_HELD, candle_chart
 from backtest.report.charts import account_chart, distribution_chart, rolling_chart
-from backtest.report.costs import by_side, costs_of
+from backtest.report.costs import costs_of
 from backtest.report.diagnosis import Severity, diagnose
 from backtest.report.formats import money, number, percent
 from backtest.report.material import Material
@@ -82,9 +82,11 @@ def render_run(material: Material) -> str:
         still_days=int((material.daily.returns == 0.0).sum()),
         all_days=len(material.daily),
         candle_symbols=[name.removeprefix("candles-") for name in charts if name.startswith("candles-")],
-        sides=by_side(material.trades),
+        sides=_sides(figures, material.initial_cash),
         costs=costs_of(material),
         turnover=figures["turnover"],
+        annual_turnover=figures["annual_turnover"],
+        slippage=figures["slippage_paid"],
         initial_cash=material.initial_cash,
         memory=None if material.recollection is None else _memory(material.recollection),
         facts=_facts(material),
@@ -134,7 +136,23 @@ def _tiles(figures: Mapping[str, Any], initial_cash: float) -> list[tuple[str, s
         ("Round trips", f"{figures['trades']:,}", ""),
         ("Won after costs", percent(figures["win_rate"], 1), ""),
         ("Fees, of first equity", percent(figures["fees_paid"] / initial_cash, 1), ""),
+        ("Time in the market", percent(figures["exposure_time"], 1), ""),
+        ("Mean exposure", percent(figures["mean_exposure"], 1), ""),
+        ("Turnover, a year", number(figures["annual_turnover"], 0), ""),
+        ("Alpha, a year", percent(figures["alpha"], 1, signed=True), toned(figures["alpha"])),
+        ("Beta", number(figures["beta"], 2), ""),
     ]
+
+
+def _sides(figures: Mapping[str, Any], initial_cash: float) -> list[dict[str, Any]]:
+    """Rows of the table of sides: both, and all together."""
+    sides = [{"name": name, **figures[name]} for name in ("long", "short")]
+    whole = {name: figures[name] for name in ("trades", "win_rate", "profit_factor")}
+    rows = [
+        *sides,
+        {"name": "all", **whole, "net_return": sum(side["net_return"] for side in sides), "mean_hours": None},
+    ]
+    return [{**row, "net": row["net_return"] * initial_cash} for row in rows]
 
 
 def _heat_map(material: Material) -> list[tuple[int, list[MonthCell | None], float]]:

@@ -87,7 +87,7 @@ def _luck(interval: SharpeInterval | None, days: int, trades: int) -> tuple[str,
             "open",
             f"Of {days} days with returns nothing can be said; {FEWEST_DAYS} are the least, and years are better.",
         )
-    span = f"{number(interval.low, 2, signed=True)} to {number(interval.high, 2, signed=True)}"
+    span = f"{number(interval.low, 2, signed=True)} and {number(interval.high, 2, signed=True)}"
     ratio = f"{number(interval.value, 2, signed=True)}"
     figures = (
         f"The Sharpe ratio is {ratio}, and with {percent(LEVEL, 0)} confidence between {span} ({interval.days:,} days)."

@@ -142,7 +142,8 @@ def instrument_row(instrument: Instrument) -> JsonObject:
     tick = instrument.tick_size
     exponent = tick.as_tuple().exponent
     base = symbol.removesuffix("USDT") or symbol
-    most = format(instrument.maximum_market_quantity, "f")
+    most_limit = format(instrument.maximum_limit_quantity, "f")
+    band = instrument.price_limit
     return {
         "symbol": symbol,
         "contractType": "LinearPerpetual",
@@ -164,11 +165,11 @@ def instrument_row(instrument: Instrument) -> JsonObject:
             "tickSize": format(tick, "f"),
         },
         "lotSizeFilter": {
-            "maxOrderQty": most,
+            "maxOrderQty": most_limit,
             "minOrderQty": format(instrument.minimum_quantity, "f"),
             "qtyStep": format(instrument.lot_size, "f"),
-            "postOnlyMaxOrderQty": most,
-            "maxMktOrderQty": most,
+            "postOnlyMaxOrderQty": most_limit,
+            "maxMktOrderQty": format(instrument.maximum_market_quantity, "f"),
             "minNotionalValue": format(instrument.minimum_notional, "f"),
         },
         "unifiedMarginTrade": True,
@@ -179,7 +180,7 @@ def instrument_row(instrument: Instrument) -> JsonObject:
         "lowerFundingRate": "-0.005",
         "isPreListing": False,
         "preListingInfo": None,
-        "riskParameters": {"priceLimitRatioX": "0.01", "priceLimitRatioY": "0.02"},
+        "riskParameters": {"priceLimitRatioX": format(band, "f"), "priceLimitRatioY": format(2 * band, "f")},
         "displayName": "",
         "symbolType": "",
         "forbidUplWithdrawal": False,

@@ -22,7 +22,8 @@ from backtest.significance.sharpe import Trials, daily_sharpe
 from backtest.significance.shuffling import shuffle_memory
 from backtest.significance.stress import stress_runs
 from backtest.significance.verdict import SignificanceReport
-from bot.engine import AccountSettings
+from bot.assembly import account_of
+from bot.execution.fills.model import FinerBars
 from bot.portfolio import ClosedTrade
 from bot.session import Session, open_session
 from strategies.bars import BarSeries, FloatArray
@@ -52,7 +53,8 @@ class Run:
     """Open of the first bar, milliseconds."""
     recording: RecordingStrategy | None
     """The strategy, where its signals were kept."""
-    account: AccountSettings
+    finer_bars: FinerBars | None
+    """See ``Session.engine``."""
     series: Mapping[str, BarSeries]
     result: ReplayResult
     curve: Account
@@ -103,7 +105,15 @@ def judge_run(
     stresses: dict[str, FloatArray] = {}
     if run.recording is not None:
         tell("replaying its signals with other costs, and a bar late")
-        stresses = stress_runs(run.recording.tape, run.account, run.session.instruments, run.series)
+        session = run.session
+        stresses = stress_runs(
+            run.recording.tape,
+            account_of(session.config),
+            lambda strategy, account: session.engine(
+                "stress", [], finer_bars=run.finer_bars, strategy=strategy, account=account
+            ),
+            run.series,
+        )
     else:
         skipped.append(f"costs and delay, as there are more than {MOST_RECORDED:,} bars (--verdict full does)")
     twins: list[FloatArray] = []
@@ -167,7 +177,7 @@ def _twin(run: Run, seed: int) -> FloatArray:
     shuffle_memory(session.strategy, seed)
     session.warm()
     trades: list[ClosedTrade] = []
-    return replay(session.engine("shuffled", trades), run.series, trades=trades).equity
+    return replay(session.engine("shuffled", trades, finer_bars=run.finer_bars), run.series, trades=trades).equity
 
 
 def _again(run: Run) -> Session:

@@ -158,7 +158,13 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
     result = replay(engine, upcoming, trades=trades, progress=lambda done: progress("trading", done / total))
     cases: dict[str, FloatArray] = {}
     if job.arm is Arm.PLAIN:
-        cases = stress_runs(recording.tape, engine.account, session.instruments, upcoming, closes=True)
+        cases = stress_runs(
+            recording.tape,
+            engine.account,
+            lambda strategy, account: session.engine("stress", [], strategy=strategy, account=account),
+            upcoming,
+            closes=True,
+        )
     exposure, returns = positions_of(result, upcoming, job.symbols)
     audit = audit_maturity(recording, session.history, upcoming)
     span = recording.learned_until
@@ -176,7 +182,7 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
         trades,
         float(engine.portfolio.fees_paid),
         float(engine.portfolio.funding_paid),
-        slippage_of(result.executions, upcoming, config.costs.slippage),
+        slippage_of(result.executions, upcoming, engine.account.costs),
         float(engine.portfolio.turnover),
         None
         if audit is None

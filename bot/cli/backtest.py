@@ -24,6 +24,7 @@ from bot.cli.common import (
     chosen_market,
     chosen_span,
     market_options,
+    parse_interval_option,
     span_options,
     standard_options,
     stored_calendars,
@@ -35,11 +36,13 @@ from bot.cli.terminal import console, output, progress_bar
 from bot.cli.walk_forward import missing_judges
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
+from bot.execution.detail import finer_bars_of
+from bot.execution.fills.model import FinerBars
 from bot.journal import Journal, RunKind
 from bot.market.candles import CandleStore
 from bot.portfolio import ClosedTrade
 from bot.session import Session, earliest_start, new_run_id, open_session
-from strategies.bars import BarSeries
+from strategies.bars import BarSeries, interval_ms
 
 _HASHES: Final = ("decisions_sha256", "trades_sha256")
 """A person compares their beginnings; --json has them whole."""
@@ -50,6 +53,7 @@ _HASHES: Final = ("decisions_sha256", "trades_sha256")
     examples=(
         "recall backtest --symbols BTCUSDT --interval 60 --start 2024-01-01 --end 2026-01-01",
         "recall backtest --strategy sma_cross --set strategy.parameters.fast=10 --json",
+        "recall backtest --interval 60 --detail-interval 1",
         "recall backtest --strategy my_package.my_module:MyStrategy",
         "recall backtest --strategy memory_transformer --verdict full --shuffles 19",
     ),
@@ -71,6 +75,7 @@ _HASHES: Final = ("decisions_sha256", "trades_sha256")
     show_default=True,
     help="With --verdict full: runs with a shuffled memory; 19 and more give a permutation test.",
 )
+@click.option("--detail-interval", help="Take the order of events inside a bar from stored candles of this interval.")
 @click.option("--keep-decisions", is_flag=True, help="Journal every decision, not only those with orders.")
 @click.option("--plot/--no-plot", default=True, help="Write the PNG with its four panels.")
 @standard_options
@@ -85,6 +90,7 @@ def backtest(
     memory_size: int | None,
     verdict: str,
     shuffles: int,
+    detail_interval: str | None,
     keep_decisions: bool,
     plot: bool,
 ) -> None:
@@ -111,11 +117,12 @@ def backtest(
     journal = Journal(config.journal_url, durable=False)
     run_id = new_run_id(RunKind.REPLAY)
     console.print(f"run [bold]{run_id}[/]")
-    result, engine = _run(session, run_id, upcoming, keep_decisions=keep_decisions)
+    finer_bars = None if detail_interval is None else _finer_bars(home.candles, upcoming, code, detail_interval)
+    result, engine = _run(session, run_id, upcoming, finer_bars, keep_decisions=keep_decisions)
     cash, calendar = float(config.account.initial_cash), common_calendar(calendars)
     curve = Account(result.close_times, result.equity, cash, calendar)
     exposure, returns = positions_of(result, upcoming, names)
-    judged = Run(session, first, recording, engine.account, upcoming, result, curve, exposure, returns)
+    judged = Run(session, first, recording, finer_bars, upcoming, result, curve, exposure, returns)
     portfolio = engine.portfolio
     metrics = performance(
         result.close_times,
@@ -126,7 +133,7 @@ def backtest(
         fees_paid=float(portfolio.fees_paid),
         funding_paid=float(portfolio.funding_paid),
         turnover=float(portfolio.turnover),
-        slippage_paid=slippage_of(result.executions, upcoming, config.costs.slippage),
+        slippage_paid=slippage_of(result.executions, upcoming, engine.account.costs),
         exposure=np.abs(exposure).sum(axis=1),
         benchmark=hold_curve(result, upcoming, cash),
     )
@@ -151,6 +158,7 @@ def backtest(
         decisions=result.decisions,
         executions=result.executions,
         trades=result.trades,
+        updates=result.updates,
         equity=result.equity_points(),
         keep_decisions=keep_decisions,
         outlooks=result.outlooks,
@@ -201,13 +209,39 @@ def _upcoming(
     return upcoming
 
 
+def _finer_bars(store: CandleStore, upcoming: dict[str, BarSeries], code: str, detail: str) -> FinerBars:
+    """
+    Raises:
+        UsageError: the interval is not finer than that of the bars, or no symbol has candles of it.
+    """
+    finer = parse_interval_option(detail)
+    if interval_ms(finer) >= interval_ms(code):
+        raise UsageError(f"--detail-interval {detail} is not finer than --interval {code}; choose a shorter one")
+    found = {
+        symbol: store.load(symbol, finer, start=int(series.open_time[0]), end=int(series.close_time[-1]))
+        for symbol, series in upcoming.items()
+        if len(series) and store.describe(symbol, finer) is not None
+    }
+    if not any(len(series) for series in found.values()):
+        raise UsageError(
+            f"there are no stored candles of {', '.join(upcoming)} at interval {finer} in that span; get them with "
+            f"recall fetch --symbols {','.join(upcoming)} --interval {finer}"
+        )
+    return finer_bars_of(found)
+
+
 def _run(
-    session: Session, run_id: str, upcoming: dict[str, BarSeries], *, keep_decisions: bool
+    session: Session,
+    run_id: str,
+    upcoming: dict[str, BarSeries],
+    finer_bars: FinerBars | None,
+    *,
+    keep_decisions: bool,
 ) -> tuple[ReplayResult, SimulatedEngine]:
     trades: list[ClosedTrade] = []
     with console.status("warming features and memory from earlier candles ..."):
         session.warm()
-    engine = session.engine(run_id, trades)
+    engine = session.engine(run_id, trades, finer_bars=finer_bars)
     total = sum(len(series) for series in upcoming.values())
     with progress_bar("replaying", total) as update:
         result = replay(engine, upcoming, trades=trades, keep_all_decisions=keep_decisions, progress=update)

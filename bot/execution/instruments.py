@@ -9,6 +9,17 @@ import msgspec
 from strategies.bars import Calendar
 
 
+class MarginTier(msgspec.Struct, frozen=True):
+    """Maintenance margin of positions up to some value (https://bybit-exchange.github.io/docs/v5/market/risk-limit)."""
+
+    up_to_value: Decimal
+    """Largest value of a position in this tier, in quote units."""
+    maintenance_rate: Decimal
+    """Maintenance margin over value, before the deduction."""
+    deduction: Decimal = Decimal(0)
+    """What makes the margin go on smoothly from the tier below, in quote units."""
+
+
 class Instrument(msgspec.Struct, frozen=True):
     """Trading rules of one symbol. Prices in quote units, quantities in base units."""
 
@@ -18,6 +29,11 @@ class Instrument(msgspec.Struct, frozen=True):
     minimum_quantity: Decimal = Decimal("0.001")
     minimum_notional: Decimal = Decimal("5")
     maximum_market_quantity: Decimal = Decimal("1000000000")
+    maximum_limit_quantity: Decimal = Decimal("1000000000")
+    price_limit: Decimal = Decimal(0)
+    """How far above the market a limit order may buy and below it sell, as a fraction of price; 0: as far as it likes."""
+    margin_tiers: tuple[MarginTier, ...] = ()
+    """By increasing value; none where nobody has told."""
     maximum_leverage: Decimal = Decimal("1")
     """Largest value of a position, as a multiple of the account's equity."""
     funding_interval_minutes: int = 480

@@ -20,10 +20,11 @@ from bot.journal import schema
 from bot.journal.holding import hold_run
 from bot.journal.memories import import_memory, insert_memory, prune_memory, refuse_taken
 from bot.journal.outlooks import Outlooks
+from bot.journal.probes import ProbeRecord
 from bot.journal.reading import JournalReader
 from bot.journal.records import RunRecord, RunStatus, StepRecord
 from bot.journal.rows import insert_equity, insert_step
-from bot.orders import Decision, Execution, OperatorCommand
+from bot.orders import Decision, Execution, OperatorCommand, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store import storage as memory_storage
@@ -132,6 +133,7 @@ class Journal(JournalReader):
         executions: Sequence[Execution],
         trades: Sequence[ClosedTrade],
         equity: Sequence[tuple[int, float]],
+        updates: Sequence[OrderUpdate] = (),
         keep_decisions: bool = True,
         outlooks: Outlooks | None = None,
     ) -> None:
@@ -139,6 +141,7 @@ class Journal(JournalReader):
         wanted, and what they were expecting where the strategy explains itself."""
         step = StepRecord(
             executions=list(enumerate(executions)),
+            updates=tuple(updates),
             decisions=tuple(decisions),
             trades=list(enumerate(trades)),
         )
@@ -159,6 +162,12 @@ class Journal(JournalReader):
             insert_equity(connection, record.run_id, equity)
             if outlooks is not None and len(outlooks):
                 connection.execute(schema.outlooks.insert().values(run_id=record.run_id, payload=outlooks.to_bytes()))
+
+    def write_probe(self, settings: str, probe: ProbeRecord) -> None:
+        """Note what a lookahead probe of these settings found; see ``probed_settings``."""
+        payload = msgspec.json.encode(probe).decode()
+        with self._transaction() as connection:
+            connection.execute(schema.probes.insert().values(settings=settings, payload=payload))
 
     def end_run(self, run_id: str, status: RunStatus, summary: dict[str, Any] | None = None) -> None:
         """Note how a run ended."""

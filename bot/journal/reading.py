@@ -17,6 +17,7 @@ from bot.journal import schema
 from bot.journal.database import Database, believed
 from bot.journal.memories import StoredMemory, export_memory, read_memory
 from bot.journal.outlooks import OutlookRecorder, Outlooks
+from bot.journal.probes import ProbeRecord
 from bot.journal.records import RunKind, RunRecord, RunStatus, SideEvent, StoredRun
 from bot.journal.rows import EVENT_TYPES
 from bot.orders import BarBatch, Decision, Execution, ModelSwap, OperatorAction, OperatorCommand
@@ -226,6 +227,14 @@ class JournalReader(Database):
             for row in self.read_rows(schema.decisions, run_id=run_id):
                 recorder.add(msgspec.json.decode(row["payload"], type=Decision).signal)
         return recorder.outlooks()
+
+    def find_probe(self, settings: str) -> ProbeRecord | None:
+        """The last lookahead probe of these settings; see ``probed_settings``."""
+        query = sa.select(schema.probes.c.payload).where(schema.probes.c.settings == settings)
+        with self._reading() as connection:
+            payload = connection.execute(query.order_by(schema.probes.c.probe_id.desc()).limit(1)).scalar()
+        with believed("a probe"):
+            return None if payload is None else msgspec.json.decode(payload, type=ProbeRecord)
 
     def read_rows(self, table: sa.Table, **owner: object) -> Iterator[sa.RowMapping]:
         """Rows of any table as they are, in the order of their primary key, fetched as they are asked for.

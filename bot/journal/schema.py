@@ -1,6 +1,6 @@
 """Tables of the journal: the one truth about every run, on SQLite or PostgreSQL.
 
-Format 2 added ``commands.payload``, format 3 the table ``outlooks``.
+Format 2 added ``commands.payload``, format 3 the tables ``outlooks`` and ``probes``.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ orders = sa.Table(
     sa.Column("symbol", sa.String(40), nullable=False),
     sa.Column("side", sa.String(8), nullable=False),
     sa.Column("quantity", _DECIMAL, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False, comment="intended or filled"),
+    sa.Column("status", sa.String(16), nullable=False, comment="intended, filled, cancelled or rejected"),
     sa.Column("decided_at", _MILLISECONDS, nullable=False),
     sa.Column("payload", sa.Text, nullable=False, comment="the whole order, as JSON"),
 )
@@ -130,6 +130,14 @@ outlooks = sa.Table(
     sa.Column("payload", sa.LargeBinary, nullable=False, comment="what Outlooks.to_bytes packed"),
 )
 
+probes = sa.Table(
+    "probes",
+    metadata,
+    sa.Column("probe_id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("settings", sa.String(64), nullable=False, index=True, comment="see probed_settings"),
+    sa.Column("payload", sa.Text, nullable=False, comment="what was found, as JSON"),
+)
+
 states = sa.Table(
     "states",
     metadata,
@@ -152,7 +160,7 @@ commands = sa.Table(
 )
 
 _ADDED_IN_2: Final = (commands.c.payload,)
-_ADDED_IN_3: Final = (outlooks,)
+_ADDED_IN_3: Final = (outlooks, probes)
 
 
 def migrate(connection: sa.Connection, version: int) -> None:

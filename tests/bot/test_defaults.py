@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from bot.execution.fills import Costs
+from bot.execution.fills import Costs, FillRules
 from bot.risk import RiskLimits
 from bot.settings import (
     CostsSection,
+    FillsSection,
     MemorySection,
     ModelSection,
     RiskSection,
@@ -41,6 +42,7 @@ def test_every_default_of_the_configuration_is_the_default_of_the_part_that_it_c
         "memory_transformer": shared_defaults(signal, MemoryTransformerSettings()),
         "risk": shared_defaults(RiskSection(), RiskLimits()),
         "costs": shared_defaults(CostsSection(), Costs()),
+        "fills": shared_defaults(FillsSection(), FillRules()),
     }
     # The capacity is the user's choice: the similarity strategy by itself is content with less.
     pairs["similarity"].pop("memory_size")

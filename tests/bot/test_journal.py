@@ -24,6 +24,7 @@ from bot.execution.fills import Costs
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, RunStatus, StepRecord, WarmSpan, schema
 from bot.journal.outlooks import OutlookRecorder
+from bot.journal.probes import ProbeRecord, probed_settings
 from bot.journal.records import SideEvent
 from bot.orders import Decision, Funding, OperatorAction, OperatorCommand, Pruning, SymbolAvailability
 from bot.portfolio import ClosedTrade
@@ -295,6 +296,24 @@ def test_outlooks_that_are_damaged_are_told_in_a_sentence(journal: Journal) -> N
         journal.read_outlooks("r")
 
 
+def test_the_last_probe_of_the_same_settings_is_found(journal: Journal) -> None:
+    first, second = ProbeRecord(1, "0.1", 500, 8, 0, False), ProbeRecord(2, "0.1", 500, 8, 2, True)
+    config = {"strategy": {"name": "mine"}, "log": {"level": "info"}}
+    name = probed_settings(config, (A, B), "60", "")
+    for probe in (first, second):
+        journal.write_probe(name, probe)
+    assert journal.find_probe(name) == second
+    # What decides counts, and nothing else.
+    assert probed_settings({**config, "log": {"level": "error"}}, (A, B), "60", "") == name
+    for other in (
+        probed_settings({**config, "strategy": {"name": "yours"}}, (A, B), "60", ""),
+        probed_settings(config, (B, A), "60", ""),
+        probed_settings(config, (A, B), "15", ""),
+        probed_settings(config, (A, B), "60", "mt-1"),
+    ):
+        assert other != name and journal.find_probe(other) is None
+
+
 def test_runs_do_not_see_each_others_rows(journal: Journal) -> None:
     written, _ = steps(3)
     for run_id in ("one", "two"):
@@ -562,6 +581,7 @@ def made_by_format_1(url: str) -> None:
         with made.engine.begin() as connection:
             schema.commands.drop(connection)
             schema.outlooks.drop(connection)
+            schema.probes.drop(connection)
             serial = "INTEGER" if connection.dialect.name == "sqlite" else "SERIAL"
             connection.exec_driver_sql(FORMAT_1.format(serial=serial))
             connection.exec_driver_sql("CREATE INDEX ix_commands_run_id ON commands (run_id)")

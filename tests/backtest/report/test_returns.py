@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,14 +88,3 @@ def test_decimals_that_cancel_leave_no_dust_of_exposure() -> None:
 def test_a_run_without_candles_has_no_exposure_to_show() -> None:
     exposure = exposure_of([], {}, np.array([scenes.START]), np.array([1.0]))
     assert len(exposure.times) == 0 and exposure.share_of_time == 0.0
-
-
-def test_profits_by_side_and_costs_add_up() -> None:
-    from backtest.report.costs import by_side
-    from tests.backtest.report.scenes import trade
-
-    trades = [trade(START, 5), trade(START, -2)]
-    long, short, both = by_side(trades)
-    assert (long.trades, long.net, long.win_rate, long.profit_factor) == (2, 3.0, 0.5, 2.5)
-    assert (short.trades, short.net, short.win_rate, short.profit_factor) == (0, 0.0, None, None)
-    assert both.mean_hours == 1.0 and Decimal(both.net) == 3

@@ -13,10 +13,11 @@ from backtest.significance.maturity import audit_maturity
 from backtest.significance.recording import RecordedStrategy, RecordingStrategy
 from backtest.significance.shuffling import ShuffledOutcomes, shuffle_memory
 from backtest.significance.stress import closed, scaled, slippage_of, stress_runs
+from bot.engine import AccountSettings, SimulatedEngine
 from bot.execution.fills import Costs
 from bot.portfolio import ClosedTrade
 from strategies.bars import HOUR_MS, Bar, BarSeries
-from strategies.base import Signal
+from strategies.base import Signal, Strategy
 from strategies.baselines import SmaCross
 from strategies.similarity import SimilaritySettings, SimilarityStrategy
 from tests.bot.scenes import A, B, engine_of, walk
@@ -44,6 +45,10 @@ def parts(at: int = PAST) -> tuple[dict[str, BarSeries], dict[str, BarSeries]]:
     return past, {symbol: series.slice(at, BARS) for symbol, series in SERIES.items()}
 
 
+def other_engine(strategy: Strategy, account: AccountSettings) -> SimulatedEngine:
+    return engine_of(strategy, A, B, costs=account.costs)
+
+
 def test_a_recording_changes_nothing_and_its_tape_trades_the_same() -> None:
     past, future = parts()
     plain, recording = similarity(), RecordingStrategy(similarity())
@@ -58,10 +63,10 @@ def test_a_recording_changes_nothing_and_its_tape_trades_the_same() -> None:
     again: list[ClosedTrade] = []
     third = replay(engine_of(RecordedStrategy(recording.tape), A, B, costs=Costs(), trades=again), future, trades=again)
     assert third.trades_sha256 == first.trades_sha256 and len(first.executions) > 20
-    stressed = stress_runs(recording.tape, engine.account, engine.instruments, future)
+    stressed = stress_runs(recording.tape, engine.account, other_engine, future)
     assert np.array_equal(stressed["costs x1"], first.equity)
     assert stressed["costs x0"][-1] > stressed["costs x1"][-1] > stressed["costs x2"][-1]
-    ending = stress_runs(recording.tape, engine.account, engine.instruments, future, closes=True)["costs x1"]
+    ending = stress_runs(recording.tape, engine.account, other_engine, future, closes=True)["costs x1"]
     assert np.array_equal(ending, closed(first.equity, engine))
     assert np.array_equal(ending[:-1], first.equity[:-1])
 
@@ -94,7 +99,7 @@ def test_slippage_is_the_distance_from_the_price_of_the_candle() -> None:
     market = [each for each in result.executions if each.kind.value == "market"]
     by_hand = sum(float(each.signed_quantity) * (float(each.price) - opens[each.symbol][each.time]) for each in market)
     assert by_hand > 0.0
-    assert slippage_of(market, future, Costs().slippage) == pytest.approx(by_hand)
+    assert slippage_of(market, future, Costs()) == pytest.approx(by_hand)
 
 
 def test_an_honest_memory_keeps_its_embargo_and_the_closest_outcome_is_named() -> None:

@@ -18,7 +18,7 @@ from strategies.bars import Bar
 from tests.bot.scenes import FREE, A, B, bar, instruments, order
 
 BUY, SELL = Side.BUY, Side.SELL
-MARKET, LIMIT = ExecutionKind.MARKET, ExecutionKind.LIMIT
+MARKET, LIMIT, TAKEN = ExecutionKind.MARKET, ExecutionKind.LIMIT, ExecutionKind.TAKEN
 STOP, TARGET = ExecutionKind.STOP_LOSS, ExecutionKind.TAKE_PROFIT
 
 
@@ -93,7 +93,9 @@ def test_a_limit_order_needs_the_price_to_go_through_not_only_to_touch(
 
 
 def test_a_limit_order_gains_nothing_from_an_open_beyond_its_limit() -> None:
-    assert fills_of(model_of(order(BUY, "1", limit="95")), bar(0, 90.0)) == [(LIMIT, "1", "95")]
+    """Whether it takes on arrival, or has waited."""
+    assert fills_of(model_of(order(BUY, "1", limit="95")), bar(0, 90.0)) == [(TAKEN, "1", "95")]
+    assert fills_of(model_of(order(BUY, "1", limit="95")), bar(0), bar(1, 90.0)) == [(LIMIT, "1", "95")]
 
 
 @pytest.mark.parametrize(
@@ -374,7 +376,7 @@ def test_fills_lie_on_the_grid_inside_the_bar_and_belong_to_their_orders(
         for fill in model.on_bars([seen]):
             assert fill.quantity > 0
             assert fill.price % Decimal("0.25") == 0
-            assert fill.kind is LIMIT or exact(seen.low) <= fill.price <= exact(seen.high)
+            assert fill.kind in (LIMIT, TAKEN) or exact(seen.low) <= fill.price <= exact(seen.high)
             assert fill.time == seen.open_time
             assert fill.execution_id not in names
             names.add(fill.execution_id)

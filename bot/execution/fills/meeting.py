@@ -1,0 +1,467 @@
+"""How a bar goes through a book.
+
+Timing: an order decided at the close of bar *t* meets bar *t + 1* first. Inside a bar the order of events is unknown but for
+the open, so the one is assumed that is worst for the account:
+
+1. At the open, in the order of submission: market orders fill, worsened as ``pricing`` says. Limit orders that come to the
+   market either take at once, at their limit, or begin to wait. Conditional orders that the open has triggered are what
+   their type says.
+2. Limit orders that wait fill only when the price went *through* the limit, at the limit, as maker, after the volume that
+   stood before them. Conditional orders are triggered by a touch and fill at the trigger price or worse. Those that open or
+   add to a position come before its stop loss is looked at, those that reduce or turn it after.
+3. The stop loss is looked at before the take profit, and whichever is nearer of stop loss and liquidation is reached first.
+4. The take profit fills only when the price went through it, and never in a bar in which a limit or conditional order
+   filled after the open, as the price may have been there first.
+
+A stop or target that the open has already passed fills at the open, any other at its level. Both are market orders once
+triggered, as at Bybit: worsened like these, and charged as taker. They close the whole position whatever the volume; what
+its size does to the price is in the impact.
+
+Where a bar's volume limits what an account can have, all its orders of the symbol share ``Pricing.budget``. For a limit
+order that waits, the volume of a bar counts with the share of its range that lies beyond the limit, as if every price had
+traded alike; it fills those who stood before first, and of the rest ``participation`` comes to the order.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from bot.execution.fills.book import BookSide, Progress
+from bot.execution.fills.margin import hold
+from bot.execution.fills.pricing import Pricing
+from bot.execution.fills.rules import BandAction, FillRules, MarginMode
+from bot.execution.instruments import Instrument, exact
+from bot.orders import (
+    ZERO,
+    Execution,
+    ExecutionKind,
+    Order,
+    OrderReason,
+    OrderStatus,
+    OrderType,
+    OrderUpdate,
+    Side,
+    TimeInForce,
+    TriggerDirection,
+)
+from strategies.bars import Bar
+
+# Looking a member up in its enumeration costs as much as an addition of decimals.
+_LIMIT_ORDER: Final = OrderType.LIMIT
+_MARKET: Final = ExecutionKind.MARKET
+_LIMIT: Final = ExecutionKind.LIMIT
+_TAKEN: Final = ExecutionKind.TAKEN
+_BUY: Final = Side.BUY
+_REASONS: Final = {TimeInForce.IOC: OrderReason.IMMEDIATE_OR_CANCEL, TimeInForce.FOK: OrderReason.FILL_OR_KILL}
+_AT_ONCE: Final = frozenset(_REASONS)
+
+
+class Meetings:
+    """What bars of one symbol do to the orders and the position of its book, one bar after the other."""
+
+    __slots__ = (
+        "_bar",
+        "_book",
+        "_budget",
+        "_instrument",
+        "_kept",
+        "_opened",
+        "_pricing",
+        "_rules",
+        "_updates",
+        "executions",
+    )
+
+    def __init__(
+        self, pricing: Pricing, rules: FillRules, instrument: Instrument, book: BookSide, updates: list[OrderUpdate]
+    ) -> None:
+        """
+        Args:
+            pricing: of the symbol.
+            rules: how orders meet bars.
+            instrument: its trading rules.
+            book: what waits and is held; changed by every bar.
+            updates: what happens to orders besides fills is appended to it.
+        """
+        self._pricing = pricing
+        self._rules = rules
+        self._instrument = instrument
+        self._book = book
+        self._updates = updates
+        self._kept: dict[str, Order] = {}
+        self._budget: Decimal | None = None
+        self.executions: list[Execution] = []
+        """Of the bar that was met last, in the order in which they are assumed to have happened."""
+
+    def meet(self, bar: Bar) -> tuple[float, float] | None:
+        """Let everything happen, and leave in the book what still waits.
+
+        Returns the book's quiet range, where it is known already.
+        """
+        book = self._book
+        self._bar = bar
+        self._opened = exact(bar.open)
+        if self._rules.participation:
+            self._budget = self._pricing.budget(bar)
+        self.executions = []
+        waiting = book.working
+        standing: list[Order] = []
+        if waiting:
+            book.working = []
+            self._kept = {}
+            standing = self._open(waiting)
+        quiet = book.quiet_range()
+        if standing:
+            self._go_through(standing)
+        elif bar.low <= quiet[0] or bar.high >= quiet[1]:
+            self._look_at_stop()
+            self._look_at_target()
+        elif not self._kept:
+            return quiet
+        if waiting and self._kept:
+            names = [order.client_order_id for order in waiting]
+            book.working = [self._kept[name] for name in names if name in self._kept]
+            if not book.quantity:
+                self._drop_reductions()
+        return None
+
+    # -- phases ----------------------------------------------------------------------------------------------
+
+    def _open(self, waiting: list[Order]) -> list[Order]:
+        """What the open does to the orders that wait; answers with those that the rest of the bar may reach."""
+        standing: list[Order] = []
+        stages = self._book.progress
+        for order in waiting:
+            progress = stages.get(order.client_order_id) if stages else None
+            if progress is not None and progress.wait:
+                self._keep(order)
+                continue
+            if order.trigger_price is not None and (progress is None or not progress.triggered):
+                if not _has_triggered(order, self._opened, self._opened):
+                    standing.append(order)
+                    continue
+                self._trigger(order)
+            if order.only_reduces and self._book.quantity * order.side.sign >= 0:
+                self._cancel(order, OrderReason.REDUCE_ONLY)
+            elif order.order_type is not _LIMIT_ORDER:
+                self._take(order, self._opened, _MARKET, sent=True)
+            elif progress is not None and progress.rests:
+                standing.append(order)
+            else:
+                placed = self._place(order, self._opened, sent=True)
+                if placed is not None:
+                    standing.append(placed)
+        return standing
+
+    def _go_through(self, standing: list[Order]) -> None:
+        """Let the rest of the bar reach orders, and look at the levels of the position where that hurts most."""
+        exits: list[Order] = []
+        before = len(self.executions)
+        for order in standing:
+            if not self._is_reached(order):
+                self._keep(order)
+            elif self._book.quantity * order.side.sign < 0:
+                exits.append(order)
+            else:
+                self._reach(order)
+        self._look_at_stop()
+        # Orders that cut a loss come before those that take a profit.
+        exits.sort(key=lambda order: not self._is_waiting_for_trigger(order))
+        for order in exits:
+            self._reach(order)
+            self._look_at_stop()
+        if not any(execution.kind in (_LIMIT, _MARKET, _TAKEN) for execution in self.executions[before:]):
+            self._look_at_target()
+
+    def _look_at_stop(self) -> None:
+        """Stop loss or liquidation, whichever the price comes to first."""
+        book = self._book
+        stop, liquidation, opened = book.stop_loss, book.liquidation, self._opened
+        if not book.quantity or (stop is None and liquidation is None):
+            return
+        is_long = book.quantity > 0
+        extreme = exact(self._bar.low) if is_long else exact(self._bar.high)
+        if liquidation is not None and _is_beyond(extreme, liquidation, is_long):
+            is_first = stop is None or not _is_beyond(liquidation, stop, is_long) or liquidation == stop
+            if is_first or _is_beyond(opened, liquidation, is_long):
+                assert book.bankruptcy is not None
+                self._leave(book.bankruptcy, ExecutionKind.LIQUIDATION)
+                return
+        if stop is not None and _is_beyond(extreme, stop, is_long):
+            worst = min(opened, stop) if is_long else max(opened, stop)
+            self._leave(worst, ExecutionKind.STOP_LOSS)
+
+    def _look_at_target(self) -> None:
+        book = self._book
+        target = book.take_profit
+        if target is None or not book.quantity:
+            return
+        if book.quantity > 0 and exact(self._bar.high) > target:
+            self._leave(max(self._opened, target), ExecutionKind.TAKE_PROFIT)
+        elif book.quantity < 0 and exact(self._bar.low) < target:
+            self._leave(min(self._opened, target), ExecutionKind.TAKE_PROFIT)
+
+    def _drop_reductions(self) -> None:
+        """Cancel orders that could only have reduced a position that is gone; triggers go on waiting for the next one."""
+        book = self._book
+        kept = []
+        for order in book.working:
+            if order.only_reduces and not self._is_waiting_for_trigger(order):
+                self._cancel(order, OrderReason.REDUCE_ONLY)
+            else:
+                kept.append(order)
+        book.working = kept
+
+    # -- single orders ---------------------------------------------------------------------------------------
+
+    def _is_waiting_for_trigger(self, order: Order) -> bool:
+        progress = self._book.progress.get(order.client_order_id)
+        return order.trigger_price is not None and (progress is None or not progress.triggered)
+
+    def _is_reached(self, order: Order) -> bool:
+        """Whether the range of the bar triggers an order, or goes through its limit."""
+        low, high = exact(self._bar.low), exact(self._bar.high)
+        if self._is_waiting_for_trigger(order):
+            return _has_triggered(order, low, high)
+        # Touching a limit is not enough, as others queue there first.
+        assert order.limit_price is not None
+        return low < order.limit_price if order.side is _BUY else high > order.limit_price
+
+    def _reach(self, order: Order) -> None:
+        if not self._is_waiting_for_trigger(order):
+            self._fill_limit(order)
+            return
+        assert order.trigger_price is not None
+        self._trigger(order)
+        if order.only_reduces and self._book.quantity * order.side.sign >= 0:
+            self._cancel(order, OrderReason.REDUCE_ONLY)
+        elif order.order_type is not _LIMIT_ORDER:
+            self._take(order, order.trigger_price, _MARKET, sent=False)
+        else:
+            placed = self._place(order, order.trigger_price, sent=False)
+            if placed is not None:
+                # Whether the price went through its limit before or after the trigger is not known.
+                self._keep(placed)
+
+    def _trigger(self, order: Order) -> None:
+        self._progress(order).triggered = True
+        self._tell(order, OrderStatus.TRIGGERED)
+
+    def _place(self, order: Order, market: Decimal, *, sent: bool) -> Order | None:
+        """Bring a limit order to the market, where the price is ``market``; answers with it if it waits there."""
+        assert order.limit_price is not None
+        is_buy = order.side is _BUY
+        edge = self._edge(market, order.side)
+        if edge is not None and _is_beyond(edge, order.limit_price, is_buy) and edge != order.limit_price:
+            if self._rules.price_band is BandAction.REJECT:
+                self._cancel(order, OrderReason.PRICE_BAND)
+                return None
+            order = msgspec.structs.replace(order, limit_price=edge)
+            self._tell(order, OrderStatus.AMENDED, OrderReason.PRICE_BAND)
+        assert order.limit_price is not None
+        if _is_beyond(market, order.limit_price, is_buy) and market != order.limit_price:
+            if order.time_in_force is TimeInForce.POST_ONLY:
+                self._cancel(order, OrderReason.POST_ONLY)
+            else:
+                self._take(order, market, _TAKEN, sent=sent)
+            return None
+        if order.time_in_force in _AT_ONCE:
+            self._cancel(order, _REASONS[order.time_in_force])
+            return None
+        self._rest(order)
+        return order
+
+    def _edge(self, market: Decimal, side: Side) -> Decimal | None:
+        """The worst price that the venue lets a limit order have; ``None`` where it does not care."""
+        ratio = self._instrument.price_limit
+        if not ratio:
+            return None
+        if side is _BUY:
+            return self._instrument.floor_price(market * (1 + ratio))
+        return self._instrument.ceil_price(market * (1 - ratio))
+
+    def _rest(self, order: Order) -> None:
+        """Let a limit order wait at the market, behind those who are there."""
+        progress = self._progress(order)
+        progress.rests = True
+        if self._rules.queue:
+            progress.ahead = self._pricing.lots(self._rules.queue * self._bar.volume)
+        self._tell(order, OrderStatus.RESTING)
+
+    def _take(self, order: Order, market: Decimal, kind: ExecutionKind, *, sent: bool) -> None:
+        """Fill an order at once as far as the bar allows, and let the rest wait or cancel it."""
+        wanted = self._wanted(order)
+        budget = self._budget
+        if budget is None:
+            self._fill(order, self._taken(order, market, wanted, sent), wanted, kind, wanted)
+            return
+        granted = min(wanted, budget)
+        if granted < wanted and order.time_in_force is TimeInForce.FOK:
+            granted = ZERO
+        if granted:
+            self._fill(order, self._taken(order, market, granted, sent), granted, kind, wanted)
+        if granted < wanted:
+            if order.time_in_force in _AT_ONCE:
+                self._cancel(order, _REASONS[order.time_in_force])
+            else:
+                if kind is _TAKEN:
+                    self._rest(order)
+                self._keep(order)
+
+    def _taken(self, order: Order, market: Decimal, quantity: Decimal, sent: bool) -> Decimal:
+        """The price at which an order takes."""
+        limit = order.limit_price
+        if limit is not None and not self._rules.improve_limits:
+            return limit
+        price = self._pricing.taken(market, order.side, quantity, self._bar, sent=sent)
+        if limit is None:
+            return price
+        return min(limit, price) if order.side is _BUY else max(limit, price)
+
+    def _fill_limit(self, order: Order) -> None:
+        """Fill an order that waits at the market, as far as the volume beyond its limit goes."""
+        if order.only_reduces and self._book.quantity * order.side.sign >= 0:
+            self._cancel(order, OrderReason.REDUCE_ONLY)
+            return
+        wanted = self._wanted(order)
+        granted = self._traded_for(order, wanted)
+        if granted:
+            assert order.limit_price is not None
+            self._fill(order, order.limit_price, granted, _LIMIT, wanted)
+        if granted < wanted:
+            self._keep(order)
+
+    def _traded_for(self, order: Order, wanted: Decimal) -> Decimal:
+        """What the volume beyond the limit leaves for an order, after those who stood before it."""
+        rules, bar = self._rules, self._bar
+        if not (rules.queue or rules.participation):
+            return wanted
+        assert order.limit_price is not None
+        limit = float(order.limit_price)
+        reach = limit - bar.low if order.side is _BUY else bar.high - limit
+        beyond = min(1.0, reach / (bar.high - bar.low)) if bar.high > bar.low else 1.0
+        progress = self._progress(order)
+        traded = exact(bar.volume * beyond)
+        served = min(progress.ahead, traded)
+        progress.ahead -= served
+        left = traded - served
+        if progress.ahead or not left:
+            return ZERO
+        if self._budget is None:
+            return wanted
+        return min(wanted, self._budget, self._pricing.lots(rules.participation * float(left)))
+
+    def _wanted(self, order: Order) -> Decimal:
+        """What is left of an order; of one that only reduces, as much as there is to reduce."""
+        stages = self._book.progress
+        progress = stages.get(order.client_order_id) if stages else None
+        quantity = order.quantity if progress is None else order.quantity - progress.filled
+        if order.only_reduces:
+            held = abs(self._book.quantity)
+            quantity = min(quantity, held) if order.quantity else held
+        return quantity
+
+    def _fill(self, order: Order, price: Decimal, quantity: Decimal, kind: ExecutionKind, wanted: Decimal) -> None:
+        """Book one fill of an order that wanted ``wanted``."""
+        book, name, side = self._book, order.client_order_id, order.side
+        rate = self._pricing.maker_fee if kind is _LIMIT else self._pricing.taker_fee
+        if quantity == wanted and name not in book.progress:
+            number = ""
+        else:
+            progress = self._progress(order)
+            progress.filled += quantity
+            progress.cost += quantity * price
+            progress.fills += 1
+            is_whole = quantity == wanted
+            number = "" if is_whole and progress.fills == 1 else str(progress.fills)
+            if is_whole:
+                del book.progress[name]
+        if self._budget is not None:
+            self._budget -= quantity
+        fee = price * quantity * rate
+        bar = self._bar
+        self.executions.append(
+            Execution(f"{name}-f{number}", name, order.symbol, side, quantity, price, fee, kind, bar.open_time)
+        )
+        self._hold(quantity if side is _BUY else -quantity, price)
+        if not order.only_reduces:
+            book.stop_loss, book.take_profit = order.stop_loss, order.take_profit
+            if book.protected_by != name:
+                book.protected_by, book.protective_fills = name, 0
+        if not book.quantity:
+            book.stop_loss = book.take_profit = None
+
+    def _leave(self, level: Decimal, kind: ExecutionKind) -> None:
+        """Close the whole position at a level that protects it, or at the price that is left of its margin."""
+        book, bar = self._book, self._bar
+        side = Side.SELL if book.quantity > 0 else Side.BUY
+        quantity = abs(book.quantity)
+        price = level
+        if kind is not ExecutionKind.LIQUIDATION:
+            price = self._pricing.taken(level, side, quantity, bar, sent=False)
+        book.protective_fills += 1
+        self.executions.append(
+            Execution(
+                execution_id=f"{book.protected_by}-p{book.protective_fills}",
+                client_order_id=book.protected_by,
+                symbol=book.symbol,
+                side=side,
+                quantity=quantity,
+                price=price,
+                fee=price * quantity * self._pricing.taker_fee,
+                kind=kind,
+                time=bar.open_time,
+            )
+        )
+        self._hold(-book.quantity, price)
+        book.quantity = ZERO
+        book.stop_loss = book.take_profit = None
+
+    def _hold(self, change: Decimal, price: Decimal) -> None:
+        """Change the position, and the prices at which its margin is gone."""
+        book = self._book
+        if self._rules.margin is MarginMode.NONE:
+            book.quantity += change
+            return
+        hold(book, change, price, self._rules, self._instrument)
+
+    def _progress(self, order: Order) -> Progress:
+        return self._book.progress.setdefault(order.client_order_id, Progress())
+
+    def _keep(self, order: Order) -> None:
+        self._kept[order.client_order_id] = order
+
+    def _cancel(self, order: Order, reason: OrderReason) -> None:
+        self._tell(order, OrderStatus.CANCELLED, reason)
+        self._book.progress.pop(order.client_order_id, None)
+
+    def _tell(self, order: Order, status: OrderStatus, reason: OrderReason | None = None) -> None:
+        self._updates.append(update_of(self._book, order, status, self._bar.open_time, reason))
+
+
+def update_of(
+    book: BookSide, order: Order, status: OrderStatus, time: int, reason: OrderReason | None = None
+) -> OrderUpdate:
+    """What happened to an order, with what is filled of it."""
+    progress = book.progress.get(order.client_order_id)
+    if progress is None or not progress.filled:
+        return OrderUpdate(order.client_order_id, order.symbol, status, time, reason)
+    return OrderUpdate(
+        order.client_order_id, order.symbol, status, time, reason, progress.filled, progress.average_price
+    )
+
+
+def _has_triggered(order: Order, low: Decimal, high: Decimal) -> bool:
+    """Whether a price between these two triggers an order."""
+    assert order.trigger_price is not None
+    if order.trigger_direction is TriggerDirection.RISE:
+        return high >= order.trigger_price
+    return low <= order.trigger_price
+
+
+def _is_beyond(price: Decimal, level: Decimal, downwards: bool) -> bool:
+    """Whether a price is at a level or past it, going down or up."""
+    return price <= level if downwards else price >= level
