@@ -119,7 +119,7 @@ def _baselines(evidence: Evidence, daily: FloatArray, *, resamples: int, seed: i
         if len(returns) != len(daily):
             # An account that is gone is no rival any more: to be flat from the start is better, and is compared with anyhow.
             continue
-        p_value = superiority(daily, returns, seed=seed, repetitions=resamples // 2).hansen
+        p_value = superiority(daily, returns, seed=seed, repetitions=resamples // 2).upper
         figures = performance(rival.close_times, equity, (), initial_cash=rival.initial_cash, calendar=rival.calendar)
         found.append(BaselineComparison(name, figures.total_return, figures.sharpe_ratio, p_value))
     return tuple(found)

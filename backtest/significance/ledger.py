@@ -102,6 +102,11 @@ class Ledger:
             return []
         return self._read(self.path.read_bytes().splitlines())
 
+    def head(self) -> str:
+        """Hash of the last line; empty where there is none."""
+        lines = self.path.read_bytes().splitlines() if self.path.exists() else []
+        return _hash(lines[-1]) if lines else ""
+
     def related(self, trial: Trial) -> list[Trial]:
         """The trials of the same strategy that saw some of the same data; the last of every settings.
 

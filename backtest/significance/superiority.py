@@ -22,7 +22,9 @@ class Superiority:
     """Probabilities of a lead like the best one's if nobody is better than the baseline."""
 
     hansen: float
-    """The consistent p-value of studentised leads."""
+    """The consistent p-value of studentised leads: candidates that are far behind take no part."""
+    upper: float
+    """That of studentised leads with nobody left out: also of one candidate that is behind it says how far."""
     white: float
     """That of the reality check: leads as they are, nobody left out."""
 
@@ -45,14 +47,18 @@ def superiority(
     # A candidate that is the baseline has no variance to divide by, and no lead.
     different = columns[:, np.ptp(lead, axis=0) > 0.0]
     if not different.shape[1]:
-        return Superiority(1.0, 1.0)
+        return Superiority(1.0, 1.0, 1.0)
     block = block_length((different - baseline[:, None]).mean(axis=1))
-    found = []
-    for studentize, name in ((True, "consistent"), (False, "upper")):
+    found: list[float] = []
+    for studentize, names in ((True, ("consistent", "upper")), (False, ("upper",))):
         test = SPA(
-            -baseline, -different, block_size=block, reps=repetitions, seed=np.random.default_rng(seed),
+            -baseline,
+            -different,
+            block_size=block,
+            reps=repetitions,
+            seed=np.random.default_rng(seed),
             studentize=studentize,
-        )  # fmt: skip
+        )
         test.compute()
-        found.append(float(test.pvalues[name]))
+        found += [float(test.pvalues[name]) for name in names]
     return Superiority(*found)
