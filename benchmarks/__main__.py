@@ -17,6 +17,7 @@ SUITES: Final = (
     "benchmarks.memory",
     "benchmarks.whitening",
     "benchmarks.training",
+    "benchmarks.report",
 )
 EVALUATIONS: Final = (
     "benchmarks.synthetic",

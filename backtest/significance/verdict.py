@@ -38,7 +38,7 @@ class BaselineComparison:
     total_return: float
     sharpe_ratio: float | None
     p_value: float
-    """Hansen's consistent p-value of no superior ability (see ``superiority``); one-sided."""
+    """Hansen's upper p-value of no superior ability (see ``superiority``); one-sided."""
 
 
 @dataclass(frozen=True, slots=True)
