@@ -144,7 +144,7 @@ def _arm(arm: Arm, windows: Sequence[WindowResult], calendar: Calendar, initial_
     begins = np.concatenate(([1.0], ends[:-1])).tolist()
 
     def reinvested(amounts: Iterable[float]) -> float:
-        return sum(begin * amount for begin, amount in zip(begins, amounts, strict=True))
+        return float(sum(begin * amount for begin, amount in zip(begins, amounts, strict=True)))
 
     metrics = performance(
         account.close_times,
