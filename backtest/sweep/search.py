@@ -106,8 +106,9 @@ def search(
         storage=storage, study_name=name, direction="maximize", load_if_exists=True, sampler=_sampler(plan, 0)
     )
     for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        # Whoever ran it is gone; what it had computed is on disk.
+        # Whoever ran it is gone; what it had computed is on disk. Its settings are tried again, before others are proposed.
         study.tell(left.number, state=TrialState.FAIL)
+        study.enqueue_trial(left.params)
     total = plan.trials
     if plan.sampler is SamplerKind.GRID:
         grid = grid_of(plan.parameters)
@@ -133,14 +134,15 @@ def _over(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def _sampler(plan: SearchPlan, number: int) -> optuna.samplers.BaseSampler:
-    """A sampler for one trial: its draws depend on the number of the trial and not on who was interrupted when."""
+    """A sampler for one trial: its draws depend on how many began before it and not on who was interrupted when."""
     if plan.sampler is SamplerKind.TPE:
         return optuna.samplers.TPESampler(seed=plan.seed + number, constant_liar=True)
     return optuna.samplers.RandomSampler(seed=plan.seed + number)
 
 
 def _ask(study: optuna.Study, plan: SearchPlan) -> optuna.Trial:
-    study.sampler = _sampler(plan, len(study.get_trials(deepcopy=False)) + 1)
+    begun = len(_over(study)) + len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    study.sampler = _sampler(plan, begun + 1)
     trial = study.ask()
     for parameter in plan.parameters:
         parameter.suggest(trial)

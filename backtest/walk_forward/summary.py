@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +39,8 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True)
 class ArmSummary:
-    """An arm over all windows. Money is that of windows that all began with the same cash; returns are chained."""
+    """An arm over all windows, as one account that reinvests: costs of a window count by what it had when the window began.
+    Round trips count as if every window had begun with the same cash."""
 
     arm: Arm
     metrics: PerformanceMetrics
@@ -139,16 +140,22 @@ def chained(curves: Sequence[Sequence[float]], initial_cash: float) -> FloatArra
 def _arm(arm: Arm, windows: Sequence[WindowResult], calendar: Calendar, initial_cash: float) -> ArmSummary:
     account = chain(windows, calendar, initial_cash)
     gross = np.concatenate([np.abs(np.array(each.exposure)).sum(axis=1) for each in windows])
+    ends = np.cumprod([each.equity[-1] / initial_cash for each in windows])
+    begins = np.concatenate(([1.0], ends[:-1])).tolist()
+
+    def reinvested(amounts: Iterable[float]) -> float:
+        return float(sum(begin * amount for begin, amount in zip(begins, amounts, strict=True)))
+
     metrics = performance(
         account.close_times,
         account.equity,
         [trade for each in windows for trade in each.trades],
         initial_cash=initial_cash,
         calendar=calendar,
-        fees_paid=sum(each.fees_paid for each in windows),
-        funding_paid=sum(each.funding_paid for each in windows),
-        turnover=sum(each.turnover for each in windows),
-        slippage_paid=sum(each.slippage_paid for each in windows),
+        fees_paid=reinvested(each.fees_paid for each in windows),
+        funding_paid=reinvested(each.funding_paid for each in windows),
+        turnover=reinvested(each.turnover for each in windows),
+        slippage_paid=reinvested(each.slippage_paid for each in windows),
         exposure=gross,
         benchmark=chained([each.hold for each in windows], initial_cash),
     )

@@ -46,7 +46,7 @@ _MOST_SHOWN: Final = 10
     ),
 )
 @market_options
-@click.option("--param", "params", multiple=True, required=True, metavar="KEY=VALUES", help="1,2,3 or LOW:HIGH[:log].")
+@click.option("--param", "params", multiple=True, metavar="KEY=VALUES", help="1,2,3 or LOW:HIGH[:log].")
 @click.option("--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Trials in all.")
 @click.option("--sampler", type=click.Choice(["tpe", "random", "grid"]), default="tpe", show_default=True)
 @click.option("--prune/--no-prune", default=True, help="End trials that are below the median so far.")
@@ -89,6 +89,8 @@ def sweep(
     Any key of the configuration can be swept. Every trial is entered into the ledger of trials. A sweep that is interrupted
     goes on when the same command is given again; with more --trials it goes on further.
     """
+    if not params:
+        raise UsageError("nothing is swept; give --param section.key=1,2,3 or --param section.key=LOW:HIGH")
     require_judges()
     require_module("optuna", "sweep")
     config = with_choices(context, strategy=strategy, memory_size=memory_size)

@@ -204,6 +204,7 @@ def _walk(
     cluster: str | None,
 ) -> tuple[dict[str, Any], WalkForwardReport]:
     from backtest.report.material import common_calendar
+    from backtest.significance.ledger import deciding_settings
     from backtest.walk_forward.runner import HUNDREDTHS, plan_jobs, run_jobs
     from backtest.walk_forward.summary import arms_of, summarise
 
@@ -227,6 +228,7 @@ def _walk(
         "strategy": config.strategy.name,
         "symbols": list(names),
         "interval": code,
+        "settings": deciding_settings(config),
         "windows": [
             {"name": each.name, "train_start": each.train_start, "train_end": each.train_end} for each in windows
         ],

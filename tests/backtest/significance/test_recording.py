@@ -26,6 +26,7 @@ BARS = 900
 PAST = 500
 SERIES = {A: walk(BARS, 1, A), B: walk(BARS, 2, B)}
 SETTINGS = SimilaritySettings(
+    significance=1.0,
     memory_size=300,
     n_neighbors=8,
     minimum_neighbors=2,

@@ -88,6 +88,10 @@ def test_settings_that_cannot_be_are_told_and_the_rest_is_tried(candles: Path) -
            "--set", "strategy.parameters.slow=60", expect=2)  # fmt: skip
 
 
+def test_a_sweep_of_nothing_is_refused(candles: Path) -> None:
+    recall(candles, "sweep", *MARKET, *SPAN, expect=2)
+
+
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

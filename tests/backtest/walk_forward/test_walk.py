@@ -50,6 +50,10 @@ def test_a_walk_of_rules_has_one_account_over_all_windows(candles: Path) -> None
     for window in plain["windows"]:
         growth *= 1.0 + window["total_return"]
     assert plain["metrics"]["total_return"] == pytest.approx(growth - 1.0)
+    held = plain["metrics"]["mean_exposure"]
+    assert 0.0 < held <= 1.0 and plain["metrics"]["annual_turnover"] > 1.0
+    # A round trip turns its value over twice, and every fill pays the fee of a taker.
+    assert plain["metrics"]["fees_paid"] == pytest.approx(0.00055 * plain["metrics"]["turnover"], rel=1e-6)
     assert plain["metrics"]["trades"] == sum(window["trades"] for window in plain["windows"])
     assert document["significance"]["outcome"] in ("significant", "luck", "loss", "undecided")
     names = [each["name"] for each in document["significance"]["stresses"]]

@@ -447,7 +447,7 @@ def test_more_neighbours_cannot_be_demanded_than_are_asked_for(bundle):
 
 def test_without_a_memory_the_model_decides_alone_and_remembers_nothing(bundle, market):
     past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
-    strategy = strategy_for(bundle, market, uses_memory=False)
+    strategy = strategy_for(bundle, market, uses_memory=False, holding_bars=1)
     strategy.warm(past)
     strategy.preview(future)
     signals = play(strategy, future)
@@ -457,7 +457,7 @@ def test_without_a_memory_the_model_decides_alone_and_remembers_nothing(bundle, 
     for signal in signals:
         if signal.target_exposure:
             assert np.sign(signal.target_exposure) == np.sign(signal.explanation.prediction)
-    unseen = strategy_for(bundle, market, uses_memory=False)
+    unseen = strategy_for(bundle, market, uses_memory=False, holding_bars=1)
     unseen.warm(past)
     assert play(unseen, future) == signals, "a preview changes nothing"
 
