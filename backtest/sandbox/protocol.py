@@ -19,8 +19,6 @@ from bot.execution.instruments import Instrument
 from strategies.bars import Bar
 
 CATEGORY: Final = "linear"
-PARAMETER_ERROR: Final = 10001
-ROUTE_NOT_FOUND: Final = 10017
 MAXIMUM_KLINES: Final = 1000
 DEFAULT_KLINES: Final = 200
 MAXIMUM_INSTRUMENTS: Final = 1000

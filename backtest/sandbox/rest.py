@@ -1,27 +1,29 @@
-"""The sandbox's REST interface: the public market routes of ``/v5``, answering in simulated time."""
+"""The sandbox's REST interface: public market routes in simulated time, and what stands before every route of ``/v5``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
 from backtest.sandbox import protocol
+from backtest.sandbox.keys import ServerClock
+from backtest.sandbox.refusals import ROUTE_NOT_FOUND, SERVER_ERROR, TEXTS, VenueRefusal, bad_parameter
 from backtest.sandbox.tape import Tape
 from bot.execution.instruments import Instrument
 
-
-class _Refused(Exception):
-    """A parameter that the venue does not accept."""
+STREAM_PATHS: Final = frozenset({"/v5/public/linear", "/v5/private", "/v5/trade"})
+"""Websockets, which no REST fault concerns."""
 
 
 class RestInterface:
     """Handlers of the public market routes."""
 
-    def __init__(self, tape: Tape, instruments: Mapping[str, Instrument]) -> None:
+    def __init__(self, tape: Tape, clock: ServerClock, instruments: Mapping[str, Instrument]) -> None:
         self._tape = tape
+        self._clock = clock
         self._instruments = dict(sorted(instruments.items()))
         self._faults: list[tuple[int, int]] = []
         self.requests = 0
@@ -40,7 +42,7 @@ class RestInterface:
     @web.middleware
     async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """What stands before every route of ``/v5``: planted faults, forbidden bodies, refused parameters."""
-        if not request.path.startswith("/v5/market/"):
+        if not request.path.startswith("/v5/") or request.path in STREAM_PATHS:
             response: web.StreamResponse = await handler(request)
             return response
         self.requests += 1
@@ -50,35 +52,36 @@ class RestInterface:
                 return web.Response(
                     status=status, text="<html><body>unavailable</body></html>", content_type="text/html"
                 )
-            return self._error(code, "Too many visits!" if code == 10006 else "Server error.")
+            return self._error(code, TEXTS.get(code, TEXTS[SERVER_ERROR]))
         if request.method == "GET" and request.can_read_body:
             return web.Response(status=403, text="<html><body>forbidden</body></html>", content_type="text/html")
         try:
             response = await handler(request)
-        except _Refused as refusal:
-            return self._error(protocol.PARAMETER_ERROR, str(refusal))
+        except VenueRefusal as refusal:
+            response = self._error(refusal.code, refusal.message, refusal.status)
+            response.headers.update(refusal.headers)
         return response
 
     def _reply(self, result: protocol.JsonObject) -> web.Response:
-        return web.json_response(protocol.reply(result, self._tape.now()))
+        return web.json_response(protocol.reply(result, self._clock.now()))
 
     def _error(self, code: int, message: str, status: int = 200) -> web.Response:
-        return web.json_response(protocol.error(code, message, self._tape.now()), status=status)
+        return web.json_response(protocol.error(code, message, self._clock.now()), status=status)
 
     async def _unknown_route(self, request: web.Request) -> web.Response:
-        return self._error(protocol.ROUTE_NOT_FOUND, f"Route not found: {request.path}", status=404)
+        return self._error(ROUTE_NOT_FOUND, f"Route not found: {request.path}", status=404)
 
     async def _time(self, request: web.Request) -> web.Response:
-        return self._reply(protocol.time_result(self._tape.now()))
+        return self._reply(protocol.time_result(self._clock.now()))
 
     async def _kline(self, request: web.Request) -> web.Response:
         query = request.query
         _check_category(query.get("category", protocol.CATEGORY))
         symbol, interval = query.get("symbol", ""), query.get("interval", "")
         if symbol not in self._instruments:
-            raise _Refused("params error: Symbol Is Invalid")
+            raise bad_parameter("params error: Symbol Is Invalid")
         if interval != self._tape.interval:
-            raise _Refused("Invalid period!")
+            raise bad_parameter("Invalid period!")
         limit = _limit(query.get("limit"), protocol.DEFAULT_KLINES, protocol.MAXIMUM_KLINES)
         first, last = _whole(query.get("start"), "start"), _whole(query.get("end"), "end")
         return self._reply(protocol.kline_result(symbol, self._tape.klines(symbol, first, last, limit)))
@@ -91,7 +94,7 @@ class RestInterface:
         if symbol:
             rows = [row for row in rows if row.symbol == symbol]
             if not rows:
-                raise _Refused("params error: symbol invalid")
+                raise bad_parameter("params error: symbol invalid")
         after = dict(parse_qsl(unquote(query.get("cursor", "")))).get("last", "")
         rows = [row for row in rows if row.symbol > after]
         limit = _limit(query.get("limit"), protocol.DEFAULT_INSTRUMENTS, protocol.MAXIMUM_INSTRUMENTS)
@@ -100,14 +103,14 @@ class RestInterface:
 
 def _check_category(category: str) -> None:
     if category != protocol.CATEGORY:
-        raise _Refused("params error: Category is invalid")
+        raise bad_parameter("params error: Category is invalid")
 
 
 def _whole(text: str | None, name: str) -> int | None:
     if text is None or text == "":
         return None
     if not text.isascii() or not text.isdecimal():
-        raise _Refused(f"params error: {name} invalid")
+        raise bad_parameter(f"params error: {name} invalid")
     return int(text)
 
 
@@ -116,5 +119,5 @@ def _limit(text: str | None, default: int, maximum: int) -> int:
     if limit is None:
         return default
     if not 1 <= limit <= maximum:
-        raise _Refused("params error: limit invalid")
+        raise bad_parameter("params error: limit invalid")
     return limit

@@ -10,33 +10,8 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from backtest.sandbox import protocol
+from backtest.sandbox.connections import Connection
 from backtest.sandbox.tape import Release, Tape
-
-SLOW_CONSUMER_S = 10.0
-
-
-class _Connection:
-    """One open socket and what it is subscribed to."""
-
-    def __init__(self, name: str, request: web.Request, socket: web.WebSocketResponse) -> None:
-        self.name = name
-        self.topics: set[str] = set()
-        self._request = request
-        self._socket = socket
-
-    async def send(self, text: str) -> None:
-        """Send one message; a socket that is gone, or does not take it in time, is cut."""
-        try:
-            async with asyncio.timeout(SLOW_CONSUMER_S):
-                await self._socket.send_str(text)
-        except (ConnectionError, TimeoutError, RuntimeError):
-            self.cut()
-
-    def cut(self) -> None:
-        """Drop the transport without a closing handshake, as a broken line does."""
-        self.topics.clear()
-        if self._request.transport is not None:
-            self._request.transport.abort()
 
 
 class PublicStream:
@@ -44,7 +19,7 @@ class PublicStream:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, Connection] = {}
         self._numbers = itertools.count(1)
         self._muted = dict.fromkeys(tape.symbols, 0)
         self._changed = asyncio.Event()
@@ -113,7 +88,7 @@ class PublicStream:
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
         name = f"sandbox-{next(self._numbers)}"
-        connection = self._connections[name] = _Connection(name, request, socket)
+        connection = self._connections[name] = Connection(name, request, socket)
         try:
             async for message in socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
@@ -123,7 +98,7 @@ class PublicStream:
             self._changed.set()
         return socket
 
-    async def _answer(self, connection: _Connection, data: str | bytes) -> None:
+    async def _answer(self, connection: Connection, data: str | bytes) -> None:
         try:
             request: Any = json.loads(data)
         except (ValueError, RecursionError):
@@ -145,7 +120,7 @@ class PublicStream:
         else:
             await connection.send(protocol.complaint("error:invalid op", connection.name))
 
-    async def _subscribe(self, connection: _Connection, topics: list[str], label: str) -> None:
+    async def _subscribe(self, connection: Connection, topics: list[str], label: str) -> None:
         interval = self._tape.interval
         known = dict.fromkeys(self._tape.symbols)
         refusal = protocol.first_bad_topic(topics, interval, known, connection.topics)

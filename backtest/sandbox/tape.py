@@ -102,6 +102,19 @@ class Tape:
         bar = self._sources[symbol].following(now)
         return forming(bar, now) if bar is not None and bar.open_time <= now else None
 
+    def flat(self, symbol: str) -> Bar | None:
+        """A bar flat at the price of the moment, with the volume that the bar which forms will have.
+
+        The price is where the forming candle stands or, while none forms, the last close.
+        """
+        now = self.now()
+        bars = self._sources[symbol].between(0, now, 1)
+        if not bars:
+            return None
+        bar = bars[-1]
+        price = bar.open if bar.close_time > now else bar.close
+        return Bar(symbol, now, now, price, price, price, price, bar.volume)
+
     def klines(self, symbol: str, first: int | None, last: int | None, limit: int) -> list[Bar]:
         """Bars that open in ``[first, last]`` and not after now, in order, the last perhaps still forming.
 

@@ -9,12 +9,18 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockMode, ClockSetting
 from backtest.sandbox.control import ControlInterface
+from backtest.sandbox.exchange import Exchange
+from backtest.sandbox.keys import KeyRing, ServerClock
+from backtest.sandbox.limits import RateLimits
+from backtest.sandbox.private_stream import PrivateStream
 from backtest.sandbox.rest import RestInterface
 from backtest.sandbox.sources import BarSource, StoredBars
 from backtest.sandbox.stream import PublicStream
-from backtest.sandbox.tape import Tape
+from backtest.sandbox.tape import Release, Tape
+from backtest.sandbox.trading import PrivateRest
 from bot.execution.instruments import Instrument
 from strategies.bars import BarSeries
 
@@ -34,6 +40,9 @@ class SandboxVenue:
             ``start``, so that bars that were forming when it stopped are still pushed.
         end: bars of series that open at or after this are never shown.
         instruments: trading rules by symbol; a symbol without gets the defaults of ``Instrument``.
+        account: one account that orders may be sent to, and the keys to it; without it the venue has public data only.
+        enforce_limits: whether requests beyond Bybit's limits are refused; by default unless the clock is stepped, since
+            a stepped market's orders come as fast as the machine goes.
         paused: let the clock stand still until ``resume``, so that a client can warm up without missing anything.
         host: the interface to listen on.
 
@@ -51,6 +60,8 @@ class SandboxVenue:
         history_until: int | None = None,
         end: int | None = None,
         instruments: Mapping[str, Instrument] | None = None,
+        account: AccountSetting | None = None,
+        enforce_limits: bool | None = None,
         paused: bool = False,
         host: str = "127.0.0.1",
     ) -> None:
@@ -63,6 +74,9 @@ class SandboxVenue:
         self._start_time = start
         self._history_until = history_until
         self._instruments = {symbol: (instruments or {}).get(symbol, Instrument(symbol)) for symbol in sources}
+        self._account = account
+        is_stepped = clock.mode is ClockMode.STEPPED
+        self._enforce_limits = not is_stepped if enforce_limits is None else enforce_limits
         self._paused = paused
         self._running = asyncio.Event()
         self._host = host
@@ -76,8 +90,13 @@ class SandboxVenue:
         self.tape = Tape(
             self._sources, self._interval, self._setting, self._start_time, history_until=self._history_until
         )
+        self.clock = ServerClock(self.tape)
         self._stream = PublicStream(self.tape)
-        self._rest = RestInterface(self.tape, self._instruments)
+        self._rest = RestInterface(self.tape, self.clock, self._instruments)
+        setting = self._account
+        self._keys = KeyRing(setting.keys if setting is not None else (), self.clock)
+        self.private = PrivateStream(self._keys, self.clock)
+        self.exchange = None if setting is None else Exchange(setting, self._instruments, self.tape)
 
     @property
     def rest_url(self) -> str:
@@ -88,6 +107,11 @@ class SandboxVenue:
     def public_url(self) -> str:
         """What takes the place of ``wss://stream.bybit.com/v5/public/linear``."""
         return f"ws://{self._host}:{self._port}/v5/public/linear"
+
+    @property
+    def private_url(self) -> str:
+        """What takes the place of ``wss://stream.bybit.com/v5/private``."""
+        return f"ws://{self._host}:{self._port}/v5/private"
 
     @property
     def control_url(self) -> str:
@@ -103,6 +127,10 @@ class SandboxVenue:
         self._open_tape()
         application = web.Application(middlewares=[self._rest.guard])
         application.router.add_get("/v5/public/linear", self._stream.handle)
+        application.router.add_get("/v5/private", self.private.handle)
+        if self.exchange is not None:
+            limits = RateLimits(enforced=self._enforce_limits)
+            PrivateRest(self.exchange, self._keys, self.clock, limits, self._announce).add_routes(application.router)
         ControlInterface(self).add_routes(application.router)
         self._rest.add_routes(application.router)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
@@ -124,7 +152,7 @@ class SandboxVenue:
             self._player.cancel()
             await asyncio.gather(self._player, return_exceptions=True)
             self._player = None
-        self._stream.cut_all()
+        self.drop_connections()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -151,7 +179,7 @@ class SandboxVenue:
                 releases = self.tape.release()
                 if not releases:
                     return done
-                await self._stream.push(releases)
+                await self._tell(releases)
         return bars
 
     def resume(self) -> None:
@@ -163,7 +191,19 @@ class SandboxVenue:
         await self._running.wait()
         while (close := self.tape.next_close()) is not None:
             await asyncio.sleep(self.tape.clock.seconds_until(close))
-            await self._stream.push(self.tape.release())
+            await self._tell(self.tape.release())
+
+    async def _tell(self, releases: list[Release]) -> None:
+        """Let orders meet the bars that have closed, and tell the account first, then everybody."""
+        if self.exchange is not None:
+            for release in releases:
+                self.exchange.on_close(release.closed)
+            await self._announce()
+        await self._stream.push(releases)
+
+    async def _announce(self) -> None:
+        if self.exchange is not None:
+            await self.private.push(self.exchange.take_messages())
 
     @property
     def finished(self) -> bool:
@@ -176,7 +216,13 @@ class SandboxVenue:
 
     def drop_connections(self) -> int:
         """Cut every socket without a word; returns how many there were."""
-        return self._stream.cut_all()
+        return self._stream.cut_all() + self.private.cut_all()
+
+    def restart(self) -> int:
+        """Restart: every socket is cut, and closed orders are known to the history alone; returns how many there were."""
+        if self.exchange is not None:
+            self.exchange.forget_closed()
+        return self.drop_connections()
 
     def mute(self, symbol: str, bars: int = 1) -> None:
         """Do not push the next closes of a symbol, as if the messages were lost; REST still knows them.
