@@ -47,10 +47,11 @@ class Trail:
                     order.decided_at,
                     msgspec.json.encode(order),
                 )
-        for execution in step.executions:
-            key = (execution.client_order_id,)
-            if key in self.orders:
-                self.orders[key] = msgspec.structs.replace(self.orders[key], status="filled")
+        statuses = {execution.client_order_id: "filled" for execution in step.executions}
+        statuses |= {update.client_order_id: str(update.status) for update in step.updates if update.is_final}
+        for name, status in statuses.items():
+            if (name,) in self.orders:
+                self.orders[name,] = msgspec.structs.replace(self.orders[name,], status=status)
         # A late batch may close at the same time as one before it: the last word counts.
         time = step.batch.bars[0].close_time
         self.equity[time,] = EquityRow(time, step.decisions[0].equity)

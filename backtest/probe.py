@@ -149,6 +149,7 @@ def _trace(engine: SimulatedEngine, series: Mapping[str, BarSeries], moments: Se
         if close_time > moments[-1]:
             break
         trace.decisions.extend(engine.step(batch).decisions)
+        engine.settle(close_time)
         if close_time == waiting[0]:
             waiting.popleft()
             if strategy.bank is not None:

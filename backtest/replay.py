@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 from bot.engine import SimulatedEngine
 from bot.garbage import rare_collections
 from bot.market.batches import batches as batches
-from bot.orders import Decision, Execution
+from bot.orders import Decision, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
@@ -35,6 +36,10 @@ class ReplayResult:
     trades: list[ClosedTrade]
     decisions: list[Decision] = field(default_factory=list)
     """All decisions, where they were asked for; else those with orders."""
+    fundings: list[Funding] = field(default_factory=list)
+    """Funding that was settled, in order."""
+    updates: list[OrderUpdate] = field(default_factory=list)
+    """What happened to orders besides fills, in order."""
 
     @property
     def bars_per_second(self) -> float:
@@ -72,7 +77,10 @@ def replay(
     equity: list[float] = []
     executions: list[Execution] = []
     kept: list[Decision] = []
-    step = engine.step
+    fundings: list[Funding] = []
+    updates: list[OrderUpdate] = []
+    step, funding = engine.step, engine.funding
+    settlement: float = math.inf if funding is None else funding.next_due
     core = engine.core
     before = core.decisions_made
     due = before + _PROGRESS_EVERY
@@ -84,6 +92,12 @@ def replay(
                 executions += result.executions
             if result.decisions:
                 kept += result.decisions
+            if result.updates:
+                updates += result.updates
+            if batch.bars[0].close_time >= settlement:
+                assert funding is not None
+                fundings += engine.settle(batch.bars[0].close_time)
+                settlement = funding.next_due
             if progress is not None and core.decisions_made >= due:
                 progress(core.decisions_made - before)
                 due = core.decisions_made + _PROGRESS_EVERY
@@ -100,6 +114,8 @@ def replay(
         executions=executions,
         trades=trades,
         decisions=kept,
+        fundings=fundings,
+        updates=updates,
     )
 
 

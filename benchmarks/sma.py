@@ -23,6 +23,7 @@ from benchmarks.market import SYMBOL, configuration, stored_session, synthetic_b
 from bot.config import Config
 from bot.journal import Journal, RunKind
 from bot.portfolio import ClosedTrade
+from bot.settings import PLAIN_FILLS
 from strategies.bars import BarSeries, Calendar
 
 BARS: Final = 500_000
@@ -114,6 +115,7 @@ class _Ours:
             strategy={"name": "sma_cross", "parameters": {"fast": FAST, "slow": SLOW}},
             account={"initial_cash": INITIAL_CASH},
             costs={"taker_fee": FEE, "slippage": 0.0},
+            fills=PLAIN_FILLS.model_dump(),  # the peer fills whole at the open, and knows no funding
             risk={"stop_loss": STOP, "daily_loss_limit": DAILY_LOSS},
         )
         self.series = series

@@ -14,8 +14,10 @@ from bot.config import Config
 from bot.engine import AccountSettings
 from bot.errors import UsageError
 from bot.execution.builtin import builtin_instrument
+from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument
 from bot.market.candles import CandleStore
+from bot.market.funding import FundingStore
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
@@ -38,6 +40,11 @@ class Home:
     def candles(self) -> CandleStore:
         """The candle store."""
         return CandleStore(self.root / "candles")
+
+    @property
+    def funding(self) -> FundingStore:
+        """The funding rates."""
+        return FundingStore(self.root / "funding")
 
     @property
     def models(self) -> Path:
@@ -100,6 +107,12 @@ def account_of(config: Config) -> AccountSettings:
         config.risk.limits(),
         config.fills.rules(config.risk.max_position),
     )
+
+
+def funding_of(config: Config, home: Home, instruments: Mapping[str, Instrument]) -> FundingSchedule:
+    """When positions pay funding, and how much: at the stored rates, else at the configured one."""
+    rates = {symbol: home.funding.load(symbol) for symbol in instruments}
+    return FundingSchedule(instruments, rates, config.fills.funding_rate)
 
 
 def needs_model(config: Config) -> bool:

@@ -135,6 +135,8 @@ class OrderStatus(StrEnum):
     """It will not be filled further; it may have been filled in part."""
     REJECTED = "rejected"
     """It never came to the market."""
+    REFUSED = "refused"
+    """A change of it that the venue does not take: it stays as it was."""
 
 
 class OrderReason(StrEnum):
@@ -158,6 +160,8 @@ class OrderReason(StrEnum):
     """It is smaller than the venue takes."""
     ABOVE_MAXIMUM = "above_maximum"
     """It is larger than the venue takes."""
+    LIQUIDATION = "liquidation"
+    """The account's margin was gone."""
     INCOMPLETE = "incomplete"
     """A limit order without a price, or a trigger price without its direction."""
 
@@ -175,6 +179,11 @@ class OrderUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """Filled so far, in base units."""
     average_price: Decimal | None = None
     """Of what is filled."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more can happen to the order."""
+        return self.status in (OrderStatus.CANCELLED, OrderStatus.REJECTED)
 
 
 class Execution(msgspec.Struct, frozen=True):

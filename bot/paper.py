@@ -76,6 +76,8 @@ class PaperRun:
         if stored is None:
             return False
         payload, self._sequence, _ = stored
+        if self.engine.funding is not None:
+            self.engine.funding.begin(self.journal.last_close(self.run_id))
         try:
             self.engine.restore(msgspec.json.decode(payload, type=EngineState))
         except msgspec.MsgspecError as problem:
@@ -93,8 +95,11 @@ class PaperRun:
         self._apply_commands(waiting, record)
         step = self.engine.step(batch)
         record.executions = [(self._next(), execution) for execution in step.executions]
+        record.updates = step.updates
         record.batch = batch
         record.batch_sequence = self._next()
+        for funding in self.engine.settle(batch.bars[0].close_time):
+            record.events.append((self._next(), funding))
         record.decisions = step.decisions
         record.equity = step.decisions[0].equity
         bank = self.engine.core.strategy.bank
@@ -203,6 +208,7 @@ async def run_paper(
     stop: asyncio.Event,
     max_bars: int | None = None,
     advance: Callable[[int], Awaitable[bool]] | None = None,
+    prepare: Callable[[BarBatch], Awaitable[None]] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Progress:
     """Trade until told to stop, until ``max_bars`` bars were decided, or until the venue has no more.
@@ -215,6 +221,7 @@ async def run_paper(
         max_bars: bars to decide at most.
         advance: called with the close time of the last batch decided (0 at first) whenever the next is waited for, so that a
             sandbox may move in lock-step; answers whether there will be another bar.
+        prepare: awaited before every step, to find out what it needs from the venue.
         on_step: shown every step that was made durable.
     """
     loop = asyncio.get_running_loop()
@@ -253,6 +260,8 @@ async def run_paper(
                 break
             waiting = None
             if isinstance(event, BarBatch):
+                if prepare is not None:
+                    await prepare(event)
                 step = await loop.run_in_executor(thread, run.decide, event)
                 decided = max(decided, event.bars[0].close_time)
                 progress.bars += len(step.decisions)

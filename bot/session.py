@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bot.assembly import Home, account_of, build_strategy, home_named, instruments_of
+from bot.assembly import Home, account_of, build_strategy, funding_of, home_named, instruments_of
 from bot.config import Config, stored_config
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
+from bot.execution.fills.model import FinerBars
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
 from bot.market.history import history_before
@@ -58,10 +59,22 @@ class Session:
             bank.stop_recording()
         self.strategy.warm(self.history)
 
-    def engine(self, run_id: str, trades: list[ClosedTrade]) -> SimulatedEngine:
-        """An engine with a fresh account; closed trades are appended to ``trades``."""
+    def engine(self, run_id: str, trades: list[ClosedTrade], *, finer_bars: FinerBars | None = None) -> SimulatedEngine:
+        """An engine with a fresh account.
+
+        Args:
+            run_id: of the run.
+            trades: closed trades are appended to it.
+            finer_bars: tells the order of events inside a bar, where it is known.
+        """
         return SimulatedEngine(
-            self.strategy, self.instruments, account_of(self.config), run_id=run_id, on_trade=trades.append
+            self.strategy,
+            self.instruments,
+            account_of(self.config),
+            run_id=run_id,
+            on_trade=trades.append,
+            finer_bars=finer_bars,
+            funding=funding_of(self.config, self.home, self.instruments),
         )
 
     def record(self, run_id: str, kind: RunKind) -> RunRecord:

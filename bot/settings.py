@@ -363,7 +363,7 @@ class FillsSection(Section):
     price_band: BandAction = Field(
         _FILLS.price_band, description="limit prices beyond the venue's band: move or reject"
     )
-    margin: MarginMode = Field(_FILLS.margin, description="none (no liquidation) or isolated")
+    margin: MarginMode = Field(_FILLS.margin, description="none (no liquidation), isolated or cross")
     leverage: Exact = Field(
         _FILLS.leverage, ge=0, le=200, description="of isolated positions; 0: the least that risk.max_position needs"
     )

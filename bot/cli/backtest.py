@@ -15,6 +15,7 @@ from bot.cli.common import (
     chosen_market,
     chosen_span,
     market_options,
+    parse_interval_option,
     span_options,
     standard_options,
     stored_calendars,
@@ -25,11 +26,13 @@ from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, output, progress_bar
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
+from bot.execution.detail import finer_bars_of
+from bot.execution.fills.model import FinerBars
 from bot.journal import Journal, RunKind
 from bot.market.candles import CandleStore
 from bot.portfolio import ClosedTrade
 from bot.session import Session, earliest_start, new_run_id, open_session
-from strategies.bars import BarSeries, Calendar
+from strategies.bars import BarSeries, Calendar, interval_ms
 
 _HASHES: Final = ("decisions_sha256", "trades_sha256")
 """A person compares their beginnings; --json has them whole."""
@@ -40,12 +43,14 @@ _HASHES: Final = ("decisions_sha256", "trades_sha256")
     examples=(
         "recall backtest --symbols BTCUSDT --interval 60 --start 2024-01-01 --end 2026-01-01",
         "recall backtest --strategy sma_cross --set strategy.parameters.fast=10 --json",
+        "recall backtest --interval 60 --detail-interval 1",
         "recall backtest --strategy my_package.my_module:MyStrategy",
     ),
 )
 @market_options
 @span_options
 @strategy_options
+@click.option("--detail-interval", help="Take the order of events inside a bar from stored candles of this interval.")
 @click.option("--keep-decisions", is_flag=True, help="Journal every decision, not only those with orders.")
 @click.option("--plot/--no-plot", default=True, help="Write the equity and drawdown PNG.")
 @standard_options
@@ -58,6 +63,7 @@ def backtest(
     strategy: str | None,
     model_id: str | None,
     memory_size: int | None,
+    detail_interval: str | None,
     keep_decisions: bool,
     plot: bool,
 ) -> None:
@@ -78,7 +84,8 @@ def backtest(
     journal = Journal(config.journal_url, durable=False)
     run_id = new_run_id(RunKind.REPLAY)
     console.print(f"run [bold]{run_id}[/]")
-    result, session_engine = _run(session, run_id, upcoming, keep_decisions=keep_decisions)
+    finer_bars = None if detail_interval is None else _finer_bars(home.candles, upcoming, code, detail_interval)
+    result, session_engine = _run(session, run_id, upcoming, finer_bars, keep_decisions=keep_decisions)
     portfolio = session_engine.portfolio
     metrics = performance(
         result.close_times,
@@ -111,6 +118,7 @@ def backtest(
         executions=result.executions,
         trades=result.trades,
         daily_equity=result.daily_equity(),
+        updates=result.updates,
         keep_decisions=keep_decisions,
     )
     journal.close()
@@ -131,13 +139,39 @@ def _upcoming(
     return upcoming
 
 
+def _finer_bars(store: CandleStore, upcoming: dict[str, BarSeries], code: str, detail: str) -> FinerBars:
+    """
+    Raises:
+        UsageError: the interval is not finer than that of the bars, or no symbol has candles of it.
+    """
+    finer = parse_interval_option(detail)
+    if interval_ms(finer) >= interval_ms(code):
+        raise UsageError(f"--detail-interval {detail} is not finer than --interval {code}; choose a shorter one")
+    found = {
+        symbol: store.load(symbol, finer, start=int(series.open_time[0]), end=int(series.close_time[-1]))
+        for symbol, series in upcoming.items()
+        if len(series) and store.describe(symbol, finer) is not None
+    }
+    if not any(len(series) for series in found.values()):
+        raise UsageError(
+            f"there are no stored candles of {', '.join(upcoming)} at interval {finer} in that span; get them with "
+            f"recall fetch --symbols {','.join(upcoming)} --interval {finer}"
+        )
+    return finer_bars_of(found)
+
+
 def _run(
-    session: Session, run_id: str, upcoming: dict[str, BarSeries], *, keep_decisions: bool
+    session: Session,
+    run_id: str,
+    upcoming: dict[str, BarSeries],
+    finer_bars: FinerBars | None,
+    *,
+    keep_decisions: bool,
 ) -> tuple[ReplayResult, SimulatedEngine]:
     trades: list[ClosedTrade] = []
     with console.status("warming features and memory from earlier candles ..."):
         session.warm()
-    engine = session.engine(run_id, trades)
+    engine = session.engine(run_id, trades, finer_bars=finer_bars)
     total = sum(len(series) for series in upcoming.values())
     with progress_bar("replaying", total) as update:
         result = replay(engine, upcoming, trades=trades, keep_all_decisions=keep_decisions, progress=update)

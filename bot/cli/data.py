@@ -20,6 +20,7 @@ from bot.cli.common import (
     standard_options,
     stored_calendars,
 )
+from bot.cli.funding import BYBIT_BEGAN, fetch_rates, market_rest
 from bot.cli.help import ExampleCommand, ExampleGroup
 from bot.cli.terminal import console, listing, output, progress_bar
 from bot.config import Config
@@ -32,7 +33,6 @@ from bot.market.stocks import YFinanceSource
 from bot.market.validation import DataReport, Policy, repair, validate
 from strategies.bars import Calendar, format_time, parse_time
 
-_BYBIT_BEGAN = "2018-11-01"
 _YEARS_OF_STOCKS = "1990-01-01"
 
 
@@ -42,6 +42,8 @@ _YEARS_OF_STOCKS = "1990-01-01"
         "recall fetch --symbols BTCUSDT,ETHUSDT --interval 60 --start 2021-01-01",
         "recall fetch --symbols BTCUSDT,AAPL --interval D",
         "recall fetch --source file candles.parquet --symbol BTCUSDT --interval 60",
+        "recall fetch --funding --symbols BTCUSDT,ETHUSDT --start 2021-01-01",
+        "recall fetch --funding --source file funding.parquet --symbol BTCUSDT",
     ),
 )
 @click.option(
@@ -55,6 +57,7 @@ _YEARS_OF_STOCKS = "1990-01-01"
     "--calendar", type=click.Choice(["auto", "continuous", "sessions"]), default="auto", show_default=True,
     help="For files: does the market never close, or has it sessions?",
 )  # fmt: skip
+@click.option("--funding", is_flag=True, help="Get funding rates, not candles: from Bybit, or from a file.")
 @click.option("--prepend", is_flag=True, help="Also fetch what lies before the first stored bar, from --start on.")
 @click.option("--repair", "repairs", is_flag=True, help="Widen bars whose open or close is outside high and low.")
 @standard_options
@@ -67,17 +70,22 @@ def fetch(
     start: str | None,
     end: str | None,
     calendar: str,
+    funding: bool,
     prepend: bool,
     repairs: bool,
 ) -> None:
-    """Download candles, or import them from a file at PATH.
+    """Download candles or funding rates, or import them from a file at PATH.
 
     PATH is a Parquet or CSV file with columns open, high, low, close, volume and one of times. Only what is missing is
-    fetched; an interrupted download goes on where it stopped.
+    fetched; an interrupted download goes on where it stopped. Files of funding rates have a column of times and one of
+    rates.
     """
     config = context.config
     names, code = chosen_market(config, symbols, interval)
     first, last = chosen_span(start, end)
+    if funding:
+        fetch_rates(context, source, path, names, first, last)
+        return
     store = home_of(config).candles
     if source == "file":
         if path is None or len(names) != 1:
@@ -178,10 +186,9 @@ def _download(
     history: HistorySource
     rest: BybitRest | None = None
     if source == "bybit":
-        on_testnet = config.venue.name == "testnet"
-        rest = BybitRest(None, "testnet" if on_testnet else "mainnet", timeout_s=config.venue.rest_timeout)
+        rest = market_rest(config)
         history = BybitHistory(rest.klines_page)
-        begin = first if first is not None else parse_time(_BYBIT_BEGAN)
+        begin = first if first is not None else parse_time(BYBIT_BEGAN)
     else:
         history = YFinanceSource()
         begin = first if first is not None else parse_time(_YEARS_OF_STOCKS)

@@ -25,6 +25,7 @@ from bot.cli.common import (
     strategy_options,
     with_choices,
 )
+from bot.cli.funding import settled_rates
 from bot.cli.help import ExampleCommand
 from bot.cli.instance import single_instance
 from bot.cli.live_view import LiveView, print_farewell
@@ -54,11 +55,12 @@ from bot.market.history import BybitHistory, fetch_history
 from bot.paper import PaperRun, Progress, run_paper
 from bot.portfolio import ClosedTrade
 from bot.session import Session, new_run_id, open_session, reopen_session, warm_again
+from bot.settings import PLAIN_FILLS
 from strategies.bars import Calendar, format_time, interval_ms
 
 # What decides must be the same for a run to be taken up again; where data lies and how it is shown may change.
 _QUIET_MARGIN_S: Final = 5.0
-_DECIDING: Final = ("market", "strategy", "memory", "signal", "risk", "costs", "account", "instruments")
+_DECIDING: Final = ("market", "strategy", "memory", "signal", "risk", "costs", "fills", "account", "instruments")
 
 
 @click.command(
@@ -175,6 +177,9 @@ async def _trade(
             stop=_stop_on_signals(),
             max_bars=max_bars,
             advance=_advance(config, sandbox, feed),
+            prepare=None
+            if config.venue.name == "sandbox"
+            else settled_rates(run.engine, connection.rest, home.funding),
             on_step=view.show,
         )
     _farewell(context, config, run, progress)
@@ -340,6 +345,7 @@ def _resumable(journal: Journal, config: Config, home: Home) -> StoredRun | None
         )
         if run.status is RunStatus.FINISHED or not is_same_place:
             continue
+        then = {"fills": PLAIN_FILLS.model_dump(mode="json"), **then}
         different = [section for section in _DECIDING if then.get(section) != wanted[section]]
         if needs_model(config) and config.model.id not in (LATEST, run.record.model_id, journal.model_of(run)):
             different.append("model")

@@ -22,7 +22,7 @@ from bot.journal.memories import import_memory, insert_memory, prune_memory, ref
 from bot.journal.reading import JournalReader
 from bot.journal.records import RunRecord, RunStatus, StepRecord
 from bot.journal.rows import insert_equity, insert_step
-from bot.orders import Decision, Execution, OperatorCommand
+from bot.orders import Decision, Execution, OperatorCommand, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store import storage as memory_storage
@@ -131,11 +131,13 @@ class Journal(JournalReader):
         executions: Sequence[Execution],
         trades: Sequence[ClosedTrade],
         daily_equity: Sequence[tuple[int, float]],
+        updates: Sequence[OrderUpdate] = (),
         keep_decisions: bool = True,
     ) -> None:
         """Store a finished replay: its summary, orders, fills and trades; the decisions themselves if they are wanted."""
         step = StepRecord(
             executions=list(enumerate(executions)),
+            updates=tuple(updates),
             decisions=tuple(decisions),
             trades=list(enumerate(trades)),
         )

@@ -16,6 +16,7 @@ from bot.orders import (
     Funding,
     ModelSwap,
     OperatorCommand,
+    OrderUpdate,
     Retraining,
     SymbolAvailability,
 )
@@ -99,6 +100,8 @@ class StepRecord:
     batch_sequence: int = 0
     executions: list[tuple[int, Execution]] = field(default_factory=list)
     """Fills with their sequence numbers."""
+    updates: tuple[OrderUpdate, ...] = ()
+    """What happened to orders besides fills."""
     events: list[tuple[int, SideEvent]] = field(default_factory=list)
     commands_applied: list[tuple[int, int]] = field(default_factory=list)
     """Pairs (command id, sequence)."""

@@ -101,12 +101,12 @@ _EVENTS: Final = _Insertion(schema.events, "run_id", "sequence", "kind", "payloa
 _TRADES: Final = _Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
 _EQUITY: Final = _Insertion(schema.equity, "run_id", "time", "equity")
 _STATES: Final = _Insertion(schema.states, "run_id", "sequence", "trades", "payload")
-_MARK_FILLED: Final = (
+_MARK_ORDER: Final = (
     schema.orders.update()
     .where(
         schema.orders.c.run_id == sa.bindparam("of_run"), schema.orders.c.client_order_id == sa.bindparam("of_order")
     )
-    .values(status="filled")
+    .values(status=sa.bindparam("as_status"))
 )
 _TAKE_BANK: Final = (
     schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
@@ -165,17 +165,18 @@ def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple
 
 
 def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> None:
-    """Write the orders of a step, and mark those that it filled."""
-    filled = {execution.client_order_id for _, execution in step.executions}
+    """Write the orders of a step, and mark those that it filled or that have come to an end otherwise."""
+    statuses = {execution.client_order_id: "filled" for _, execution in step.executions}
+    statuses |= {update.client_order_id: str(update.status) for update in step.updates if update.is_final}
     rows = [
-        _order_row(run_id, decision.number, order, "filled" if order.client_order_id in filled else "intended")
+        _order_row(run_id, decision.number, order, statuses.pop(order.client_order_id, "intended"))
         for decision in step.decisions
         for order in decision.orders
     ]
     _ORDERS(connection, rows)
-    filled.difference_update([order.client_order_id for decision in step.decisions for order in decision.orders])
-    if filled:
-        connection.execute(_MARK_FILLED, [{"of_run": run_id, "of_order": order} for order in sorted(filled)])
+    if statuses:
+        marks = [{"of_run": run_id, "of_order": order, "as_status": statuses[order]} for order in sorted(statuses)]
+        connection.execute(_MARK_ORDER, marks)
 
 
 def _bar_rows(run_id: str, step: StepRecord) -> list[tuple[Any, ...]]:

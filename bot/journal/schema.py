@@ -90,7 +90,7 @@ orders = sa.Table(
     sa.Column("symbol", sa.String(40), nullable=False),
     sa.Column("side", sa.String(8), nullable=False),
     sa.Column("quantity", _DECIMAL, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False, comment="intended or filled"),
+    sa.Column("status", sa.String(16), nullable=False, comment="intended, filled, cancelled or rejected"),
     sa.Column("decided_at", _MILLISECONDS, nullable=False),
     sa.Column("payload", sa.Text, nullable=False, comment="the whole order, as JSON"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -103,6 +103,28 @@ def decode_instrument(symbol: str, row: Mapping[str, Any] | None, endpoint: str)
         maximum_leverage=_decimal(leverage.get("maxLeverage")) or base.maximum_leverage,
         funding_interval_minutes=funding if isinstance(funding, int) and funding > 0 else base.funding_interval_minutes,
     )
+
+
+def decode_funding(rows: Iterable[Any], symbol: str, endpoint: str) -> list[tuple[int, Decimal]]:
+    """Settlement times and rates from rows of ``funding/history``, oldest first, each once.
+
+    Raises:
+        VenueError: a row has no time or no rate.
+    """
+    found: dict[int, Decimal] = {}
+    for row in rows:
+        try:
+            rate = Decimal(str(row["fundingRate"]))
+            time = int(row["fundingRateTimestamp"])
+        except (TypeError, KeyError, ValueError, InvalidOperation):
+            rate, time = Decimal("nan"), 0
+        if not rate.is_finite():
+            raise VenueError(
+                f"{endpoint} sent a funding rate of {symbol} that cannot be read ({str(row)[:60]}); "
+                "check that this is a Bybit v5 host"
+            )
+        found[time] = rate
+    return sorted(found.items())
 
 
 def _part(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:

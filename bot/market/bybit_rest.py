@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 import msgspec
@@ -21,7 +22,15 @@ from pybit.unified_trading import HTTP
 from bot.errors import VenueError
 from bot.execution.instruments import Instrument
 from bot.market.backoff import Backoff
-from bot.market.bybit_decode import decode_instrument, decode_klines, envelope_time, next_cursor, result_rows
+from bot.market.bybit_decode import (
+    decode_funding,
+    decode_instrument,
+    decode_klines,
+    envelope_time,
+    next_cursor,
+    result_rows,
+)
+from bot.market.funding import PAGE_RATES
 from strategies.bars import Bar, Calendar, interval_ms
 
 Environment = Literal["mainnet", "testnet", "demo"]
@@ -167,6 +176,29 @@ class BybitRest:
         request = self._kline_request(symbol, interval, start_ms, end_ms)
         reply = self._thread.submit(self._attempt, request).result()
         return self._closed_bars(reply, symbol, interval, calendar, start_ms, end_ms)
+
+    def funding_page(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, Decimal]]:
+        """Funding settlements of a window, both ends included, oldest first: the newest 200 of them; blocks.
+
+        See https://bybit-exchange.github.io/docs/v5/market/history-fund-rate.
+        """
+        reply = self._thread.submit(self._attempt, self._funding_request(symbol, start_ms, end_ms)).result()
+        return decode_funding(result_rows(reply, self.endpoint), symbol, self.endpoint)
+
+    async def funding_rates(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, Decimal]]:
+        """As ``funding_page``, for the event loop."""
+        reply = await self._ask(self._funding_request(symbol, start_ms, end_ms))
+        return decode_funding(result_rows(reply, self.endpoint), symbol, self.endpoint)
+
+    def _funding_request(self, symbol: str, start_ms: int, end_ms: int) -> _Request:
+        parameters = {
+            "category": CATEGORY,
+            "symbol": symbol,
+            "startTime": start_ms,
+            "endTime": end_ms,
+            "limit": PAGE_RATES,
+        }
+        return _Request(self._session.get_funding_rate_history, parameters, f"funding rates of {symbol}")
 
     async def instruments(self, symbols: Iterable[str]) -> dict[str, Instrument]:
         """Trading rules of symbols, in the order given; all must exist and be open for trading."""

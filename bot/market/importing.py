@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,20 +74,39 @@ def read_candle_frame(path: Path, symbol: str, interval: str) -> CandleFrame:
         DataError: no such file, unknown kind, damaged, empty, a column is missing or not numeric, a time is not
             understood, or the bars are spaced otherwise than ``interval`` says.
     """
+    columns = read_table(path, COLUMNS)
+    rows = {name: _numbers(columns[name], name, path) for name in COLUMNS}
+    times = read_time_column(columns, path)
+    frame = CandleFrame(symbol, interval, times, *(rows[name] for name in COLUMNS))
+    _check_spacing(frame, path)
+    return frame
+
+
+def read_table(path: Path, needed: Sequence[str] = ()) -> dict[str, pa.ChunkedArray]:
+    """The columns of a Parquet or CSV file by their names in small letters.
+
+    Raises:
+        DataError: no such file, unknown kind, damaged, empty, or a column of ``needed`` is missing.
+    """
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not there"
         raise DataError(f"candle file {path} is {kind}; give the path of a .parquet or .csv file")
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise DataError(f"candle file {path} is of unknown kind {path.suffix!r}; give a .parquet or .csv file")
-    columns = _by_lower_name(read(path), path)
-    time_name = _time_column(columns, path)
-    rows = {name: _numbers(columns[name], name, path) for name in COLUMNS}
-    times = _milliseconds(columns[time_name], time_name, path)
-    _check_times(times, time_name, path)
-    frame = CandleFrame(symbol, interval, times, *(rows[name] for name in COLUMNS))
-    _check_spacing(frame, path)
-    return frame
+    return _by_lower_name(read(path), path, needed)
+
+
+def read_time_column(columns: Mapping[str, pa.ChunkedArray], path: Path) -> IntArray:
+    """The first of ``TIME_COLUMNS`` as milliseconds, UTC.
+
+    Raises:
+        DataError: there is none, or a time in it is missing, not understood, or in no century of markets.
+    """
+    name = _time_column(columns, path)
+    times = _milliseconds(columns[name], name, path)
+    _check_times(times, name, path)
+    return times
 
 
 def detect_calendar(frame: CandleFrame) -> Calendar:
@@ -139,13 +158,13 @@ _READERS: Final[Mapping[str, Callable[[Path], pa.Table]]] = {
 }
 
 
-def _by_lower_name(table: pa.Table, path: Path) -> dict[str, pa.ChunkedArray]:
+def _by_lower_name(table: pa.Table, path: Path, needed: Sequence[str]) -> dict[str, pa.ChunkedArray]:
     names = [name.strip().lower() for name in table.column_names]
-    needed = [name for name in names if name in (*COLUMNS, *TIME_COLUMNS)]
-    twice = next((name for name in needed if needed.count(name) > 1), None)
+    read = [name for name in names if name in (*needed, *TIME_COLUMNS)]
+    twice = next((name for name in read if read.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"candle file {path} has more than one column {twice!r}; rename all but one")
-    missing = [name for name in COLUMNS if name not in names]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise DataError(
             f"candle file {path} has no column {missing[0]!r} (found: {', '.join(table.column_names)}); rename or add it"

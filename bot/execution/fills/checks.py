@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final
 
 from bot.execution.instruments import Instrument
 from bot.orders import Order, OrderReason, OrderType
+
+# Looking a member up in its enumeration costs as much as an addition of decimals.
+_LIMIT: Final = OrderType.LIMIT
 
 
 def refusal(order: Order, instrument: Instrument, *, price: Decimal | None = None) -> OrderReason | None:
@@ -17,25 +21,22 @@ def refusal(order: Order, instrument: Instrument, *, price: Decimal | None = Non
         price: of the market, in quote units: what the value of a market order is measured by; ``None`` leaves the value
             of market orders unmeasured.
     """
-    is_limit = order.order_type is OrderType.LIMIT
-    if (is_limit and order.limit_price is None) or (order.trigger_price is None) != (order.trigger_direction is None):
+    quantity, limit, trigger = order.quantity, order.limit_price, order.trigger_price
+    is_limit = order.order_type is _LIMIT
+    if (is_limit and limit is None) or (trigger is None) is not (order.trigger_direction is None):
         return OrderReason.INCOMPLETE
-    quantity, limit = order.quantity, order.limit_price
     if not quantity and order.close_on_trigger:
         return None
-    if quantity % instrument.lot_size or any(
-        level is not None and level % instrument.tick_size for level in (limit, order.trigger_price)
-    ):
+    tick = instrument.tick_size
+    is_on_tick = (limit is None or not limit % tick) and (trigger is None or not trigger % tick)
+    if quantity % instrument.lot_size or not is_on_tick:
         return OrderReason.OFF_GRID
-    most = instrument.maximum_limit_quantity if is_limit else instrument.maximum_market_quantity
-    if quantity > most:
+    if quantity > (instrument.maximum_limit_quantity if is_limit else instrument.maximum_market_quantity):
         return OrderReason.ABOVE_MAXIMUM
+    if quantity <= 0:
+        return OrderReason.BELOW_MINIMUM
     if order.only_reduces:
-        # A position may be smaller than the minimum, and must be closed all the same.
-        return None if quantity > 0 else OrderReason.BELOW_MINIMUM
+        return None  # A position may be smaller than the minimum, and must be closed all the same.
     value_price = limit if is_limit else price
-    if quantity <= 0 or quantity < instrument.minimum_quantity:
-        return OrderReason.BELOW_MINIMUM
-    if value_price is not None and quantity * value_price < instrument.minimum_notional:
-        return OrderReason.BELOW_MINIMUM
-    return None
+    is_worthless = value_price is not None and quantity * value_price < instrument.minimum_notional
+    return OrderReason.BELOW_MINIMUM if is_worthless or quantity < instrument.minimum_quantity else None

@@ -1,4 +1,4 @@
-"""One bar on its way through one book.
+"""How a bar goes through a book.
 
 Timing: an order decided at the close of bar *t* meets bar *t + 1* first. Inside a bar the order of events is unknown but for
 the open, so the one is assumed that is worst for the account:
@@ -59,8 +59,8 @@ _REASONS: Final = {TimeInForce.IOC: OrderReason.IMMEDIATE_OR_CANCEL, TimeInForce
 _AT_ONCE: Final = frozenset(_REASONS)
 
 
-class Meeting:
-    """What a bar does to the orders and the position of a book."""
+class Meetings:
+    """What bars of one symbol do to the orders and the position of its book, one bar after the other."""
 
     __slots__ = (
         "_bar",
@@ -71,51 +71,85 @@ class Meeting:
         "_opened",
         "_pricing",
         "_rules",
+        "_updates",
         "executions",
-        "updates",
     )
 
-    def __init__(self, book: BookSide, bar: Bar, pricing: Pricing, rules: FillRules, instrument: Instrument) -> None:
-        self._book = book
-        self._bar = bar
+    def __init__(
+        self, pricing: Pricing, rules: FillRules, instrument: Instrument, book: BookSide, updates: list[OrderUpdate]
+    ) -> None:
+        """
+        Args:
+            pricing: of the symbol.
+            rules: how orders meet bars.
+            instrument: its trading rules.
+            book: what waits and is held; changed by every bar.
+            updates: what happens to orders besides fills is appended to it.
+        """
         self._pricing = pricing
         self._rules = rules
         self._instrument = instrument
-        self._opened = exact(bar.open)
-        self._budget = pricing.budget(bar)
+        self._book = book
+        self._updates = updates
         self._kept: dict[str, Order] = {}
+        self._budget: Decimal | None = None
         self.executions: list[Execution] = []
-        """In the order in which they are assumed to have happened."""
-        self.updates: list[OrderUpdate] = []
+        """Of the bar that was met last, in the order in which they are assumed to have happened."""
 
-    def run(self) -> None:
-        """Let everything happen, and leave in the book what still waits."""
+    def meet(self, bar: Bar) -> tuple[float, float] | None:
+        """Let everything happen, and leave in the book what still waits.
+
+        Returns the book's quiet range, where it is known already.
+        """
         book = self._book
+        self._bar = bar
+        self._opened = exact(bar.open)
+        if self._rules.participation:
+            self._budget = self._pricing.budget(bar)
+        self.executions = []
         waiting = book.working
+        standing: list[Order] = []
         if waiting:
             book.working = []
+            self._kept = {}
             standing = self._open(waiting)
-            if standing:
-                self._go_through(standing)
-            else:
-                self._look_at_levels()
-            if self._kept:
-                names = [order.client_order_id for order in waiting]
-                book.working = [self._kept[name] for name in names if name in self._kept]
-        else:
-            self._look_at_levels()
-        if not book.quantity and book.working:
-            self._drop_reductions()
+        quiet = book.quiet_range()
+        if standing:
+            self._go_through(standing)
+        elif bar.low <= quiet[0] or bar.high >= quiet[1]:
+            self._look_at_stop()
+            self._look_at_target()
+        elif not self._kept:
+            return quiet
+        if waiting and self._kept:
+            names = [order.client_order_id for order in waiting]
+            book.working = [self._kept[name] for name in names if name in self._kept]
+            if not book.quantity:
+                self._drop_reductions()
+        return None
+
+    def liquidate(self, bar: Bar, price: Decimal) -> None:
+        """Let the venue take over what is held, around ``price``, and cancel what waits."""
+        book = self._book
+        self._bar = bar
+        self.executions = []
+        for order in book.working:
+            self._cancel(order, OrderReason.LIQUIDATION)
+        book.working = []
+        if book.quantity:
+            side = Side.SELL if book.quantity > 0 else Side.BUY
+            taken = self._pricing.taken(price, side, abs(book.quantity), bar, sent=False)
+            self._leave(taken, ExecutionKind.LIQUIDATION)
 
     # -- phases ----------------------------------------------------------------------------------------------
 
     def _open(self, waiting: list[Order]) -> list[Order]:
         """What the open does to the orders that wait; answers with those that the rest of the bar may reach."""
         standing: list[Order] = []
+        stages = self._book.progress
         for order in waiting:
-            progress = self._book.progress.get(order.client_order_id)
+            progress = stages.get(order.client_order_id) if stages else None
             if progress is not None and progress.wait:
-                progress.wait -= 1
                 self._keep(order)
                 continue
             if order.trigger_price is not None and (progress is None or not progress.triggered):
@@ -155,18 +189,14 @@ class Meeting:
         if not any(execution.kind in (_LIMIT, _MARKET, _TAKEN) for execution in self.executions[before:]):
             self._look_at_target()
 
-    def _look_at_levels(self) -> None:
-        self._look_at_stop()
-        self._look_at_target()
-
     def _look_at_stop(self) -> None:
         """Stop loss or liquidation, whichever the price comes to first."""
         book = self._book
-        if not book.quantity:
+        stop, liquidation, opened = book.stop_loss, book.liquidation, self._opened
+        if not book.quantity or (stop is None and liquidation is None):
             return
         is_long = book.quantity > 0
         extreme = exact(self._bar.low) if is_long else exact(self._bar.high)
-        stop, liquidation, opened = book.stop_loss, book.liquidation, self._opened
         if liquidation is not None and _is_beyond(extreme, liquidation, is_long):
             is_first = stop is None or not _is_beyond(liquidation, stop, is_long) or liquidation == stop
             if is_first or _is_beyond(opened, liquidation, is_long):
@@ -278,7 +308,10 @@ class Meeting:
         """Fill an order at once as far as the bar allows, and let the rest wait or cancel it."""
         wanted = self._wanted(order)
         budget = self._budget
-        granted = wanted if budget is None else min(wanted, budget)
+        if budget is None:
+            self._fill(order, self._taken(order, market, wanted, sent), wanted, kind, wanted)
+            return
+        granted = min(wanted, budget)
         if granted < wanted and order.time_in_force is TimeInForce.FOK:
             granted = ZERO
         if granted:
@@ -336,7 +369,8 @@ class Meeting:
 
     def _wanted(self, order: Order) -> Decimal:
         """What is left of an order; of one that only reduces, as much as there is to reduce."""
-        progress = self._book.progress.get(order.client_order_id)
+        stages = self._book.progress
+        progress = stages.get(order.client_order_id) if stages else None
         quantity = order.quantity if progress is None else order.quantity - progress.filled
         if order.only_reduces:
             held = abs(self._book.quantity)
@@ -402,7 +436,7 @@ class Meeting:
     def _hold(self, change: Decimal, price: Decimal) -> None:
         """Change the position, and the prices at which its margin is gone."""
         book = self._book
-        if self._rules.margin is MarginMode.NONE:
+        if self._rules.margin is not MarginMode.ISOLATED:
             book.quantity += change
             return
         hold(book, change, price, self._rules, self._instrument)
@@ -418,7 +452,7 @@ class Meeting:
         self._book.progress.pop(order.client_order_id, None)
 
     def _tell(self, order: Order, status: OrderStatus, reason: OrderReason | None = None) -> None:
-        self.updates.append(update_of(self._book, order, status, self._bar.open_time, reason))
+        self._updates.append(update_of(self._book, order, status, self._bar.open_time, reason))
 
 
 def update_of(

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final
 
 import msgspec
 
 from bot.execution.fills.book import ANY_BAR, BookSide, Progress, WorkingOrder
 from bot.execution.fills.checks import refusal
-from bot.execution.fills.meeting import Meeting, update_of
+from bot.execution.fills.meeting import Meetings, update_of
 from bot.execution.fills.pricing import Pricing
 from bot.execution.fills.rules import PLAIN, Costs, FillRules
 from bot.execution.instruments import Instrument
-from bot.orders import Execution, Order, OrderReason, OrderStatus, OrderUpdate
+from bot.orders import ZERO, Execution, Order, OrderReason, OrderStatus, OrderUpdate
 from strategies.bars import Bar
 
 FinerBars = Callable[[Bar], Sequence[Bar]]
 """The finer bars that one bar consists of, in order and without a hole; none where they are not known."""
-
-_NO_UPDATES: Final[tuple[OrderUpdate, ...]] = ()
 
 
 class FillModel:
@@ -52,8 +49,9 @@ class FillModel:
         self.waiting: set[str] = set()
         """Symbols with an order that waits."""
         self._finer_bars = finer_bars
-        self._pricing = {symbol: Pricing(costs, rules, instrument) for symbol, instrument in instruments.items()}
-        self._updates: list[OrderUpdate] = []
+        self.updates: list[OrderUpdate] = []
+        """What has happened to orders besides fills, until it is taken."""
+        self._meetings = {symbol: self._meetings_of(book) for symbol, book in self.books.items()}
         # What the hot path reads: the range in which a bar meets neither a level nor an order.
         self._quiet = {symbol: book.quiet_range() for symbol, book in self.books.items()}
 
@@ -63,7 +61,7 @@ class FillModel:
         reason = refusal(order, self.instruments[symbol])
         book = self.books[symbol]
         if reason is not None:
-            self._updates.append(update_of(book, order, OrderStatus.REJECTED, order.decided_at, reason))
+            self.updates.append(update_of(book, order, OrderStatus.REJECTED, order.decided_at, reason))
             return reason
         book.working.append(order)
         if self.rules.delay_bars:
@@ -86,8 +84,8 @@ class FillModel:
         update = update_of(book, order, OrderStatus.CANCELLED, time, OrderReason.CLIENT)
         book.working.remove(order)
         book.progress.pop(client_order_id, None)
-        self._note(book)
-        self._updates.append(update)
+        self._note(book, book.quiet_range())
+        self.updates.append(update)
         return update
 
     def amend(
@@ -111,7 +109,7 @@ class FillModel:
             trigger_price: of a conditional order that has not been triggered.
 
         Returns:
-            What became of it: ``AMENDED``, or ``REJECTED`` with the reason while the order stays as it was. ``None`` where
+            What became of it: ``AMENDED``, or ``REFUSED`` with the reason, while the order stays as it was. ``None`` where
             no order of that id waits.
         """
         found = self._find(client_order_id)
@@ -130,9 +128,9 @@ class FillModel:
             book.working[book.working.index(order)] = amended
             if progress is not None and (amended.limit_price != order.limit_price or amended.quantity > order.quantity):
                 progress.rests = False
-        status = OrderStatus.AMENDED if reason is None else OrderStatus.REJECTED
+        status = OrderStatus.AMENDED if reason is None else OrderStatus.REFUSED
         update = update_of(book, amended, status, time, reason)
-        self._updates.append(update)
+        self.updates.append(update)
         return update
 
     def protect(
@@ -152,7 +150,7 @@ class FillModel:
         book.stop_loss, book.take_profit = stop_loss, take_profit
         if name is not None and name != book.protected_by:
             book.protected_by, book.protective_fills = name, 0
-        self._note(book)
+        self._note(book, book.quiet_range())
         return True
 
     def has_working(self, symbol: str) -> bool:
@@ -166,10 +164,8 @@ class FillModel:
 
     def take_updates(self) -> tuple[OrderUpdate, ...]:
         """What has happened to orders besides fills since this was last asked, in order."""
-        if not self._updates:
-            return _NO_UPDATES
-        updates = tuple(self._updates)
-        self._updates.clear()
+        updates = tuple(self.updates)
+        self.updates.clear()
         return updates
 
     def on_bars(self, bars: Sequence[Bar]) -> list[Execution]:
@@ -185,16 +181,41 @@ class FillModel:
     def on_bar(self, bar: Bar) -> list[Execution]:
         """Executions that this bar brings, in the order in which they are assumed to have happened."""
         symbol = bar.symbol
-        book = self.books[symbol]
+        book, meetings = self.books[symbol], self._meetings[symbol]
         finer = () if self._finer_bars is None else self._finer_bars(bar)
+        if finer:
+            executions = []
+            for part in finer:
+                meetings.meet(part)
+                executions += meetings.executions
+            quiet = None
+        else:
+            quiet = meetings.meet(bar)
+            executions = meetings.executions
+        if self.rules.delay_bars:
+            for progress in book.progress.values():
+                progress.wait = max(0, progress.wait - 1)
+        self._note(book, book.quiet_range() if quiet is None else quiet)
+        return executions
+
+    def liquidate(self, prices: Mapping[str, Decimal], bars: Mapping[str, Bar], time: int) -> list[Execution]:
+        """Close every position and cancel every order, because the account's margin is gone.
+
+        Args:
+            prices: at which positions are closed, before what a taker pays; of every symbol that has one.
+            bars: in which it happens, by symbol; a symbol without one trades flat at its price.
+            time: the market's, of symbols without a bar, milliseconds.
+        """
         executions: list[Execution] = []
-        for part in finer or (bar,):
-            meeting = Meeting(book, part, self._pricing[symbol], self.rules, self.instruments[symbol])
-            meeting.run()
-            executions += meeting.executions
-            if meeting.updates:
-                self._updates += meeting.updates
-        self._note(book)
+        for symbol, book in self.books.items():
+            if not book.quantity and not book.working:
+                continue
+            price = float(prices.get(symbol, 0))
+            bar = bars.get(symbol) or Bar(symbol, time, time, price, price, price, price, 0.0)
+            meetings = self._meetings[symbol]
+            meetings.liquidate(bar, prices.get(symbol, ZERO))
+            executions += meetings.executions
+            self._note(book, book.quiet_range())
         return executions
 
     def state(self) -> tuple[BookSide, ...]:
@@ -204,8 +225,13 @@ class FillModel:
     def restore(self, state: Sequence[BookSide]) -> None:
         """Go on from ``state``."""
         for book in state:
-            self.books[book.symbol] = book.copy()
-            self._note(self.books[book.symbol])
+            self.books[book.symbol] = mine = book.copy()
+            self._meetings[book.symbol] = self._meetings_of(mine)
+            self._note(mine, mine.quiet_range())
+
+    def _meetings_of(self, book: BookSide) -> Meetings:
+        instrument = self.instruments[book.symbol]
+        return Meetings(Pricing(self.costs, self.rules, instrument), self.rules, instrument, book, self.updates)
 
     def _find(self, client_order_id: str) -> tuple[BookSide, Order] | None:
         for symbol in sorted(self.waiting):
@@ -215,11 +241,11 @@ class FillModel:
                     return book, order
         return None
 
-    def _note(self, book: BookSide) -> None:
+    def _note(self, book: BookSide, quiet: tuple[float, float]) -> None:
         """Keep what every bar asks for at hand."""
         if book.working:
             self.waiting.add(book.symbol)
             self._quiet[book.symbol] = ANY_BAR
         else:
             self.waiting.discard(book.symbol)
-            self._quiet[book.symbol] = book.quiet_range()
+            self._quiet[book.symbol] = quiet

@@ -35,6 +35,8 @@ class MarginMode(StrEnum):
     """No position is ever liquidated."""
     ISOLATED = "isolated"
     """Its own initial margin, and no more."""
+    CROSS = "cross"
+    """All that the account has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class FillRules:
     participation: float = 0.1
     """Share of a bar's volume that orders of the account may be filled with; 0: all they want."""
     queue: float = 0.1
-    """Share of the volume of the bar in which a limit order begins to wait that stands before it; see ``Meeting``."""
+    """Share of the volume of the bar in which a limit order begins to wait that stands before it; see ``Meetings``."""
     improve_limits: bool = False
     """Whether a limit order that can be filled at once gets a better price than its limit."""
     price_band: BandAction = BandAction.MOVE

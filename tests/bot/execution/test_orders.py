@@ -182,7 +182,7 @@ def test_an_amended_order_keeps_its_fills_and_a_new_price_comes_to_the_market_an
     model.on_bars([volume(bar(0), 20.0)])
     refused = model.amend("o1", time=START, quantity=Decimal(2))
     assert refused is not None
-    assert refused.status is OrderStatus.REJECTED
+    assert refused.status is OrderStatus.REFUSED
     model.amend("o1", time=START, quantity=Decimal(3))
     assert fills_of(model, volume(bar(1), 20.0)) == [(MARKET, "1", "100")]
     assert model.amend("o1", time=START, quantity=Decimal(9)) is None
