@@ -28,6 +28,7 @@ REJECT_REASONS: Final = {
 CANCEL_TYPES: Final = {
     OrderReason.CLIENT: "CancelByUser",
     OrderReason.REDUCE_ONLY: "CancelByReduceOnly",
+    OrderReason.LIQUIDATION: "CancelByPrepareLiq",
 }
 
 
@@ -86,6 +87,7 @@ class Book:
         """Give positions that are opened from now on another leverage."""
         self.leverage = leverage
         self._model.rules = replace(self._model.rules, leverage=leverage)
+        self._model.restore(self._model.state())
 
     def submit(self, order: VenueOrder) -> None:
         """Let an order wait for the next bar that is shown."""

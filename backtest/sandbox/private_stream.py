@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 from backtest.sandbox.connections import Connection
 from backtest.sandbox.exchange import PrivateMessage
 from backtest.sandbox.keys import KeyRing, ServerClock
+from backtest.sandbox.outbox import Outbox
 from backtest.sandbox.refusals import VenueRefusal
 
 TOPICS: Final = frozenset({"order", "execution", "execution.fast", "position", "wallet", "greeks", "dcp"})
@@ -26,9 +27,11 @@ class PrivateStream:
     Args:
         keys: who may log in.
         clock: what time messages tell.
+        outbox: the way of pushes to the sockets.
     """
 
-    def __init__(self, keys: KeyRing, clock: ServerClock) -> None:
+    def __init__(self, keys: KeyRing, clock: ServerClock, outbox: Outbox) -> None:
+        self._outbox = outbox
         self._keys = keys
         self._clock = clock
         self._connections: dict[str, Connection] = {}
@@ -58,13 +61,27 @@ class PrivateStream:
     async def push(self, messages: Sequence[PrivateMessage]) -> None:
         """Send messages to whoever has subscribed to their topics, all-in-one or by category."""
         for message in messages:
+            topic = f"{message.topic}.{message.category}" if message.category else message.topic
             stamp = {"id": f"sandbox-{next(self._messages)}"} if message.topic not in _WITHOUT_ID else {}
-            for topic in (message.topic, f"{message.topic}.{message.category}"):
-                body = {"topic": topic, **stamp, "creationTime": self._clock.now(), "data": message.rows}
-                text = json.dumps(body, separators=(",", ":"))
-                for connection in list(self._connections.values()):
-                    if topic in connection.topics:
-                        await connection.send(text)
+            body = {"topic": topic, **stamp, "creationTime": self._clock.now(), "data": message.rows}
+            text = json.dumps(body, separators=(",", ":"))
+            await self._outbox.publish(self, topic, text, name=message.topic)
+
+    async def send(self, topic: str, text: str) -> None:
+        """Send a text to every socket that is subscribed to a topic, by category or all in one."""
+        whole = _all_in_one(topic)
+        named_whole = text.replace(f'"topic":"{topic}"', f'"topic":"{whole}"', 1)
+        for connection in list(self._connections.values()):
+            if topic in connection.topics:
+                await connection.send(text)
+            elif whole in connection.topics:
+                await connection.send(named_whole)
+
+    def cut_topic(self, topic: str) -> None:
+        """Cut every socket that is subscribed to a topic, by category or all in one."""
+        for connection in list(self._connections.values()):
+            if connection.topics & {topic, _all_in_one(topic)}:
+                connection.cut()
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one socket until it closes."""
@@ -137,6 +154,12 @@ class PrivateStream:
         if request.get("req_id"):
             body["req_id"] = request["req_id"]
         await connection.send(json.dumps(body, separators=(",", ":")))
+
+
+def _all_in_one(topic: str) -> str:
+    """A topic without its category."""
+    kind, _, category = topic.rpartition(".")
+    return kind if category in CATEGORIES else topic
 
 
 def first_bad_topic(topics: Sequence[str], held: set[str]) -> str:

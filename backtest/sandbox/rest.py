@@ -1,21 +1,17 @@
-"""The sandbox's REST interface: public market routes in simulated time, and what stands before every route of ``/v5``."""
+"""The sandbox's REST interface: public market routes of ``/v5``, answering in simulated time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
 from backtest.sandbox import protocol
 from backtest.sandbox.keys import ServerClock
-from backtest.sandbox.refusals import ROUTE_NOT_FOUND, SERVER_ERROR, TEXTS, VenueRefusal, bad_parameter
+from backtest.sandbox.refusals import ROUTE_NOT_FOUND, VenueRefusal, bad_parameter
 from backtest.sandbox.tape import Tape
 from bot.execution.instruments import Instrument
-
-STREAM_PATHS: Final = frozenset({"/v5/public/linear", "/v5/private", "/v5/trade"})
-"""Websockets, which no REST fault concerns."""
 
 
 class RestInterface:
@@ -25,8 +21,6 @@ class RestInterface:
         self._tape = tape
         self._clock = clock
         self._instruments = dict(sorted(instruments.items()))
-        self._faults: list[tuple[int, int]] = []
-        self.requests = 0
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the routes; everything else that nobody claims is answered as an unknown route."""
@@ -35,41 +29,11 @@ class RestInterface:
         router.add_get("/v5/market/instruments-info", self._instruments_info)
         router.add_route("*", "/{unknown:.*}", self._unknown_route)
 
-    def fail(self, times: int, *, status: int = 200, code: int = 10006) -> None:
-        """Answer the next ``times`` requests with an HTTP status and, if that is 200, with a return code."""
-        self._faults.extend([(status, code)] * times)
-
-    @web.middleware
-    async def guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """What stands before every route of ``/v5``: planted faults, forbidden bodies, refused parameters."""
-        if not request.path.startswith("/v5/") or request.path in STREAM_PATHS:
-            response: web.StreamResponse = await handler(request)
-            return response
-        self.requests += 1
-        if self._faults:
-            status, code = self._faults.pop(0)
-            if status != 200:
-                return web.Response(
-                    status=status, text="<html><body>unavailable</body></html>", content_type="text/html"
-                )
-            return self._error(code, TEXTS.get(code, TEXTS[SERVER_ERROR]))
-        if request.method == "GET" and request.can_read_body:
-            return web.Response(status=403, text="<html><body>forbidden</body></html>", content_type="text/html")
-        try:
-            response = await handler(request)
-        except VenueRefusal as refusal:
-            response = self._error(refusal.code, refusal.message, refusal.status)
-            response.headers.update(refusal.headers)
-        return response
-
     def _reply(self, result: protocol.JsonObject) -> web.Response:
         return web.json_response(protocol.reply(result, self._clock.now()))
 
-    def _error(self, code: int, message: str, status: int = 200) -> web.Response:
-        return web.json_response(protocol.error(code, message, self._clock.now()), status=status)
-
     async def _unknown_route(self, request: web.Request) -> web.Response:
-        return self._error(ROUTE_NOT_FOUND, f"Route not found: {request.path}", status=404)
+        raise VenueRefusal(ROUTE_NOT_FOUND, f"Route not found: {request.path}", status=404)
 
     async def _time(self, request: web.Request) -> web.Response:
         return self._reply(protocol.time_result(self._clock.now()))

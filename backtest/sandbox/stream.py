@@ -11,14 +11,19 @@ from aiohttp import WSMsgType, web
 
 from backtest.sandbox import protocol
 from backtest.sandbox.connections import Connection
+from backtest.sandbox.faults import OF_CANDLES, Fault, FaultInjector
+from backtest.sandbox.outbox import Outbox
 from backtest.sandbox.tape import Release, Tape
+from strategies.bars import Bar
 
 
 class PublicStream:
     """All sockets of ``/v5/public/linear``."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, outbox: Outbox, injector: FaultInjector) -> None:
         self._tape = tape
+        self._injector = injector
+        self._outbox = outbox
         self._connections: dict[str, Connection] = {}
         self._numbers = itertools.count(1)
         self._muted = dict.fromkeys(tape.symbols, 0)
@@ -65,7 +70,6 @@ class PublicStream:
 
     async def push(self, releases: list[Release]) -> None:
         """Send what has just closed: one message per symbol, with the closed candle and the new one."""
-        now = self._tape.now()
         interval = self._tape.interval
         messages = []
         for release in releases:
@@ -73,15 +77,43 @@ class PublicStream:
             if self._muted[symbol] > 0:
                 self._muted[symbol] -= 1
                 continue
-            candles = [protocol.candle(release.closed, interval, confirm=True, timestamp=now)]
-            if release.opened is not None:
-                candles.append(protocol.candle(release.opened, interval, confirm=False, timestamp=now))
-            text = protocol.kline_push(symbol, interval, candles, now)
-            messages.append((protocol.topic_of(symbol, interval), text))
+            topic = protocol.topic_of(symbol, interval)
+            text = self._closing(release, release.closed)
+            rule = self._injector.strike(topic, OF_CANDLES)
+            if rule is None:
+                messages.append((topic, text))
+            elif rule.do is Fault.SKIP:
+                self._tape.hide(release.closed, rule.bars_late)
+                if rule.bars_late:
+                    self._outbox.later(self, topic, text, rule.bars_late)
+            else:
+                messages.append((topic, self._closing(release, _unlike(release.closed, rule.fraction))))
+                if rule.bars_late:
+                    self._outbox.later(self, topic, text, rule.bars_late)
+                else:
+                    messages.append((topic, text))
+        for topic, text in messages:
+            await self._outbox.publish(self, topic, text)
+
+    def _closing(self, release: Release, closed: Bar) -> str:
+        """The message of a close: the closed candle, and the one that opened in its place."""
+        now, interval = self._tape.now(), self._tape.interval
+        candles = [protocol.candle(closed, interval, confirm=True, timestamp=now)]
+        if release.opened is not None:
+            candles.append(protocol.candle(release.opened, interval, confirm=False, timestamp=now))
+        return protocol.kline_push(closed.symbol, interval, candles, now)
+
+    async def send(self, topic: str, text: str) -> None:
+        """Send a text to every socket that is subscribed to a topic."""
         for connection in list(self._connections.values()):
-            for topic, text in messages:
-                if topic in connection.topics:
-                    await connection.send(text)
+            if topic in connection.topics:
+                await connection.send(text)
+
+    def cut_topic(self, topic: str) -> None:
+        """Cut every socket that is subscribed to a topic."""
+        for connection in list(self._connections.values()):
+            if topic in connection.topics:
+                connection.cut()
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one socket until it closes."""
@@ -139,3 +171,11 @@ class PublicStream:
                 now = self._tape.now()
                 candles = [protocol.candle(current, interval, confirm=False, timestamp=now)]
                 await connection.send(protocol.kline_push(symbol, interval, candles, now))
+
+
+def _unlike(bar: Bar, fraction: float) -> Bar:
+    """A candle that closed elsewhere in its range."""
+    room = bar.high - bar.low
+    close = bar.close - fraction * room if bar.close - bar.low > room / 2 else bar.close + fraction * room
+    close = min(max(close, bar.low), bar.high)
+    return Bar(bar.symbol, bar.open_time, bar.close_time, bar.open, bar.high, bar.low, close, bar.volume)

@@ -65,6 +65,9 @@ class Tape:
         if None not in finals:
             self.clock.stop_at(max(final for final in finals if final is not None))
         self.released = dict.fromkeys(self._sources, 0)
+        self.closes = 0
+        """Moments at which candles were released."""
+        self._hidden: dict[tuple[str, int], int | None] = {}
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -85,6 +88,7 @@ class Tape:
         if time is None:
             return []
         self.clock.advance_to(time)
+        self.closes += 1
         released = []
         for symbol, bar in self._next.items():
             if bar is None or bar.close_time != time:
@@ -95,6 +99,10 @@ class Tape:
             opened = forming(following, time) if following is not None and following.open_time <= time else None
             released.append(Release(bar, opened))
         return released
+
+    def hide(self, bar: Bar, closes: int = 0) -> None:
+        """Do not tell a bar, as if it did not exist: for ever or, where ``closes`` is not 0, for so many closes."""
+        self._hidden[bar.symbol, bar.open_time] = self.closes + closes if closes else None
 
     def current(self, symbol: str) -> Bar | None:
         """The candle that is forming now, as far as it has come."""
@@ -127,7 +135,11 @@ class Tape:
         bars = self._sources[symbol].between(0 if first is None else first, until, limit)
         if bars and bars[-1].close_time > now:
             bars[-1] = forming(bars[-1], now)
-        return bars
+        return [bar for bar in bars if not self._is_hidden(bar)] if self._hidden else bars
+
+    def _is_hidden(self, bar: Bar) -> bool:
+        until = self._hidden.get((bar.symbol, bar.open_time), 0)
+        return until is None or self.closes < until
 
 
 def _first_release(source: BarSource, start: int | None, history_until: int | None) -> Bar | None:

@@ -13,8 +13,11 @@ from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockMode, ClockSetting
 from backtest.sandbox.control import ControlInterface
 from backtest.sandbox.exchange import Exchange
+from backtest.sandbox.faults import CLOSE, Fault, FaultInjector, FaultPlan
+from backtest.sandbox.gate import Gate
 from backtest.sandbox.keys import KeyRing, ServerClock
 from backtest.sandbox.limits import RateLimits
+from backtest.sandbox.outbox import Outbox
 from backtest.sandbox.private_stream import PrivateStream
 from backtest.sandbox.rest import RestInterface
 from backtest.sandbox.sources import BarSource, StoredBars
@@ -43,6 +46,7 @@ class SandboxVenue:
         account: one account that orders may be sent to, and the keys to it; without it the venue has public data only.
         enforce_limits: whether requests beyond Bybit's limits are refused; by default unless the clock is stepped, since
             a stepped market's orders come as fast as the machine goes.
+        faults: what is to go wrong; more can be planted while the venue runs.
         paused: let the clock stand still until ``resume``, so that a client can warm up without missing anything.
         host: the interface to listen on.
 
@@ -62,6 +66,7 @@ class SandboxVenue:
         instruments: Mapping[str, Instrument] | None = None,
         account: AccountSetting | None = None,
         enforce_limits: bool | None = None,
+        faults: FaultPlan | None = None,
         paused: bool = False,
         host: str = "127.0.0.1",
     ) -> None:
@@ -77,6 +82,7 @@ class SandboxVenue:
         self._account = account
         is_stepped = clock.mode is ClockMode.STEPPED
         self._enforce_limits = not is_stepped if enforce_limits is None else enforce_limits
+        self._plan = faults or FaultPlan()
         self._paused = paused
         self._running = asyncio.Event()
         self._host = host
@@ -91,11 +97,15 @@ class SandboxVenue:
             self._sources, self._interval, self._setting, self._start_time, history_until=self._history_until
         )
         self.clock = ServerClock(self.tape)
-        self._stream = PublicStream(self.tape)
+        self.clock = ServerClock(self.tape)
+        self._injector = FaultInjector(self._plan)
+        self._outbox = Outbox(self._injector)
+        self._gate = Gate(self.clock, self._injector)
+        self._stream = PublicStream(self.tape, self._outbox, self._injector)
         self._rest = RestInterface(self.tape, self.clock, self._instruments)
         setting = self._account
         self._keys = KeyRing(setting.keys if setting is not None else (), self.clock)
-        self.private = PrivateStream(self._keys, self.clock)
+        self.private = PrivateStream(self._keys, self.clock, self._outbox)
         self.exchange = None if setting is None else Exchange(setting, self._instruments, self.tape)
 
     @property
@@ -125,7 +135,7 @@ class SandboxVenue:
             OSError: the port is taken.
         """
         self._open_tape()
-        application = web.Application(middlewares=[self._rest.guard])
+        application = web.Application(middlewares=[self._gate.guard])
         application.router.add_get("/v5/public/linear", self._stream.handle)
         application.router.add_get("/v5/private", self.private.handle)
         if self.exchange is not None:
@@ -152,6 +162,7 @@ class SandboxVenue:
             self._player.cancel()
             await asyncio.gather(self._player, return_exceptions=True)
             self._player = None
+        self._outbox.forget()
         self.drop_connections()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -195,11 +206,22 @@ class SandboxVenue:
 
     async def _tell(self, releases: list[Release]) -> None:
         """Let orders meet the bars that have closed, and tell the account first, then everybody."""
+        self._injector.closes = self.tape.closes
+        self._break_at_close()
+        await self._outbox.on_close()
         if self.exchange is not None:
             for release in releases:
                 self.exchange.on_close(release.closed)
             await self._announce()
         await self._stream.push(releases)
+
+    def _break_at_close(self) -> None:
+        if (rule := self._injector.strike(CLOSE, frozenset({Fault.SKEW}))) is not None:
+            self.clock.skew_ms = rule.milliseconds
+        if self._injector.strike(CLOSE, frozenset({Fault.RESTART})) is not None:
+            self.restart()
+        if self._injector.strike(CLOSE, frozenset({Fault.CUT})) is not None:
+            self.drop_connections()
 
     async def _announce(self) -> None:
         if self.exchange is not None:
@@ -240,12 +262,22 @@ class SandboxVenue:
 
     def fail_requests(self, times: int, *, status: int = 200, code: int = 10006) -> None:
         """Let the next REST requests fail with an HTTP status or, where that is 200, a return code."""
-        self._rest.fail(times, status=status, code=code)
+        self._gate.fail(times, status=status, code=code)
+
+    def plant(self, plan: FaultPlan) -> None:
+        """Let more go wrong from now on; chances are drawn from the seed of the plan that the venue was made with."""
+        self._plan = FaultPlan(self._plan.rules + plan.rules, self._plan.seed)
+        self._injector.plant(plan)
+
+    @property
+    def faults_struck(self) -> int:
+        """How often something planned went wrong so far."""
+        return self._injector.struck
 
     @property
     def requests(self) -> int:
         """REST requests answered so far."""
-        return self._rest.requests
+        return self._gate.requests
 
     def state(self) -> dict[str, Any]:
         """What ``/control/state`` tells: clock, progress, connections."""
@@ -258,5 +290,8 @@ class SandboxVenue:
             "released": dict(self.tape.released),
             "finished": self.finished,
             "connections": self._stream.connections,
+            "private_connections": self.private.connections,
             "subscriptions": self._stream.subscriptions(),
+            "clock_skew_ms": self.clock.skew_ms,
+            "faults_struck": self.faults_struck,
         }
