@@ -6,17 +6,21 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from bot.engine import SimulatedEngine
 from bot.garbage import rare_collections
+from bot.journal.outlooks import OutlookRecorder, Outlooks
 from bot.market.batches import batches as batches
 from bot.orders import Decision, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
 _PROGRESS_EVERY = 2048
+EQUITY_POINTS: Final = 4000
+"""Batches up to which a replay journals its equity at each of them."""
 
 
 @dataclass(slots=True)
@@ -40,17 +44,34 @@ class ReplayResult:
     """Funding that was settled, in order."""
     updates: list[OrderUpdate] = field(default_factory=list)
     """What happened to orders besides fills, in order."""
+    outlooks: Outlooks | None = None
+    """What a strategy with a memory expected at every decision."""
 
     @property
     def bars_per_second(self) -> float:
         """Bars decided per second of wall time."""
         return self.bars / self.seconds if self.seconds > 0 else 0.0
 
-    def daily_equity(self) -> list[tuple[int, float]]:
-        """The last equity of every UTC day of a close."""
+    def equity_points(self, most: int = EQUITY_POINTS) -> list[tuple[int, float]]:
+        """Equity by time, as much of it as the journal keeps: at every batch, or, of long runs, the highest, the lowest and
+        the last of every UTC day of a close. Daily returns stay exact, and so does the depth of every drawdown but those that
+        begin and end within one day.
+
+        Args:
+            most: batches up to which all are kept.
+        """
         days = (self.close_times - 1) // DAY_MS
-        last = np.flatnonzero(np.diff(days, append=days[-1:] + 1)) if len(days) else np.empty(0, dtype=np.int64)
-        return [(int(self.close_times[i]), float(self.equity[i])) for i in last]
+        count = len(days)
+        kept = np.arange(count)
+        if count > most:
+            starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1))
+            lengths = np.diff(starts, append=count)
+            by_day = np.repeat(np.arange(len(starts)), lengths)
+            # Sorted by day and then by equity, the ends of every day's stretch are its extremes.
+            order = np.lexsort((self.equity, by_day))
+            ends = starts + lengths - 1
+            kept = np.unique(np.concatenate((order[starts], order[ends], ends)))
+        return [(int(self.close_times[place]), float(self.equity[place])) for place in kept]
 
 
 def replay(
@@ -82,16 +103,25 @@ def replay(
     step, funding = engine.step, engine.funding
     settlement: float = math.inf if funding is None else funding.next_due
     core = engine.core
+    bank = core.strategy.bank
+    recorder = None if bank is None else OutlookRecorder(bank.config.horizons[bank.config.primary])
+    every = keep_all_decisions or recorder is not None
     before = core.decisions_made
     due = before + _PROGRESS_EVERY
     with rare_collections():
         for batch in batches(series):
-            result = step(batch, keep_all_decisions)
+            result = step(batch, every)
             equity.append(result.equity)
             if result.executions:
                 executions += result.executions
             if result.decisions:
-                kept += result.decisions
+                if recorder is None:
+                    kept += result.decisions
+                else:
+                    for decision in result.decisions:
+                        recorder.add(decision.signal)
+                        if keep_all_decisions or decision.orders:
+                            kept.append(decision)
             if result.updates:
                 updates += result.updates
             if batch.bars[0].close_time >= settlement:
@@ -116,6 +146,7 @@ def replay(
         decisions=kept,
         fundings=fundings,
         updates=updates,
+        outlooks=None if recorder is None else recorder.outlooks(),
     )
 
 

@@ -11,14 +11,26 @@ from typing import Final
 
 from rich.console import Console
 
-SUITES: Final = ("benchmarks.sma", "benchmarks.model", "benchmarks.memory", "benchmarks.whitening")
-EVALUATIONS: Final = ("benchmarks.synthetic",)
+SUITES: Final = (
+    "benchmarks.sma",
+    "benchmarks.model",
+    "benchmarks.memory",
+    "benchmarks.whitening",
+    "benchmarks.training",
+)
+EVALUATIONS: Final = (
+    "benchmarks.synthetic",
+    "benchmarks.known_optimum",
+    "benchmarks.motifs",
+    "benchmarks.public_table",
+)
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
 python -m benchmarks --evaluate [NAME ...]
 python -m benchmarks --results EVALUATION.json
 
 Without names all are measured. With a candle store, such as data/candles after recall fetch, the memory is measured on the
-hours in it as well, under names that end in _stored_hours. With --evaluate the tasks of known optimum are measured instead;
+hours in it as well, under names that end in _stored_hours. With --evaluate the tasks of known optimum and the public table are
+measured instead, the latter where RECALL_TEST_DATA names a folder with ETTh1.csv, and written to docs/results.md;
 --results takes what recall evaluate --json said of real candles, merges its figures and writes docs/results.md."""
 
 
@@ -59,6 +71,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         refused = run(select(names), console)
         write_page()
+        if evaluates:
+            from benchmarks.results import write_motifs
+            from benchmarks.tasks import write_tasks
+
+            write_tasks()
+            write_motifs()
         return 1 if refused else 0
     except BenchmarkError as problem:
         console.print(str(problem), style="red", highlight=False)

@@ -30,6 +30,10 @@ class BenchmarkError(Exception):
     """A benchmark that refuses to give a number, in one sentence."""
 
 
+class BenchmarkSkipped(BenchmarkError):
+    """A benchmark whose data is not here, in one sentence; that is no failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One number under one name."""
@@ -124,6 +128,9 @@ def run(selected: Sequence[Benchmark], console: Console, path: Path = LATEST) ->
         started = time.perf_counter()
         try:
             found = one.measure(one.seed)
+        except BenchmarkSkipped as reason:
+            console.print(f"{', '.join(one.names)}: skipped, {reason}", style="yellow", highlight=False)
+            continue
         except BenchmarkError as problem:
             console.print(f"{', '.join(one.names)}: {problem}", style="red", highlight=False)
             failures += 1

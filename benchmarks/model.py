@@ -121,6 +121,32 @@ def measure_decision(seed: int) -> Mapping[str, Measurement]:
     return {"decision_ms_p50": Measurement(float(p50), "ms", note)}
 
 
+@benchmark("stream_decision_ms_p50", seed=17)
+def measure_stream(seed: int) -> Mapping[str, Measurement]:
+    """What the strategy does at one bar, from settling to remembering, with nothing shown to it in advance."""
+    with one_thread(), _workplace() as folder:
+        stage = _Stage.build(folder, seed, LIVE_BARS)
+        session = stage.session()
+        session.warm()
+        strategy = session.strategy
+        seconds = []
+        for batch in batches({SYMBOL: stage.upcoming}):
+            started = time.perf_counter()
+            strategy.settle(batch.bars)
+            for bar in batch.bars:
+                strategy.on_bar(bar)
+            strategy.remember(batch.bars)
+            seconds.append(time.perf_counter() - started)
+        _require_full(session)
+    counted = 1e3 * np.array(seconds[UNCOUNTED_LIVE_BARS:])
+    p50, p99 = np.percentile(counted, [50, 99])
+    note = (
+        f"{ENTRIES:,} entries, one thread: settle, features, encode, retrieve, gate, heads, calibrate, remember; "
+        f"{len(counted)} hourly synthetic bars one by one, p99 {p99:.2f} ms"
+    )
+    return {"stream_decision_ms_p50": Measurement(float(p50), "ms", note)}
+
+
 @dataclass(frozen=True, slots=True)
 class _Stage:
     """A trained model, a past that fills the memory, and bars to decide on."""

@@ -148,7 +148,7 @@ class _Ours:
             decisions=result.decisions,
             executions=result.executions,
             trades=trades,
-            daily_equity=result.daily_equity(),
+            equity=result.equity_points(),
             keep_decisions=False,
         )
         return time.perf_counter() - started, Outcome(metrics.trades, metrics.total_return)

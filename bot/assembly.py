@@ -158,6 +158,10 @@ def build_strategy(
     if name == "memory_transformer":
         return _memory_transformer(config, symbols, interval, models, model_id or config.model.id)
     if name == "similarity":
+        if not config.memory.enabled:
+            raise UsageError(
+                "memory.enabled is false, and similarity is nothing but its memory; choose another strategy"
+            )
         return SimilarityStrategy(symbols, interval, _similarity_settings(config)), ""
     kind = BASELINES.get(name) or _user_class(name)
     try:
@@ -176,6 +180,7 @@ def _similarity_settings(config: Config) -> SimilaritySettings:
         n_neighbors=memory.n_neighbors,
         minimum_neighbors=memory.minimum_neighbors,
         confidence_threshold=config.signal.confidence_threshold,
+        significance=config.signal.significance,
         temperature=config.signal.read_temperature,
         horizons=memory.horizons,
         primary=memory.primary,
@@ -209,9 +214,11 @@ def _memory_transformer(
         n_neighbors=config.memory.n_neighbors,
         minimum_neighbors=config.memory.minimum_neighbors,
         entry_threshold=config.signal.entry_threshold,
+        holding_bars=config.signal.holding_bars,
         exits=ExitRule(config.signal.exits),
         target_volatility=config.signal.target_volatility,
         abstains=config.signal.abstain,
+        uses_memory=config.memory.enabled,
         stop_multiple=config.signal.stop_multiple,
         target_multiple=config.signal.target_multiple,
         rules=_memory_rules(config),

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from bot.errors import UsageError
 from bot.refusals import Origin, mask_passwords, refusal, url_passwords
-from bot.settings import FEWEST_STRETCHES, PLAIN_FILLS, Settings
+from bot.settings import PLAIN_FILLS, Settings
+from strategies.stretches import FEWEST_STRETCHES
 
 ENVIRONMENT_PREFIX: Final = "RECALL_"
 DEFAULT_FILE: Final = Path("config.toml")

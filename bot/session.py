@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -106,6 +107,7 @@ def open_session(
     *,
     venue_instruments: Mapping[str, Instrument] | None = None,
     hindsight: bool = False,
+    models: Path | None = None,
 ) -> Session:
     """Settings and stored candles before ``start`` as a session.
 
@@ -118,12 +120,13 @@ def open_session(
         start: open time of the first bar that is decided on.
         venue_instruments: what the venue says of its symbols.
         hindsight: the decisions prove nothing about the model's skill, so it may have learned from their bars.
+        models: folder of models; that of ``home`` by default.
 
     Raises:
         UsageError: there is no such strategy or model, it has learned from bars after ``start``, or there is too little
             history; the message names the bars needed.
     """
-    strategy, model_id = build_strategy(config, symbols, interval, home.models)
+    strategy, model_id = build_strategy(config, symbols, interval, models or home.models)
     learned = strategy.learned_until
     first_close = min(close_time_of(start, interval, calendars[symbol]) for symbol in symbols)
     if learned is not None and first_close <= learned and not (hindsight or config.model.in_sample):

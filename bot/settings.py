@@ -27,8 +27,6 @@ _RULES: Final = MemoryRules()
 
 EARLIEST_START: Final = parse_time("1971-01-01")
 LATEST_START: Final = parse_time("2100-01-01")
-FEWEST_STRETCHES: Final = 5
-"""Stretches of horizon plus embargo without which a standard error means little, and no two models are compared."""
 
 Exact = Annotated[Decimal, BeforeValidator(lambda value: Decimal(repr(value)) if isinstance(value, float) else value)]
 """Money: a number of a TOML file becomes the decimal that was written there."""
@@ -148,6 +146,7 @@ class StrategySection(Section):
 class MemorySection(Section):
     """The memory of past market states."""
 
+    enabled: bool = Field(True, description="memory_transformer: remember and ask; false: the model decides alone")
     memory_size: int = Field(
         100_000, ge=100, le=1_000_000, description="capacity in entries; recommended 50,000-200,000"
     )
@@ -293,6 +292,9 @@ class SignalSection(Section):
     entry_threshold: float = Field(
         0.4, ge=0, le=1, description="memory_transformer: least confidence to hold a position"
     )
+    holding_bars: int = Field(
+        24, ge=1, le=10_000, description="memory_transformer: bars that a forecast is held for; 1: until the next"
+    )
     target_volatility: float = Field(
         0.8, ge=0, le=100, description="memory_transformer: volatility per year of a whole position; 0: any"
     )
@@ -306,6 +308,9 @@ class SignalSection(Section):
     target_multiple: float = Field(1.5, gt=0, le=20, description="exits = volatility: target distance in volatilities")
     confidence_threshold: float = Field(
         0.7, gt=0.5, lt=1, description="similarity: share of rising neighbours to go long"
+    )
+    significance: float = Field(
+        0.2, gt=0, le=1, description="similarity: votes that coin flips give more often than this abstain; 1: none do"
     )
     read_temperature: float = Field(0.07, gt=0, le=10, description="similarity: softmax temperature of the vote")
 

@@ -55,6 +55,8 @@ class SimilaritySettings:
     """Fewer than this many similar moments is no answer: the position is held and none is opened."""
     confidence_threshold: float = 0.7
     """Share of moments that must have gone one way, in (0.5, 1)."""
+    significance: float = 0.2
+    """A vote that as many coin flips would give more often than this is no vote; 1 takes every vote."""
     prior_strength: float = 1.0
     """Moments of either outcome that are assumed on top of those found (Beta prior)."""
     temperature: float = 0.07
@@ -74,6 +76,7 @@ class SimilaritySettings:
             ("n_neighbors", self.n_neighbors >= 1, "at least 1"),
             ("minimum_neighbors", 1 <= self.minimum_neighbors <= self.n_neighbors, "between 1 and n_neighbors"),
             ("confidence_threshold", 0.5 < self.confidence_threshold < 1.0, "above 0.5 and below 1"),
+            ("significance", 0.0 < self.significance <= 1.0, "above 0 and at most 1"),
             ("prior_strength", 0.0 <= self.prior_strength < float("inf"), "0 or more"),
             ("temperature", 0.0 < self.temperature < float("inf"), "above 0"),
             ("horizons", _increasing(self.horizons), "one or more bar counts in increasing order"),
@@ -287,9 +290,10 @@ class SimilarityStrategy(Strategy):
         up = rise_probability(view, self.settings.prior_strength)
         threshold = self.settings.confidence_threshold
         side, confidence = 0, 0.0
-        if up > threshold:
+        told = chance_of_vote(view) <= self.settings.significance
+        if told and up > threshold:
             side, confidence = 1, up
-        elif up < 1.0 - threshold:
+        elif told and up < 1.0 - threshold:
             side, confidence = -1, 1.0 - up
         volatility = float(trailing_volatility(np.array(moment.features))) * sqrt(self.settings.primary)
         stop, target = exit_distances(view, side, volatility) if side else (None, None)
@@ -312,6 +316,15 @@ def rise_probability(view: MemoryView, prior_strength: float) -> float:
     The posterior mean (a + n p) / (2 a + n), n the effective number of independent moments and p their positive share.
     """
     return (prior_strength + view.effective * view.positive_ratio) / (2.0 * prior_strength + view.effective)
+
+
+def chance_of_vote(view: MemoryView) -> float:
+    """How often, at most, fair coin flips with the same weights would be as one-sided, either way.
+
+    ``2 exp(-2 n (p - 1/2)^2)``, n = 1 / sum of squared weights: the bound of Hoeffding ("Probability inequalities for sums
+    of bounded random variables", 1963) for a weighted sum. Ten neighbours of three days are three flips, not ten.
+    """
+    return min(1.0, 2.0 * exp(-2.0 * view.effective * (view.positive_ratio - 0.5) ** 2))
 
 
 def exit_distances(view: HasQuantiles, side: int, volatility: float) -> tuple[float, float]:

@@ -25,7 +25,8 @@ BEGIN = 1_640_995_200_000  # 2022-01-01
 # Thresholds under which the similarity strategy trades often, with many stops and targets, on a small memory.
 BUSY = (
     "--strategy", "similarity", "--memory-size", "1500",
-    "--set", "signal.confidence_threshold=0.52", "--set", "risk.stop_loss=0.01", "--set", "risk.daily_loss_limit=0",
+    "--set", "signal.confidence_threshold=0.52", "--set", "signal.significance=1",
+    "--set", "risk.stop_loss=0.01", "--set", "risk.daily_loss_limit=0",
 )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def boundaries(train_end: int, end: int, length: FoldLength) -> list[tuple[int, 
     starts, start = [], train_end
     while start < end:
         starts.append(start)
-        start = _later(start, 12 if length is FoldLength.YEARLY else 3)
+        start = months_later(start, 12 if length is FoldLength.YEARLY else 3)
     return list(zip(starts, [*starts[1:], end], strict=True))
 
 
@@ -77,7 +77,7 @@ def walk_forward(panel: Panel, train_end: int, end: int, length: FoldLength = Fo
     return tuple(folds)
 
 
-def _later(time_ms: int, months: int) -> int:
+def months_later(time_ms: int, months: int) -> int:
     """The same day and hour some months later."""
     moment = dt.datetime.fromtimestamp(time_ms / 1000, tz=dt.UTC)
     month = moment.month - 1 + months

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from arch.bootstrap import StationaryBootstrap
 
 from strategies.memory_transformer.dataset import Floats
 
@@ -39,6 +38,9 @@ class Resamples:
     @classmethod
     def draw(cls, rows: int, block: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Resamples:
         """Resamples of ``rows`` consecutive rows in stretches of mean length ``block`` rows."""
+        # Imported here because it takes a second to load, which whoever only names a Figure need not pay.
+        from arch.bootstrap import StationaryBootstrap
+
         drawer = StationaryBootstrap(min(max(1, block), rows), np.arange(rows), seed=seed)
         counts = [np.bincount(drawer.update_indices(), minlength=rows) for _ in range(resamples)]
         return cls(np.array(counts, dtype=np.float64))

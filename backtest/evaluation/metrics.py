@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies.memory_transformer.dataset import Floats, Integers
+from strategies.uncertainty.fitting import quantile_losses
 
 BINS: Final = 10
 """Of equal width, in which a probability is compared with what came."""
@@ -51,13 +52,6 @@ def normal_log_losses(mean: Floats, log_volatility: Floats, outcome: Floats) -> 
     """
     standardised = (outcome - mean) / np.exp(log_volatility)
     return 0.5 * standardised**2 + log_volatility + 0.5 * log(2.0 * pi)
-
-
-def quantile_losses(quantiles: Floats, levels: tuple[float, ...], outcome: Floats) -> Floats:
-    """Pinball loss of every quantile, ``[n, levels]`` (Koenker and Bassett 1978)."""
-    error = outcome[:, None] - quantiles
-    level = np.array(levels)
-    return np.maximum(level * error, (level - 1.0) * error)
 
 
 def crps_losses(quantiles: Floats, levels: tuple[float, ...], outcome: Floats) -> Floats:

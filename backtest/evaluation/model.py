@@ -14,13 +14,14 @@ from backtest.evaluation.folds import Fold
 from backtest.evaluation.forecasts import Forecasts, forecasts_of, sized
 from backtest.evaluation.panel import Panel
 from strategies.bars import BarSeries
-from strategies.memory_transformer.config import OutputType
-from strategies.memory_transformer.dataset import Floats, Integers
+from strategies.memory_transformer.dataset import Integers
+from strategies.memory_transformer.evaluation import joined
 from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
-from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.model import Forecast, MemoryTransformer
 from strategies.memory_transformer.span_memory import Rows
 from strategies.memory_transformer.streaming import BlockKernel, StreamingEncoder
+from strategies.memory_transformer.targets import units
 from strategies.readout import QUANTILES
 from strategies.scaling import Scaler
 from strategies.uncertainty.direction import raw_rise_probability
@@ -35,7 +36,6 @@ class Weights:
     model: MemoryTransformer
     """In evaluation mode."""
     scaler: Scaler
-    outcome_scale: Floats
 
 
 ModelSource = Callable[[Fold], Weights]
@@ -101,15 +101,12 @@ def encode_panel(panel: Panel, series: Mapping[str, BarSeries], weights: Weights
     return EncodedPanel(weights, hidden, keys)
 
 
-def answer(
+def model_forecast(
     panel: Panel, encoded: EncodedPanel, rows: Integers, recalled: Recalled, *, force_gate: float | None = None
-) -> Forecasts:
-    """What the model says of rows that recall this.
-
-    The mean is the regression head's; another head leaves it to the median of the distribution.
-    """
+) -> Forecast:
+    """What the model itself says of rows, one or more, that recall this: also its gate, and whom it listens to."""
     config, model = encoded.weights.model.config, encoded.weights.model
-    view, levels, ratio = [], [], []
+    parts = []
     close_time = panel.moments.close_time
     with torch.inference_mode():
         for start in range(0, len(rows), _BATCH):
@@ -117,26 +114,38 @@ def answer(
             batch, found, said = rows[part], recalled.found[part], recalled.outcomes[part]
             ages = np.maximum(close_time[batch][:, None] - close_time[found], 0) / panel.interval_ms
             known = recalled.rule.usable_outcomes(panel.moments, said, close_time[batch])
-            facts = describe(known, ages, encoded.weights.outcome_scale)
+            facts = describe(known, ages, units(panel.moments.volatility[batch], config))
             keys, mask = torch.from_numpy(encoded.keys[found]), torch.from_numpy(recalled.mask[part])
-            forecast = model(
-                torch.from_numpy(encoded.hidden[batch]),
-                torch.from_numpy(encoded.keys[batch]),
-                Retrieved(keys, torch.from_numpy(facts), mask),
-                force_gate=force_gate,
+            parts.append(
+                model(
+                    torch.from_numpy(encoded.hidden[batch]),
+                    torch.from_numpy(encoded.keys[batch]),
+                    Retrieved(keys, torch.from_numpy(facts), mask),
+                    force_gate=force_gate,
+                )
             )
-            view.append(signed_view(forecast.prediction, config.output_type).numpy())
-            levels.append(forecast.distribution.quantiles[:, config.primary].numpy())
-            ratio.append(forecast.distribution.log_volatility[:, config.primary].numpy())
+        return joined(parts)
+
+
+def answer(
+    panel: Panel, encoded: EncodedPanel, rows: Integers, recalled: Recalled, *, force_gate: float | None = None
+) -> Forecasts:
+    """What the model says of rows that recall this.
+
+    The mean is that of a head that forecasts returns; another head leaves it to the median of the distribution.
+    """
+    config = encoded.weights.model.config
+    forecast = model_forecast(panel, encoded, rows, recalled, force_gate=force_gate)
     volatility = panel.moments.volatility[rows]
-    scaled = np.concatenate(levels).astype(np.float64)
-    signed = np.concatenate(view).astype(np.float64)
-    centre = signed if config.output_type is OutputType.REGRESSION else scaled[:, QUANTILES.index(0.5)]
+    scaled = forecast.distribution.quantiles[:, config.primary].double().numpy()
+    signed = signed_view(forecast.prediction, config).double().numpy()
+    log_volatility = forecast.distribution.log_volatility[:, config.primary].double().numpy()
+    centre = signed if config.output_type.forecasts_returns else scaled[:, QUANTILES.index(0.5)]
     return forecasts_of(
         rows,
         mean=centre * volatility,
         probability_up=np.array([raw_rise_probability(QUANTILES, row) for row in scaled.tolist()]),
         quantiles=scaled * volatility[:, None],
-        log_volatility=np.concatenate(ratio).astype(np.float64) + np.log(volatility),
+        log_volatility=log_volatility + np.log(volatility),
         exposure=sized(panel, rows, np.sign(signed)),
     )

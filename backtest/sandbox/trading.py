@@ -71,6 +71,7 @@ class PrivateRest:
 
     Args:
         exchange: the account.
+        doable: what changes something, by route.
         keys: whose signatures count.
         clock: what time replies tell.
         limits: how often each route may be asked.
@@ -78,13 +79,19 @@ class PrivateRest:
     """
 
     def __init__(
-        self, exchange: Exchange, keys: KeyRing, clock: ServerClock, limits: RateLimits, announce: Announce
+        self,
+        exchange: Exchange,
+        doable: dict[str, Deed],
+        keys: KeyRing,
+        clock: ServerClock,
+        limits: RateLimits,
+        announce: Announce,
     ) -> None:
         self._keys = keys
         self._clock = clock
         self._limits = limits
         self._announce = announce
-        self._deeds = deeds(Operations(exchange))
+        self._deeds = doable
         queries = Queries(exchange)
         self._asked: dict[str, Callable[[Parameters], JsonObject]] = {
             "/v5/order/realtime": queries.open_orders,

@@ -17,13 +17,15 @@ from backtest.sandbox.faults import CLOSE, Fault, FaultInjector, FaultPlan
 from backtest.sandbox.gate import Gate
 from backtest.sandbox.keys import KeyRing, ServerClock
 from backtest.sandbox.limits import RateLimits
+from backtest.sandbox.operations import Operations
 from backtest.sandbox.outbox import Outbox
 from backtest.sandbox.private_stream import PrivateStream
 from backtest.sandbox.rest import RestInterface
 from backtest.sandbox.sources import BarSource, StoredBars
 from backtest.sandbox.stream import PublicStream
 from backtest.sandbox.tape import Release, Tape
-from backtest.sandbox.trading import PrivateRest
+from backtest.sandbox.trade_stream import TradeStream
+from backtest.sandbox.trading import PrivateRest, deeds
 from bot.execution.instruments import Instrument
 from strategies.bars import BarSeries
 
@@ -107,6 +109,7 @@ class SandboxVenue:
         self._keys = KeyRing(setting.keys if setting is not None else (), self.clock)
         self.private = PrivateStream(self._keys, self.clock, self._outbox)
         self.exchange = None if setting is None else Exchange(setting, self._instruments, self.tape)
+        self._trade: TradeStream | None = None
 
     @property
     def rest_url(self) -> str:
@@ -122,6 +125,11 @@ class SandboxVenue:
     def private_url(self) -> str:
         """What takes the place of ``wss://stream.bybit.com/v5/private``."""
         return f"ws://{self._host}:{self._port}/v5/private"
+
+    @property
+    def trade_url(self) -> str:
+        """What takes the place of ``wss://stream.bybit.com/v5/trade``."""
+        return f"ws://{self._host}:{self._port}/v5/trade"
 
     @property
     def control_url(self) -> str:
@@ -140,7 +148,11 @@ class SandboxVenue:
         application.router.add_get("/v5/private", self.private.handle)
         if self.exchange is not None:
             limits = RateLimits(enforced=self._enforce_limits)
-            PrivateRest(self.exchange, self._keys, self.clock, limits, self._announce).add_routes(application.router)
+            doable = deeds(Operations(self.exchange))
+            private = PrivateRest(self.exchange, doable, self._keys, self.clock, limits, self._announce)
+            private.add_routes(application.router)
+            self._trade = TradeStream(doable, self._keys, self.clock, limits, self._announce, self._injector)
+            application.router.add_get("/v5/trade", self._trade.handle)
         ControlInterface(self).add_routes(application.router)
         self._rest.add_routes(application.router)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
@@ -238,7 +250,8 @@ class SandboxVenue:
 
     def drop_connections(self) -> int:
         """Cut every socket without a word; returns how many there were."""
-        return self._stream.cut_all() + self.private.cut_all()
+        trading = 0 if self._trade is None else self._trade.cut_all()
+        return self._stream.cut_all() + self.private.cut_all() + trading
 
     def restart(self) -> int:
         """Restart: every socket is cut, and closed orders are known to the history alone; returns how many there were."""

@@ -32,6 +32,9 @@ class MotifSettings:
     training_bars: int = 30_000
     """Bars of the span that models are trained on; its motifs never come again."""
     training_motifs: int = 150
+    vocabularies: int = 1
+    """Parts of the training span, each with motifs of its own, as many in each: what a shape means then changes within the
+    training span as it does after it, and a motif recurs as often as one of the test span where they are as long."""
     test_motifs: int = 40
     length: int = 8
     """Bars of a motif."""
@@ -61,6 +64,7 @@ class MotifSettings:
         checks = (
             ("bars", self.bars > self.training_bars >= 0, "more than training_bars, which are 0 or more"),
             ("training_motifs", self.training_motifs >= 1, "at least 1"),
+            ("vocabularies", 1 <= self.vocabularies <= self.training_motifs, "from 1 to training_motifs"),
             ("test_motifs", self.test_motifs >= 1, "at least 1"),
             ("length", self.length >= 2, "at least 2"),
             ("horizon", self.horizon >= 1, "at least 1"),
@@ -101,6 +105,8 @@ class MotifEvents:
     """Earlier occurrences of the motif."""
     outcome: Floats
     """Log return over the horizon after it."""
+    lean: Floats
+    """What of the outcome the motif brings; the rest is noise."""
     best: Floats
     """The best forecast of the outcome from the outcomes of earlier occurrences; 0 for decoys."""
     in_training: npt.NDArray[np.bool_]
@@ -141,6 +147,7 @@ def motif_task(seed: int, settings: MotifSettings | None = None, *, symbol: str 
         informative[motifs],
         matured,
         outcome,
+        lean * settings.horizon,
         best,
         bars + settings.horizon < settings.training_bars,
         motifs >= first_hostile,
@@ -184,8 +191,11 @@ def _places(settings: MotifSettings, generator: np.random.Generator) -> tuple[In
     turn = settings.bars
     if settings.hostile_motifs:
         turn -= (settings.bars - settings.training_bars) // 4
+    parts = settings.vocabularies
+    edges = [settings.training_bars * part // parts for part in range(parts + 1)]
+    owners = [settings.training_motifs * part // parts for part in range(parts + 1)]
     spans = [
-        (0, settings.training_bars, 0, settings.training_motifs),
+        *zip(edges[:-1], edges[1:], owners[:-1], np.diff(owners).tolist(), strict=True),
         (settings.training_bars, turn, settings.training_motifs, settings.test_motifs),
         (turn, settings.bars, known, settings.hostile_motifs),
     ]

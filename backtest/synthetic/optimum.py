@@ -84,6 +84,59 @@ def flip_filter(outcomes: Floats, drift: float, noise: float, hazard: float) -> 
     return means
 
 
+def decoy_filter(outcomes: Floats, drift: float, noise: float, decoys: float) -> Floats:
+    """Best forecast before every outcome of a pattern that may mean nothing, for one who knows only how many do.
+
+    Bayes' rule for three normal hypotheses: means of ``drift``, ``-drift`` and 0, the last with a prior of ``decoys``.
+
+    Args:
+        outcomes: ``[n]`` of one pattern, in order.
+        drift: size of the expected return of a pattern that means something.
+        noise: standard deviation around it.
+        decoys: share of patterns that mean nothing.
+
+    Returns:
+        ``[n]`` posterior means, each from the outcomes before it alone.
+    """
+    sums = np.concatenate(([0.0], np.cumsum(outcomes)[:-1]))
+    evidence, price = drift * sums / noise**2, np.arange(len(outcomes)) * drift**2 / (2.0 * noise**2)
+    # Logarithms of the three posteriors, up to a constant; the largest is taken off before they are raised.
+    with np.errstate(divide="ignore"):
+        prior = np.log([0.5 * (1.0 - decoys), 0.5 * (1.0 - decoys), decoys])
+    logs = np.stack((evidence - price, -evidence - price, np.zeros(len(outcomes)))) + prior[:, None]
+    rise, fall, nothing = np.exp(logs - logs.max(axis=0))
+    means: Floats = drift * (rise - fall) / (rise + fall + nothing)
+    return means
+
+
+def normal_mixture_crps(means: Floats, deviations: Floats, weights: Floats, outcome: Floats) -> Floats:
+    """Continuous ranked probability score of mixtures of normals, ``[n]``; smaller is better.
+
+    ``sum_i w_i A(y - m_i, s_i) - sum_ij w_i w_j A(m_i - m_j, sqrt(s_i**2 + s_j**2)) / 2`` with ``A(m, s) =
+    E|N(m, s**2)|`` (Grimit, Gneiting, Berrocal and Johnson, "The continuous ranked probability score for circular
+    variables", 2006, equation 5).
+
+    Args:
+        means: ``[states]`` of the parts.
+        deviations: ``[states]`` of the parts, positive.
+        weights: ``[n, states]``, rows summing to 1.
+        outcome: ``[n]`` what came.
+    """
+    error = (weights * _mean_size(outcome[:, None] - means, np.broadcast_to(deviations, weights.shape))).sum(axis=1)
+    apart = _mean_size(means[:, None] - means, np.sqrt(deviations[:, None] ** 2 + deviations**2))
+    score: Floats = error - 0.5 * np.einsum("ni,ij,nj->n", weights, apart, weights)
+    return score
+
+
+def _mean_size(mean: Floats, deviation: Floats) -> Floats:
+    """``E|X|`` of normal ``X``."""
+    ratio = mean / deviation
+    density = np.exp(-0.5 * ratio**2) / sqrt(2.0 * pi)
+    rising = np.vectorize(normal_cdf, otypes=[np.float64])(ratio)
+    size: Floats = mean * (2.0 * rising - 1.0) + 2.0 * deviation * density
+    return size
+
+
 def normal_cdf(value: float) -> float:
     """Probability that a standard normal number is at most ``value``."""
     return 0.5 * (1.0 + erf(value / sqrt(2.0)))

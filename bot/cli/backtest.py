@@ -6,9 +6,11 @@ from typing import Any, Final
 
 import click
 
-from backtest.metrics import Metrics, performance
+from backtest.metrics import PerformanceMetrics, performance
 from backtest.replay import ReplayResult, replay
-from backtest.report import plot_equity, print_summary, span_title
+from backtest.report.material import common_calendar
+from backtest.report.panels import plot_panels
+from backtest.report.terminal import print_summary, span_title
 from bot.assembly import home_of
 from bot.cli.common import (
     Context,
@@ -32,7 +34,7 @@ from bot.journal import Journal, RunKind
 from bot.market.candles import CandleStore
 from bot.portfolio import ClosedTrade
 from bot.session import Session, earliest_start, new_run_id, open_session
-from strategies.bars import BarSeries, Calendar, interval_ms
+from strategies.bars import BarSeries, interval_ms
 
 _HASHES: Final = ("decisions_sha256", "trades_sha256")
 """A person compares their beginnings; --json has them whole."""
@@ -52,7 +54,7 @@ _HASHES: Final = ("decisions_sha256", "trades_sha256")
 @strategy_options
 @click.option("--detail-interval", help="Take the order of events inside a bar from stored candles of this interval.")
 @click.option("--keep-decisions", is_flag=True, help="Journal every decision, not only those with orders.")
-@click.option("--plot/--no-plot", default=True, help="Write the equity and drawdown PNG.")
+@click.option("--plot/--no-plot", default=True, help="Write the PNG with its four panels.")
 @standard_options
 def backtest(
     context: Context,
@@ -92,7 +94,7 @@ def backtest(
         result.equity,
         result.trades,
         initial_cash=float(config.account.initial_cash),
-        calendar=_common_calendar(calendars),
+        calendar=common_calendar(calendars),
         fees_paid=float(portfolio.fees_paid),
         funding_paid=float(portfolio.funding_paid),
         turnover=float(portfolio.turnover),
@@ -102,13 +104,13 @@ def backtest(
     if plot and len(result.equity) > 1:
         path = config.reports_dir / f"{run_id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        plot_equity(
+        plot_panels(
             path,
             result.close_times,
             result.equity,
-            result.trades,
             title,
             initial_cash=config.account.initial_cash,
+            calendar=common_calendar(calendars),
         )
         document["plot"] = str(path)
     journal.write_replay(
@@ -117,9 +119,10 @@ def backtest(
         decisions=result.decisions,
         executions=result.executions,
         trades=result.trades,
-        daily_equity=result.daily_equity(),
         updates=result.updates,
+        equity=result.equity_points(),
         keep_decisions=keep_decisions,
+        outlooks=result.outlooks,
     )
     journal.close()
     if context.as_json:
@@ -178,12 +181,7 @@ def _run(
     return result, engine
 
 
-def _common_calendar(calendars: dict[str, Calendar]) -> Calendar:
-    """Sessions only if all symbols have them: an account with crypto in it never sleeps."""
-    return Calendar.SESSIONS if set(calendars.values()) == {Calendar.SESSIONS} else Calendar.CONTINUOUS
-
-
-def _document(run_id: str, session: Session, result: ReplayResult, metrics: Metrics) -> dict[str, Any]:
+def _document(run_id: str, session: Session, result: ReplayResult, metrics: PerformanceMetrics) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "model_id": session.model_id or None,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
+from importlib.metadata import version
+
 import click
 from rich.markup import escape
 
 from backtest.audit import audit_run
-from backtest.probe import probe_strategy
-from bot.assembly import home_of
+from backtest.probe import ProbeReport, probe_strategy
+from backtest.recursion import MULTIPLES, RecursionReport, check_recursion
+from bot.assembly import build_strategy, home_of
 from bot.cli.common import (
     Context,
     chosen_market,
@@ -24,6 +29,7 @@ from bot.cli.runs import open_journal
 from bot.cli.terminal import console, listing, output, progress_bar
 from bot.errors import CheckFailed, UsageError
 from bot.journal import RunKind
+from bot.journal.probes import ProbeRecord, probed_settings
 from bot.portfolio import ClosedTrade
 from bot.session import reopen_session
 
@@ -107,7 +113,8 @@ def probe(
 ) -> None:
     """Look for lookahead: change the future and see that the past stays.
 
-    Features, memory entries, signals and orders up to each cut must stay the same to the last bit. Exit code 1 if not.
+    Features, memory entries, signals and orders up to each cut must stay the same to the last bit. Then the past before the
+    start is made longer, which must not change a signal of a strategy without a memory. Exit code 1 if either does.
     """
     config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
     names, code = chosen_market(config, symbols, interval)
@@ -118,15 +125,52 @@ def probe(
         report = probe_strategy(
             config, home, names, code, calendars, first, last, cuts=cuts, seed=seed, at_most=at_most, progress=update
         )
+    with progress_bar("recursion", 1 + len(MULTIPLES), unit="warm-ups") as update:
+        past = check_recursion(config, home, names, code, calendars, first, last, at_most=at_most, progress=update)
+    _, model_id = build_strategy(config, names, code, home.models)
+    found = ProbeRecord(
+        time.time_ns() // 1_000_000, version("recall-bot"), at_most, len(report.cuts), report.leaks, past.changes
+    )
+    with closing(open_journal(context)) as journal:
+        journal.write_probe(probed_settings(config.masked(), names, code, model_id), found)
     if context.as_json:
-        context.answer(report.to_json())
+        context.answer({**report.to_json(), "recursion": past.to_json()})
     else:
-        counts = ("bars before", "bars after", "changed")
-        table = listing("cut at", *counts, "first change", right=counts)
-        for cut in report.cuts:
-            table.add_row(cut.at, str(cut.bars_before), str(cut.bars_after), str(cut.changed), cut.first_change or "-")
-        output.print(table)
+        _show_cuts(report)
         verdict = "nothing before a cut changed" if not report.leaks else f"{report.leaks} cuts show lookahead"
-        output.print(f"{config.strategy.name} on {', '.join(names)}: {verdict}.")
+        output.print(f"{config.strategy.name} on {', '.join(names)}: {verdict}.\n")
+        _show_warm_ups(past)
     if report.leaks:
         raise CheckFailed(f"{config.strategy.name} looks ahead: {report.cuts[report.first_leak].first_change}")
+    if past.changes:
+        raise CheckFailed(
+            f"{config.strategy.name} needs a longer past than the {past.required_bars} bars it asks for: its signals change "
+            f"up to {max(each.last_change for each in past.warm_ups)} bars later; raise required_bars"
+        )
+
+
+def _show_cuts(report: ProbeReport) -> None:
+    counts = ("bars before", "bars after", "changed")
+    table = listing("cut at", *counts, "first change", right=counts)
+    for cut in report.cuts:
+        table.add_row(cut.at, str(cut.bars_before), str(cut.bars_after), str(cut.changed), cut.first_change or "-")
+    output.print(table)
+
+
+def _show_warm_ups(past: RecursionReport) -> None:
+    if not past.warm_ups:
+        output.print("There are too few bars before the start to make the past longer; start later.")
+        return
+    counts = ("signals", "changed", "until bar")
+    table = listing("warmed from", *counts, "first change", right=counts)
+    for each in past.warm_ups:
+        until = str(each.last_change) if each.changed else "-"
+        table.add_row(f"{each.bars:,} bars", str(each.compared), str(each.changed), until, each.first_change or "-")
+    output.print(table)
+    if past.changes:
+        told = "signals depend on how long the past was"
+    elif any(each.changed for each in past.warm_ups):
+        told = "its memory knows more after a longer past, which may change signals"
+    else:
+        told = "no signal depends on how long the past was"
+    output.print(f"Warmed from {past.required_bars:,} bars, which it asks for, and from more: {told}.", soft_wrap=True)

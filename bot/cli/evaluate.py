@@ -179,7 +179,7 @@ def _trained(config: Config, shape: ModelConfig, series: dict[str, BarSeries], t
     def at(fold: Fold) -> Weights:
         known = {name: bars.span(None, fold.boundary) for name, bars in series.items()}
         trained = train({name: bars for name, bars in known.items() if len(bars)}, shape, plan)
-        return Weights(trained.model, trained.scaler, trained.outcome_scale)
+        return Weights(trained.model, trained.scaler)
 
     return at
 
@@ -204,7 +204,7 @@ def _stored(
             f"model {bundle.model_id} was trained on bars up to {format_time(bundle.training_span[1])}, after --train-end "
             f"{format_time(boundary)}; choose a later --train-end, or train one with recall train --end"
         )
-    weights = Weights(bundle.model, bundle.scaler, bundle.outcome_scale)
+    weights = Weights(bundle.model, bundle.scaler)
     return lambda fold: weights, replace(bundle.config, memory_size=shape.memory_size)
 
 

@@ -19,6 +19,8 @@ from bot.garbage import rare_collections
 from bot.journal import schema
 from bot.journal.holding import hold_run
 from bot.journal.memories import import_memory, insert_memory, prune_memory, refuse_taken
+from bot.journal.outlooks import Outlooks
+from bot.journal.probes import ProbeRecord
 from bot.journal.reading import JournalReader
 from bot.journal.records import RunRecord, RunStatus, StepRecord
 from bot.journal.rows import insert_equity, insert_step
@@ -130,11 +132,13 @@ class Journal(JournalReader):
         decisions: Sequence[Decision],
         executions: Sequence[Execution],
         trades: Sequence[ClosedTrade],
-        daily_equity: Sequence[tuple[int, float]],
+        equity: Sequence[tuple[int, float]],
         updates: Sequence[OrderUpdate] = (),
         keep_decisions: bool = True,
+        outlooks: Outlooks | None = None,
     ) -> None:
-        """Store a finished replay: its summary, orders, fills and trades; the decisions themselves if they are wanted."""
+        """Store a finished replay: its summary, orders, fills, trades and equity; the decisions themselves if they are
+        wanted, and what they were expecting where the strategy explains itself."""
         step = StepRecord(
             executions=list(enumerate(executions)),
             updates=tuple(updates),
@@ -155,7 +159,15 @@ class Journal(JournalReader):
                 )
             )
             insert_step(connection, record.run_id, step, keep_decisions=keep_decisions)
-            insert_equity(connection, record.run_id, daily_equity)
+            insert_equity(connection, record.run_id, equity)
+            if outlooks is not None and len(outlooks):
+                connection.execute(schema.outlooks.insert().values(run_id=record.run_id, payload=outlooks.to_bytes()))
+
+    def write_probe(self, settings: str, probe: ProbeRecord) -> None:
+        """Note what a lookahead probe of these settings found; see ``probed_settings``."""
+        payload = msgspec.json.encode(probe).decode()
+        with self._transaction() as connection:
+            connection.execute(schema.probes.insert().values(settings=settings, payload=payload))
 
     def end_run(self, run_id: str, status: RunStatus, summary: dict[str, Any] | None = None) -> None:
         """Note how a run ended."""

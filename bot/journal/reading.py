@@ -16,6 +16,8 @@ from bot.errors import UsageError
 from bot.journal import schema
 from bot.journal.database import Database, believed
 from bot.journal.memories import StoredMemory, export_memory, read_memory
+from bot.journal.outlooks import OutlookRecorder, Outlooks
+from bot.journal.probes import ProbeRecord
 from bot.journal.records import RunKind, RunRecord, RunStatus, SideEvent, StoredRun
 from bot.journal.rows import EVENT_TYPES
 from bot.orders import BarBatch, Decision, Execution, ModelSwap, OperatorAction, OperatorCommand
@@ -200,6 +202,39 @@ class JournalReader(Database):
         query = sa.select(schema.equity.c.time, schema.equity.c.equity).where(schema.equity.c.run_id == run_id)
         with self._reading() as connection:
             return [(at, value) for at, value in connection.execute(query.order_by(schema.equity.c.time))]
+
+    def read_outlooks(self, run_id: str) -> Outlooks | None:
+        """What memory and model expected at the decisions of a run; ``None`` where no decision explained itself.
+
+        A replay wrote them down; of other runs, and of replays that kept their decisions only, they come from these.
+
+        Raises:
+            StorageError: a row holds what it cannot hold.
+        """
+        query = sa.select(schema.outlooks.c.payload).where(schema.outlooks.c.run_id == run_id)
+        with self._reading() as connection:
+            packed = connection.execute(query).scalar()
+        if packed is not None:
+            with believed(f"what run {run_id} expected"):
+                return Outlooks.from_bytes(packed)
+        bank_id = self.find_run(run_id).bank_id
+        if bank_id is None:
+            return None
+        with self._reading() as connection:
+            bank = read_bank(connection, bank_id).config
+        recorder = OutlookRecorder(bank.horizons[bank.primary])
+        with believed(f"a decision of run {run_id}"):
+            for row in self.read_rows(schema.decisions, run_id=run_id):
+                recorder.add(msgspec.json.decode(row["payload"], type=Decision).signal)
+        return recorder.outlooks()
+
+    def find_probe(self, settings: str) -> ProbeRecord | None:
+        """The last lookahead probe of these settings; see ``probed_settings``."""
+        query = sa.select(schema.probes.c.payload).where(schema.probes.c.settings == settings)
+        with self._reading() as connection:
+            payload = connection.execute(query.order_by(schema.probes.c.probe_id.desc()).limit(1)).scalar()
+        with believed("a probe"):
+            return None if payload is None else msgspec.json.decode(payload, type=ProbeRecord)
 
     def read_rows(self, table: sa.Table, **owner: object) -> Iterator[sa.RowMapping]:
         """Rows of any table as they are, in the order of their primary key, fetched as they are asked for.

@@ -1,6 +1,6 @@
 """Tables of the journal: the one truth about every run, on SQLite or PostgreSQL.
 
-Format 2 added ``commands.payload``.
+Format 2 added ``commands.payload``, format 3 the tables ``outlooks`` and ``probes``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 metadata = sa.MetaData()
 _RUN: Final = sa.String(64)
@@ -123,6 +123,21 @@ equity = sa.Table(
     sa.Column("equity", _DOUBLE, nullable=False),
 )
 
+outlooks = sa.Table(
+    "outlooks",
+    metadata,
+    sa.Column("run_id", _RUN, primary_key=True),
+    sa.Column("payload", sa.LargeBinary, nullable=False, comment="what Outlooks.to_bytes packed"),
+)
+
+probes = sa.Table(
+    "probes",
+    metadata,
+    sa.Column("probe_id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("settings", sa.String(64), nullable=False, index=True, comment="see probed_settings"),
+    sa.Column("payload", sa.Text, nullable=False, comment="what was found, as JSON"),
+)
+
 states = sa.Table(
     "states",
     metadata,
@@ -145,12 +160,15 @@ commands = sa.Table(
 )
 
 _ADDED_IN_2: Final = (commands.c.payload,)
+_ADDED_IN_3: Final = (outlooks, probes)
 
 
 def migrate(connection: sa.Connection, version: int) -> None:
     """Bring tables of an earlier format to this one, in the caller's transaction, which nobody else may interrupt."""
-    assert version == 1, f"there is no format {version}"
-    for column in _ADDED_IN_2:
-        specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {specification}")
+    assert 1 <= version < SCHEMA_VERSION, f"there is no format {version}"
+    if version < 2:
+        for column in _ADDED_IN_2:
+            specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {specification}")
+    metadata.create_all(connection, tables=_ADDED_IN_3)
     connection.execute(journal_format.update().values(version=SCHEMA_VERSION))

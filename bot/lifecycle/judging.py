@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bot.market.batches import batches
-from bot.settings import FEWEST_STRETCHES
 from strategies.bars import BarSeries, FloatArray, IntArray, interval_ms
+from strategies.stretches import FEWEST_STRETCHES, standard_error
 
 if TYPE_CHECKING:
     from strategies.memory_transformer.strategy import MemoryTransformerStrategy
@@ -74,7 +74,6 @@ def judge(
     cost: float,
 ) -> Judgement | None:
     """Let two models, both cold, trade the same bars from ``start`` on; ``None`` where there are too few to compare them."""
-    from strategies.memory_transformer.shrinkage import standard_error
 
     times, candidate_losses = span_losses(candidate, series, start, cost=cost)
     running_times, running_losses = span_losses(running, series, start, cost=cost)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bot.config import Config
+from memory_store.policy import Scope
 
 if TYPE_CHECKING:
     from strategies.memory_transformer.config import ModelConfig
@@ -28,7 +29,9 @@ def model_config(config: Config) -> ModelConfig:
         **architecture,
         output_type=OutputType(config.model.output_type),
         n_neighbors=config.memory.n_neighbors,
-        memory_size=config.memory.memory_size,
+        # A memory of one moment never has a visible one: the same net and parameters, and nothing to remember.
+        memory_size=config.memory.memory_size if config.memory.enabled else 1,
+        scope=Scope.SAME if config.memory.scope is Scope.SAME else Scope.ALL,
         horizons=config.memory.horizons,
         primary=config.primary_index,
         embargo=config.memory.embargo,

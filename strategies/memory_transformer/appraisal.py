@@ -35,12 +35,16 @@ class Prospect:
         first_ordinal: absolute number of the first bar.
         bars: as expected.
         encoded: their states and keys.
+        volatility: trailing volatility of each, per bar.
     """
 
-    def __init__(self, first_ordinal: int, bars: Sequence[Bar], encoded: EncodedSeries) -> None:
+    def __init__(
+        self, first_ordinal: int, bars: Sequence[Bar], encoded: EncodedSeries, volatility: Sequence[float]
+    ) -> None:
         self.first_ordinal = first_ordinal
         self.bars = bars
         self.encoded = encoded
+        self.volatility = volatility
         self.proposal: Proposal | None = None
         self.outlook: Outlook | None = None
         self.first_row = 0
@@ -71,7 +75,14 @@ class Appraiser:
         self._skip_oldest = config.block * symbols
 
     def appraise(
-        self, bank: MemoryBank, bar: Bar, encoded: EncodedBar, ordinal: int, prospect: Prospect | None, regime: int
+        self,
+        bank: MemoryBank,
+        bar: Bar,
+        encoded: EncodedBar,
+        volatility: float,
+        ordinal: int,
+        prospect: Prospect | None,
+        regime: int,
     ) -> Appraisal:
         """The appraisal of a bar whose batch has settled and of which nothing is remembered yet.
 
@@ -79,6 +90,7 @@ class Appraiser:
             bank: the memory.
             bar: the bar.
             encoded: its state and key.
+            volatility: its trailing volatility, per bar.
             ordinal: its absolute number.
             prospect: one that expected this very bar, if there is any.
             regime: label of the bar.
@@ -100,7 +112,7 @@ class Appraiser:
             row=row,
         )
         alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
-        return self._appraisals(alone, (result,), (bar.open_time,), ordinal)[0]
+        return self._appraisals(alone, (result,), (bar.open_time,), (volatility,), ordinal)[0]
 
     def _early(self, bank: MemoryBank, bar: Bar, prospect: Prospect, row: int) -> Appraisal | None:
         """What was found out before, if it holds."""
@@ -128,13 +140,19 @@ class Appraiser:
             part = slice(row, row + len(results))
             encoded = EncodedSeries(prospect.encoded.hidden[part], prospect.encoded.keys[part])
             opened = [bar.open_time for bar in prospect.bars[part]]
-            prospect.appraisals = self._appraisals(encoded, results, opened, prospect.first_ordinal + row)
+            volatility = prospect.volatility[part]
+            prospect.appraisals = self._appraisals(encoded, results, opened, volatility, prospect.first_ordinal + row)
 
     def _appraisals(
-        self, encoded: EncodedSeries, results: Sequence[SearchResult], opened: Sequence[int], ordinal: int
+        self,
+        encoded: EncodedSeries,
+        results: Sequence[SearchResult],
+        opened: Sequence[int],
+        volatility: Sequence[float],
+        ordinal: int,
     ) -> list[Appraisal]:
         """Appraisals of consecutive bars."""
-        forecasts = self._forecaster.forecast(encoded, results, opened, ordinal)
+        forecasts = self._forecaster.forecast(encoded, results, opened, volatility, ordinal)
         views = read_out_all(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
         return [
             Appraisal(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, Final
 
+from memory_store.policy import Scope
 from strategies.errors import StrategyError
 from strategies.features import FEATURE_WARMUP
 
@@ -34,11 +35,13 @@ class OutputType(StrEnum):
     """Three logits: down, flat, up."""
     PORTFOLIO = "portfolio"
     """A position in (-1, 1), trained on utility net of costs."""
+    PATH = "path"
+    """Log returns over all horizons, each in units of its own volatility, ``r / (sigma_t * sqrt(h))``."""
 
     @property
-    def width(self) -> int:
-        """Numbers that the head puts out."""
-        return 3 if self is OutputType.DIRECTION else 1
+    def forecasts_returns(self) -> bool:
+        """Whether the head says how large a return to expect."""
+        return self in (OutputType.REGRESSION, OutputType.PATH)
 
 
 class ModelConfigError(StrategyError):
@@ -66,12 +69,18 @@ class ModelConfig:
     kernel_size: int = 3
     """Width of the causal token convolution in bars, at most one block: how much of the shape of the last bars a token
     holds before any attention."""
+    linear_window: int = 0
+    """Bars, at most one block, that a state and the head also see by a linear map, past all norms and layers: 0 for none.
+    (A linear map of the window is hard to beat on periodic series: Zeng, Chen, Zhang and Xu, "Are transformers effective
+    for time series forecasting?", 2023.)"""
     n_neighbors: int = 32
     temperature: float = 0.07
     """Softmax temperature over cosine scores at the start of training; the scale 1 / temperature is then learned."""
     gate_bias: float = 2.0
     """Positive prefers the local context, negative the memory: the gate starts at ``sigmoid(-gate_bias)``."""
     memory_size: int = 100_000
+    scope: Scope = Scope.ALL
+    """Whose moments answer in training, seen from the symbol that asks: ``all`` or ``same``."""
     output_type: OutputType = OutputType.REGRESSION
     flat_threshold: float = 0.25
     """Returns smaller than this, in units of their volatility, are *flat* to the direction head."""
@@ -87,6 +96,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_type", OutputType(self.output_type))
+        object.__setattr__(self, "scope", Scope(self.scope))
         object.__setattr__(self, "horizons", tuple(int(horizon) for horizon in self.horizons))
         for name in ("n_features", "d_model", "n_heads", "n_layers", "d_ff", "n_neighbors", "memory_size"):
             _require(getattr(self, name) >= 1, f"model.{name} = {getattr(self, name)} must be at least 1")
@@ -98,6 +108,10 @@ class ModelConfig:
         _require(
             1 <= self.kernel_size <= self.block,
             f"model.kernel_size = {self.kernel_size} must be from 1 to model.block = {self.block}",
+        )
+        _require(
+            0 <= self.linear_window <= self.block,
+            f"model.linear_window = {self.linear_window} must be from 0 to model.block = {self.block}",
         )
         _require(
             1 <= self.attention_window <= self.block,
@@ -112,6 +126,7 @@ class ModelConfig:
             SMALLEST_SHRINKAGE <= self.shrinkage <= 1.0,
             f"model.shrinkage = {self.shrinkage} must be from {SMALLEST_SHRINKAGE} to 1",
         )
+        _require(self.scope is not Scope.OTHER, "model.scope = other is for asking a memory; train with all or same")
         _require(self.embargo >= 0, f"model.embargo = {self.embargo} must not be negative")
         increasing = all(a < b for a, b in zip(self.horizons, self.horizons[1:], strict=False))
         _require(
@@ -129,9 +144,19 @@ class ModelConfig:
         return self.horizons[self.primary]
 
     @property
+    def output_width(self) -> int:
+        """Numbers that the head puts out."""
+        return {OutputType.DIRECTION: 3, OutputType.PATH: len(self.horizons)}.get(self.output_type, 1)
+
+    @property
+    def input_window(self) -> int:
+        """Rows of features, the bar's own included, that a bar takes in before any attention."""
+        return max(self.kernel_size, self.linear_window)
+
+    @property
     def receptive_field(self) -> int:
         """Bars, itself included, that the state of one bar depends on."""
-        return self.n_layers * (self.attention_window - 1) + self.kernel_size
+        return max(self.n_layers * (self.attention_window - 1) + self.kernel_size, self.linear_window)
 
     @property
     def warmup(self) -> int:
@@ -148,7 +173,11 @@ class ModelConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as JSON values."""
-        return asdict(self) | {"output_type": self.output_type.value, "horizons": list(self.horizons)}
+        return asdict(self) | {
+            "output_type": self.output_type.value,
+            "scope": self.scope.value,
+            "horizons": list(self.horizons),
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:

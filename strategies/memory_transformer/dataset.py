@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import sqrt
 from typing import Final
 
@@ -69,6 +69,10 @@ class Moments:
     def __len__(self) -> int:
         return len(self.close_time)
 
+    def of(self, rows: Integers) -> Moments:
+        """Those of some rows, in their order."""
+        return Moments(*(getattr(self, each.name)[rows] for each in fields(self)))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
@@ -120,7 +124,7 @@ def build_dataset(series: Mapping[str, BarSeries], config: ModelConfig, validati
     fitted = [matrix[in_training[rows]] for matrix, rows in zip(features, positions, strict=True)]
     scaler = Scaler.fit(np.concatenate(fitted))
     blocks = tuple(
-        _cut(scaler.transform(matrix), rows, series[name].first_ordinal % config.block, config.block)
+        cut_blocks(scaler.transform(matrix), rows, series[name].first_ordinal % config.block, config.block)
         for name, matrix, rows in zip(names, features, positions, strict=True)
     )
     start = min(int(series[name].open_time[0]) for name in names)
@@ -212,8 +216,15 @@ def _check_enough(
     )
 
 
-def _cut(features: npt.NDArray[np.float32], rows: Integers, offset: int, block: int) -> SymbolBlocks:
-    """Pad a series to whole blocks that are aligned to absolute bar numbers."""
+def cut_blocks(features: npt.NDArray[np.float32], rows: Integers, offset: int, block: int) -> SymbolBlocks:
+    """Pad a series to whole blocks that are aligned to absolute bar numbers.
+
+    Args:
+        features: ``[n, n_features]``, scaled.
+        rows: ``[n]`` places of the bars in the moments table.
+        offset: row of the first bar in its block.
+        block: bars of a block.
+    """
     count = -(-(offset + len(features)) // block)
     padded = np.zeros((count * block, features.shape[1]), dtype=np.float32)
     padded[offset : offset + len(features)] = features

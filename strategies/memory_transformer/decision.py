@@ -25,14 +25,17 @@ class Decision(NamedTuple):
     """Whether model and memory lean the same way."""
 
 
-def combine(prediction: float, memory_mean: float) -> Decision:
+def combine(prediction: float, memory_mean: float | None) -> Decision:
     """The specification's rule: the model gives the side, agreement makes it surer, conflict halves it.
 
     Args:
         prediction: the model's forecast in units of the volatility over the primary horizon.
-        memory_mean: weighted mean outcome of the neighbours in the same units.
+        memory_mean: weighted mean outcome of the neighbours in the same units; ``None`` where no memory is asked, and the
+            model decides alone.
     """
     side = (prediction > 0.0) - (prediction < 0.0)
+    if memory_mean is None:
+        return Decision(side, min(abs(prediction), 1.0), agree=False)
     agree = side != 0 and side == (memory_mean > 0.0) - (memory_mean < 0.0)
     confidence = abs(prediction) + abs(memory_mean) if agree else 0.5 * abs(prediction)
     return Decision(side, min(confidence, 1.0), agree)

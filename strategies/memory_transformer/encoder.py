@@ -30,7 +30,7 @@ class EncoderState(NamedTuple):
     """What a block needs from the block before it."""
 
     tail: Tensor
-    """Last input rows that the convolution reaches back to, ``[segments, kernel_size - 1, n_features]``."""
+    """Last input rows that are still looked back to, ``[segments, input_window - 1, n_features]``."""
     layers: tuple[LayerCache, ...]
 
 
@@ -57,6 +57,26 @@ class CausalConvolution(nn.Module):
         """``[n, kernel_size - 1 + block, n_features]`` to ``[n, block, d_model]``."""
         embedded: Tensor = self.norm(self.convolution(rows.transpose(1, 2)).transpose(1, 2))
         return embedded
+
+
+class LinearWindow(nn.Module):
+    """A linear map of the last rows of features, which no norm takes the size from.
+
+    It starts from random directions of the rows' running sums: features tell changes, and where changes have led to is what
+    makes two windows look alike.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(config.n_features, config.d_model, config.linear_window, bias=False)
+        with torch.no_grad():
+            weight = torch.randn_like(self.convolution.weight).cumsum(dim=2)
+            self.convolution.weight.copy_(weight / weight[0].numel())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[n, linear_window - 1 + block, n_features]`` to ``[n, block, d_model]``."""
+        mapped: Tensor = self.convolution(rows.transpose(1, 2)).transpose(1, 2)
+        return mapped
 
 
 class LocalAttention(nn.Module):
@@ -141,6 +161,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = CausalConvolution(config)
+        self.linear = None if config.linear_window == 0 else LinearWindow(config)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
         self.position_bias = nn.Parameter(torch.zeros(config.n_layers, config.n_heads, config.attention_window))
@@ -158,7 +179,7 @@ class Encoder(nn.Module):
         like = self.position_bias
         shape = (segments, config.n_heads, config.block, config.d_model // config.n_heads)
         return EncoderState(
-            like.new_zeros(segments, config.kernel_size - 1, config.n_features),
+            like.new_zeros(segments, config.input_window - 1, config.n_features),
             tuple(LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.n_layers)),
         )
 
@@ -197,14 +218,18 @@ class Encoder(nn.Module):
         """
         if bias is None:
             bias = self.attention_bias()
-        edge = features.shape[2] - (self.config.kernel_size - 1)
+        edge = features.shape[2] - (self.config.input_window - 1)
         before = torch.cat((state.tail.unsqueeze(1), features[:, :-1, edge:]), dim=1)
-        rows = torch.cat((before, features), dim=2)
-        hidden: Tensor = self.embedding(rows.flatten(0, 1)).view(*features.shape[:3], -1)
+        rows = torch.cat((before, features), dim=2).flatten(0, 1)
+        near = rows[:, self.config.input_window - self.config.kernel_size :]
+        hidden: Tensor = self.embedding(near).view(*features.shape[:3], -1)
         caches = []
         for number, layer in enumerate(self.layers):
             layer_bias = bias[number] if blank is None else bias[number] + blank
             hidden, cache = layer(hidden, state.layers[number], layer_bias)
             caches.append(cache)
         hidden = self.norm(hidden)
+        if self.linear is not None:
+            far = rows[:, self.config.input_window - self.config.linear_window :]
+            hidden = hidden + self.linear(far).view_as(hidden)
         return Encoding(hidden, self.whitening(hidden), EncoderState(features[:, -1, edge:], tuple(caches)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,10 +16,10 @@ from strategies.memory_transformer.dataset import Floats, Integers, Moments
 from strategies.memory_transformer.distribution import Distribution
 from strategies.memory_transformer.losses import forecast_losses, signed_view
 from strategies.memory_transformer.model import Forecast, MemoryTransformer
-from strategies.memory_transformer.shrinkage import FEWEST_STRETCHES, standard_error
 from strategies.memory_transformer.span_memory import SpanMemory
 from strategies.memory_transformer.targets import targets_of
 from strategies.outcomes import NEVER
+from strategies.stretches import FEWEST_STRETCHES, standard_error
 from strategies.uncertainty.abstention import stretches_of
 
 _BATCH: Final = 1024
@@ -89,9 +90,15 @@ class Evaluation:
 
 
 def evaluate(
-    model: MemoryTransformer, memory: SpanMemory, rows: Integers, *, cost: float, seed: int
+    model: MemoryTransformer,
+    memory: SpanMemory,
+    rows: Integers,
+    *,
+    cost: float,
+    seed: int,
+    distribution_weight: float = 1.0,
 ) -> Evaluation | None:
-    """All controls on some moments; ``None`` without any."""
+    """All controls on some moments; ``None`` without any. The loss is that of training."""
     if not len(rows):
         return None
     shuffled = shuffle_outcomes(memory.moments, seed)
@@ -101,10 +108,18 @@ def evaluate(
         forecast_rows(model, memory, rows, outcomes=shuffled),
     ]
     targets = targets_of(memory.moments, model.config).of(torch.from_numpy(rows))
-    losses = [forecast_losses(each, targets, model.config, cost=cost).double().numpy() for each in forecasts]
+    losses = [
+        forecast_losses(each, targets, model.config, cost=cost, distribution_weight=distribution_weight)
+        .double()
+        .numpy()
+        for each in forecasts
+    ]
     stretch_ms = (model.config.primary_horizon + model.config.embargo) * memory.interval_ms
     stretches = stretches_of(memory.moments.close_time[rows], stretch_ms)
-    with_memory, without_memory, other = [_metrics(each, memory, rows, model.config, cost) for each in forecasts]
+    with_memory, without_memory, other = [
+        _metrics(each, float(mine.mean()), memory, rows, model.config)
+        for each, mine in zip(forecasts, losses, strict=True)
+    ]
     over_none, over_shuffled = [_compare(losses[0], others, stretches) for others in losses[1:]]
     rate = base_rate(memory.moments.target[rows])
     return Evaluation(len(rows), rate, with_memory, without_memory, other, over_none, over_shuffled)
@@ -123,24 +138,27 @@ def measure(
     rows: Integers,
     *,
     cost: float,
+    distribution_weight: float = 1.0,
     force_gate: float | None = None,
     outcomes: Floats | None = None,
 ) -> Metrics:
-    """Figures of a model in evaluation mode on some moments, one or more."""
+    """Figures of a model in evaluation mode on some moments, one or more. The loss is that of training."""
     forecast = forecast_rows(model, memory, rows, force_gate=force_gate, outcomes=outcomes)
-    return _metrics(forecast, memory, rows, model.config, cost)
+    targets = targets_of(memory.moments, model.config).of(torch.from_numpy(rows))
+    losses = forecast_losses(forecast, targets, model.config, cost=cost, distribution_weight=distribution_weight)
+    return _metrics(forecast, float(losses.double().mean()), memory, rows, model.config)
 
 
-def _metrics(forecast: Forecast, memory: SpanMemory, rows: Integers, config: ModelConfig, cost: float) -> Metrics:
+def _metrics(forecast: Forecast, loss: float, memory: SpanMemory, rows: Integers, config: ModelConfig) -> Metrics:
     """Figures of what a model said of some moments."""
     targets = targets_of(memory.moments, config).of(torch.from_numpy(rows))
-    view = signed_view(forecast.prediction, config.output_type).numpy()
+    view = signed_view(forecast.prediction, config).numpy()
     expected = memory.moments.volatility[rows]
     log_volatility = forecast.distribution.log_volatility[:, config.primary].double().numpy() + np.log(expected)
     log_realised = targets.log_realised[:, config.primary].double().numpy() + np.log(expected)
     effective = _effective(forecast.weights)
     return Metrics(
-        float(forecast_losses(forecast, targets, config, cost=cost).mean()),
+        loss,
         _accuracy(view, targets.primary.numpy()),
         _correlation(view, targets.primary.numpy()),
         _r2(log_volatility, log_realised),
@@ -173,12 +191,17 @@ def forecast_rows(
             batch = rows[start : start + _BATCH]
             hidden, query = torch.from_numpy(memory.hidden[batch]), torch.from_numpy(memory.keys[batch])
             parts.append(model(hidden, query, memory.retrieve(batch, outcomes=outcomes), force_gate=force_gate))
-        return Forecast(
-            torch.cat([part.prediction for part in parts]),
-            Distribution(*map(torch.cat, zip(*[part.distribution for part in parts], strict=True))),
-            torch.cat([part.weights for part in parts]),
-            torch.cat([part.gate for part in parts]),
-        )
+        return joined(parts)
+
+
+def joined(parts: Sequence[Forecast]) -> Forecast:
+    """The forecasts of several batches, one or more, as those of one."""
+    return Forecast(
+        torch.cat([part.prediction for part in parts]),
+        Distribution(*map(torch.cat, zip(*[part.distribution for part in parts], strict=True))),
+        torch.cat([part.weights for part in parts]),
+        torch.cat([part.gate for part in parts]),
+    )
 
 
 def base_rate(target: npt.NDArray[np.float32]) -> float | None:

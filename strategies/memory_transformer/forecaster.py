@@ -8,6 +8,7 @@ give it the same bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
 from strategies.memory_transformer.streaming import EncodedSeries
+from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.threads import one_thread
 
 ROWS: Final = 16
@@ -50,7 +52,6 @@ class Forecaster:
 
     def __init__(self, bundle: Bundle, n_neighbors: int) -> None:
         self._model = bundle.model
-        self._outcome_scale = bundle.outcome_scale
         self._interval_ms = interval_ms(bundle.interval)
         self._neighbors = n_neighbors
 
@@ -60,7 +61,12 @@ class Forecaster:
         return self._model.memory_read.temperature
 
     def forecast(
-        self, encoded: EncodedSeries, results: Sequence[SearchResult], bar_times: Sequence[int], ordinal: int
+        self,
+        encoded: EncodedSeries,
+        results: Sequence[SearchResult],
+        bar_times: Sequence[int],
+        volatility: Sequence[float],
+        ordinal: int,
     ) -> list[BarForecast]:
         """Forecasts of consecutive bars from their neighbours.
 
@@ -68,6 +74,7 @@ class Forecaster:
             encoded: states and keys of the bars.
             results: of the searches with their keys; masked rows are the null entry's.
             bar_times: open times of the bars, from which the neighbours' age is counted.
+            volatility: trailing volatility of every bar, per bar: the unit in which outcomes are told.
             ordinal: absolute number of the first bar, which decides its row.
         """
         forecasts: list[BarForecast] = []
@@ -76,32 +83,39 @@ class Forecaster:
             row = (ordinal + start) % ROWS
             part = slice(start, start + ROWS - row)
             rows = EncodedSeries(encoded.hidden[part], encoded.keys[part])
-            forecasts += self._call(row, rows, results[part], bar_times[part])
+            forecasts += self._call(row, rows, results[part], bar_times[part], volatility[part])
         return forecasts
 
     def _call(
-        self, row: int, encoded: EncodedSeries, results: Sequence[SearchResult], bar_times: Sequence[int]
+        self,
+        row: int,
+        encoded: EncodedSeries,
+        results: Sequence[SearchResult],
+        bar_times: Sequence[int],
+        volatility: Sequence[float],
     ) -> list[BarForecast]:
         """Forecasts of bars that fit into one call, from ``row`` on."""
-        k, width, horizons = self._neighbors, encoded.keys.shape[1], len(self._outcome_scale)
+        config, k, width = self._model.config, self._neighbors, encoded.keys.shape[1]
         real = slice(row, row + len(results))
         states = np.zeros((2, ROWS, width), dtype=np.float32)
         keys = np.zeros((ROWS, k, width), dtype=np.float32)
-        outcomes = np.full((ROWS, k, horizons), np.nan)
+        outcomes = np.full((ROWS, k, len(config.horizons)), np.nan)
         ages = np.zeros((ROWS, k))
         mask = np.zeros((ROWS, k), dtype=np.bool_)
+        expected = np.ones(ROWS)
+        expected[real] = np.array(volatility) * sqrt(config.primary_horizon)
         states[0, real], states[1, real] = encoded.hidden, encoded.keys
         for place, result, bar_time in zip(range(row, ROWS), results, bar_times, strict=False):
             keys[place] = result.keys
             outcomes[place] = result.outcomes
             mask[place] = result.mask
             ages[place] = bar_time - result.bar_times
-        facts = describe(outcomes, ages / self._interval_ms, self._outcome_scale)
+        facts = describe(outcomes, ages / self._interval_ms, units(expected, config))
         with torch.inference_mode(), one_thread():
             hidden, query = torch.from_numpy(states)
             retrieved = Retrieved(torch.from_numpy(keys), torch.from_numpy(facts), torch.from_numpy(mask))
             forecast = self._model(hidden, query, retrieved)
-            predictions = signed_view(forecast.prediction, self._model.config.output_type)[real].tolist()
+            predictions = signed_view(forecast.prediction, config)[real].tolist()
             quantiles, log_volatility = forecast.distribution
             return list(
                 map(

@@ -17,12 +17,16 @@ RISK_AVERSION: Final = 1.0
 """Price of variance in the portfolio head's utility, in units of the target's own volatility."""
 
 
-def forecast_loss(forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float) -> Tensor:
+def forecast_loss(
+    forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float, distribution_weight: float = 1.0
+) -> Tensor:
     """Mean of :func:`forecast_losses` over a batch."""
-    return forecast_losses(forecast, targets, config, cost=cost).mean()
+    return forecast_losses(forecast, targets, config, cost=cost, distribution_weight=distribution_weight).mean()
 
 
-def forecast_losses(forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float) -> Tensor:
+def forecast_losses(
+    forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float, distribution_weight: float = 1.0
+) -> Tensor:
     """Loss of every bar, ``[n]``: that of the head, and of the distribution over the horizons that are known.
 
     Args:
@@ -30,19 +34,42 @@ def forecast_losses(forecast: Forecast, targets: Targets, config: ModelConfig, *
         targets: of the same bars.
         config: of the model.
         cost: see :func:`head_losses`.
+        distribution_weight: of the distribution's part; that of the head has weight 1.
     """
-    head = head_losses(
-        forecast.prediction,
-        targets.primary,
-        targets.volatility,
-        config.output_type,
-        flat=config.flat_threshold,
-        cost=cost,
-    )
+    if config.output_type is OutputType.PATH:
+        head = path_losses(forecast.prediction, targets, config)
+    else:
+        head = head_losses(
+            forecast.prediction,
+            targets.primary,
+            targets.volatility,
+            config.output_type,
+            flat=config.flat_threshold,
+            cost=cost,
+        )
+    if distribution_weight == 0.0:
+        return head
     quantiles, log_volatility = forecast.distribution
     both = pinball_losses(quantiles, targets.returns) + volatility_losses(log_volatility, targets.log_realised)
-    known = targets.known.to(both.dtype)
-    return head + (both * known).sum(dim=1) / known.sum(dim=1).clamp(min=1.0)
+    return head + distribution_weight * _mean_of_known(both, targets)
+
+
+def path_losses(prediction: Tensor, targets: Targets, config: ModelConfig) -> Tensor:
+    """Mean squared error over the known horizons, ``[n]``, all in the one unit of the primary horizon's volatility.
+
+    Args:
+        prediction: ``[n, horizons]`` of the path head, every horizon in its own unit.
+        targets: of the same bars.
+        config: of the model.
+    """
+    unit = prediction.new_tensor(config.horizons) / config.primary_horizon  # square of the ratio of the units
+    return _mean_of_known((prediction - targets.returns).square() * unit, targets)
+
+
+def _mean_of_known(losses: Tensor, targets: Targets) -> Tensor:
+    """Mean over the horizons of every bar that are known; 0 where none is."""
+    known = targets.known.to(losses.dtype)
+    return (losses * known).sum(dim=1) / known.sum(dim=1).clamp(min=1.0)
 
 
 def head_loss(
@@ -59,11 +86,12 @@ def head_losses(
 
     - Regression: Huber loss, quadratic within one volatility.
     - Direction: cross-entropy over down, flat, up.
+    - Path: squared error of the primary horizon; :func:`path_losses` takes all.
     - Portfolio: negative mean-variance utility net of costs. Every bar opens a position ``p`` and closes it one horizon
       later: ``p z - a/2 (p z)^2 - 2 |p| c / sigma``, in units of the target's volatility.
 
     Args:
-        prediction: ``[n, output_type.width]`` from the model.
+        prediction: ``[n, output_width]`` from the model; of a path, ``[n, 1]``, its primary horizon.
         target: ``[n]`` outcomes in units of their volatility.
         volatility: ``[n]`` that volatility, as a log return.
         output_type: of the head.
@@ -72,6 +100,8 @@ def head_losses(
     """
     if output_type is OutputType.REGRESSION:
         return F.huber_loss(prediction[:, 0], target, reduction="none")
+    if output_type is OutputType.PATH:
+        return F.mse_loss(prediction[:, 0], target, reduction="none")
     if output_type is OutputType.DIRECTION:
         return F.cross_entropy(prediction, direction_classes(target, flat), reduction="none")
     position = prediction[:, 0]
@@ -84,13 +114,13 @@ def direction_classes(target: Tensor, flat: float) -> Tensor:
     return 1 + (target > flat).long() - (target < -flat).long()
 
 
-def signed_view(prediction: Tensor, output_type: OutputType) -> Tensor:
-    """One signed number per bar, ``[n]``, from a head's output ``[n, output_type.width]``.
+def signed_view(prediction: Tensor, config: ModelConfig) -> Tensor:
+    """One signed number per bar, ``[n]``, from a head's output ``[n, output_width]``.
 
-    The scaled return of the regression head, the probability of up minus that of down of the direction head, or the
-    position of the portfolio head.
+    The scaled return of the regression head or, of the path head, that over the primary horizon; the probability of up minus
+    that of down of the direction head; or the position of the portfolio head.
     """
-    if output_type is OutputType.DIRECTION:
+    if config.output_type is OutputType.DIRECTION:
         probabilities = torch.softmax(prediction, dim=1)
         return probabilities[:, 2] - probabilities[:, 0]
-    return prediction[:, 0]
+    return prediction[:, config.primary if config.output_type is OutputType.PATH else 0]

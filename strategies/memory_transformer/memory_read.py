@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strategies.memory_transformer.config import MAXIMUM_SCALE, ModelConfig
+from strategies.memory_transformer.outcome_read import OutcomeRead, Remembered
 
 OUTCOME_LIMIT: Final = 5.0
-"""Outcomes beyond this many standard deviations count as this many: one crash must not drown 31 neighbours."""
+"""Outcomes beyond this many volatilities count as this many: one crash must not drown 31 neighbours."""
 _AGE_UNIT: Final = 8.0  # log(1 + 3000 bars): ages then range from about 0.5 to 1.5
 _RETRIEVAL_FEATURES: Final = 5
+_NULL_SIMILARITY: Final = 0.75
+"""Cosine at which a neighbour counts as much as the null entry at the start: near that of ordinary neighbours, because the
+gradient of an entry without a share is nothing."""
 _HIDDEN = float("-inf")
 _TINY = 1e-8  # keeps gradients of logarithms and roots finite at zero
 
@@ -47,6 +51,8 @@ class MemoryReading(NamedTuple):
 
     hidden: Tensor
     """``[batch, d_model]`` state with the memory mixed in."""
+    remembered: Remembered
+    """What the outcomes themselves say, as far as the gate lets it through."""
     weights: Tensor
     """``[batch, k]`` share of every neighbour; what is missing to one went to the null entry."""
     gate: Tensor
@@ -59,21 +65,22 @@ def fact_count(horizons: int) -> int:
 
 
 def describe(
-    outcomes: npt.NDArray[np.float64], ages: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]
+    outcomes: npt.NDArray[np.float64], ages: npt.NDArray[np.float64], unit: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
     """What is known of neighbours besides their keys, as the model takes it.
 
     Args:
         outcomes: ``[..., k, horizons]`` log returns, nan where not yet known.
         ages: ``[..., k]`` age in bars, at least 0.
-        scale: ``[horizons]`` standard deviation of outcomes over the training span.
+        unit: ``[..., horizons]`` what the bar that asks lets expect, ``sigma_t * sqrt(h)``: the unit of its own forecast, so
+            that what followed a neighbour may be repeated as it is.
 
     Returns:
         ``[..., k, fact_count]``: scaled outcomes, their sizes, whether each is known, log age. The sizes let a weighted
         sum tell how much happened, whichever way it went.
     """
     known = ~np.isnan(outcomes)
-    scaled = np.clip(np.where(known, outcomes, 0.0) / scale, -OUTCOME_LIMIT, OUTCOME_LIMIT)
+    scaled = np.clip(np.where(known, outcomes, 0.0) / unit[..., None, :], -OUTCOME_LIMIT, OUTCOME_LIMIT)
     log_age = np.log1p(ages)[..., None] / _AGE_UNIT
     return np.concatenate((scaled, np.abs(scaled), known, log_age), axis=-1, dtype=np.float32)
 
@@ -83,7 +90,7 @@ class MemoryRead(nn.Module):
 
     The value of a neighbour is ``E_y(outcomes) + E_age(log age) + W_v key + T(query - key)`` (label embedding and
     correction as in Gorishniy et al., "TabR", 2024). All but the inner layer of ``T`` is linear, so the weighted sum is
-    taken first and projected once.
+    taken first and projected once. Beside it :class:`OutcomeRead` says what the same vote makes of the outcomes alone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -92,11 +99,12 @@ class MemoryRead(nn.Module):
         self.metric = nn.Linear(d_model, d_model, bias=False)
         nn.init.eye_(self.metric.weight)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / config.temperature)))
-        self.null_similarity = nn.Parameter(torch.zeros(1))
+        self.null_similarity = nn.Parameter(torch.full((1,), _NULL_SIMILARITY))
         self.null_value = nn.Parameter(torch.zeros(d_model))
         self.correction = nn.Linear(d_model, d_model)
         self.value = nn.Linear(fact_count(len(config.horizons)) + 2 * d_model, d_model, bias=False)
         self.output = nn.Linear(d_model, d_model, bias=False)
+        self.outcomes = OutcomeRead(d_model, len(config.horizons))
         self.gate = nn.Linear(d_model + _RETRIEVAL_FEATURES, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, -config.gate_bias)
@@ -110,7 +118,7 @@ class MemoryRead(nn.Module):
             hidden: ``[batch, d_model]`` states.
             query: ``[batch, d_model]`` keys of these bars.
             retrieved: their neighbours.
-            force_gate: use this gate instead of the learned one; 0 gives the states back as they are.
+            force_gate: use this gate instead of the learned one; 0 gives the states back as they are, and nothing remembered.
         """
         mask = retrieved.mask
         similarity = self._similarity(query, retrieved.keys)
@@ -122,14 +130,15 @@ class MemoryRead(nn.Module):
         shares = weights[:, 1:]
 
         differences = F.gelu(self.correction(query.unsqueeze(1) - retrieved.keys))
-        described = torch.cat((retrieved.facts, retrieved.keys, differences), dim=2)
-        summed = torch.bmm(shares.unsqueeze(1), described).squeeze(1)
-        context = self.value(summed) + weights[:, :1] * self.null_value
+        # One sum each: joined first, the constant parts would be copied, and given gradients that nobody needs.
+        parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, retrieved.keys, differences)]
+        context = self.value(torch.cat(parts, dim=2).squeeze(1)) + weights[:, :1] * self.null_value
         if force_gate is None:
             gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
-        return MemoryReading(hidden + gate * self.output(context), shares, gate.squeeze(1))
+        remembered = self.outcomes(hidden, shares, retrieved.facts).gated(gate)
+        return MemoryReading(hidden + gate * self.output(context), remembered, shares, gate.squeeze(1))
 
     @property
     def scale(self) -> Tensor:

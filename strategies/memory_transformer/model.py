@@ -11,13 +11,14 @@ from strategies.memory_transformer.config import ModelConfig, OutputType
 from strategies.memory_transformer.distribution import Distribution, DistributionHead
 from strategies.memory_transformer.encoder import Encoder, FeedForward
 from strategies.memory_transformer.memory_read import MemoryRead, Retrieved
+from strategies.memory_transformer.outcome_read import Remembered
 
 
 class Outlook(NamedTuple):
     """What all heads say from the states of a batch of bars."""
 
     prediction: Tensor
-    """``[batch, config.output_type.width]``: a scaled return, three logits (down, flat, up), or a position."""
+    """``[batch, config.output_width]``: a scaled return, or one per horizon; three logits (down, flat, up); or a position."""
     distribution: Distribution
     """Of returns and volatilities over all horizons."""
 
@@ -49,7 +50,11 @@ class MemoryTransformer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
         self.head_norm = nn.LayerNorm(config.d_model)
-        self.head = nn.Linear(config.d_model, config.output_type.width)
+        self.head = nn.Linear(config.d_model, config.output_width)
+        self.linear_head = None
+        if config.linear_window:
+            self.linear_head = nn.Linear(config.d_model, config.output_width, bias=False)
+            nn.init.zeros_(self.linear_head.weight)
         self.distribution = DistributionHead(config)
 
     def forward(
@@ -64,12 +69,34 @@ class MemoryTransformer(nn.Module):
             force_gate: use this gate instead of the learned one; 0 gives exactly the model without memory.
         """
         reading = self.memory_read(hidden, query, retrieved, force_gate)
-        return Forecast(*self.without_memory(reading.hidden), reading.weights, reading.gate)
+        outlook = self._with(self._outlook(reading.hidden), reading.remembered)
+        return Forecast(*self._finished(outlook), reading.weights, reading.gate)
 
     def without_memory(self, hidden: Tensor) -> Outlook:
         """What the heads say from states ``[batch, d_model]`` as they are."""
+        return self._finished(self._outlook(hidden))
+
+    def _outlook(self, hidden: Tensor) -> Outlook:
+        """What comes out of the heads, the position not yet bounded."""
         rows = self.head_norm(hidden + self.feed_forward(self.feed_forward_norm(hidden)))
         prediction: Tensor = self.head(rows)
-        if self.config.output_type is OutputType.PORTFOLIO:
-            prediction = torch.tanh(prediction)
+        if self.linear_head is not None:
+            prediction = prediction + self.linear_head(hidden)
         return Outlook(prediction, self.distribution(rows))
+
+    def _with(self, outlook: Outlook, remembered: Remembered) -> Outlook:
+        """The same, moved by what followed the neighbours."""
+        move = remembered.returns
+        if self.config.output_type is not OutputType.PATH:
+            move = move[:, self.config.primary].unsqueeze(1)
+        if self.config.output_type is OutputType.DIRECTION:
+            move = torch.cat((-move, torch.zeros_like(move), move), dim=1)
+        quantiles, log_volatility = outlook.distribution
+        moved = Distribution(quantiles + remembered.returns.unsqueeze(2), log_volatility + remembered.log_volatility)
+        return Outlook(outlook.prediction + move, moved)
+
+    def _finished(self, outlook: Outlook) -> Outlook:
+        """A position bounded by 1; everything else as it is."""
+        if self.config.output_type is OutputType.PORTFOLIO:
+            return outlook._replace(prediction=torch.tanh(outlook.prediction))
+        return outlook

@@ -10,15 +10,33 @@ import torch
 from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.training_config import TrainingConfig
 
+_FAST: Final = 5.0  # learning rate of the memory's own scalars in units of the others'
 _LAST_RATE: Final = 0.05  # share of the learning rate that the cosine ends at
 
 
 def make_optimizer(model: MemoryTransformer, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; only matrices decay, and not the metric, whose cosines do not feel its size."""
-    metric = model.memory_read.metric.weight
-    decayed = [p for p in model.parameters() if p.ndim == 2 and p is not metric]
-    kept = [p for p in model.parameters() if p.ndim != 2 or p is metric]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    """AdamW; only matrices decay, and not the metric, whose cosines do not feel its size.
+
+    The few numbers that say how sharply and how far to believe the memory have a long way to go and nothing to tear: they
+    learn ``_FAST`` times as fast.
+    """
+    read = model.memory_read
+    fast = [
+        read.log_scale,
+        read.null_similarity,
+        read.gate.bias,
+        *read.outcomes.belief.parameters(),
+        read.outcomes.power,
+    ]
+    chosen = {id(parameter) for parameter in fast}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    decayed = [p for p in rest if p.ndim == 2 and p is not read.metric.weight]
+    kept = [p for p in rest if p.ndim != 2 or p is read.metric.weight]
+    groups = [
+        {"params": decayed, "weight_decay": training.weight_decay, "pace": 1.0},
+        {"params": kept, "weight_decay": 0.0, "pace": 1.0},
+        {"params": fast, "weight_decay": 0.0, "pace": _FAST},
+    ]
     return torch.optim.AdamW(groups, lr=training.learning_rate)
 
 
@@ -38,4 +56,4 @@ def set_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, step: i
         progress = (step - rising) / max(1, steps - rising)
         share = _LAST_RATE + (1.0 - _LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
-        group["lr"] = training.learning_rate * share
+        group["lr"] = training.learning_rate * share * group["pace"]

@@ -58,6 +58,15 @@ class VisibilityRule:
             return np.where(known, moments.close_time, NEVER)
         return np.where(known, settled + np.where(known, self.embargo_ms, 0), NEVER)
 
+    def lifetimes(self, moments: Moments) -> Lifetimes:
+        """What the rule means for every moment, its capacity counted over all of them."""
+        appended = np.flatnonzero(moments.has_key)
+        gone = np.full(len(moments), NEVER)
+        # The oldest leaves when one more is appended, which is after the queries of that close.
+        leaving = appended[: max(0, len(appended) - self.capacity)]
+        gone[leaving] = moments.close_time[appended[self.capacity :]] + 1
+        return Lifetimes(self.visible_from(moments), gone)
+
     def usable_outcomes(
         self, moments: Moments, rows: Integers, close_time: Integers, outcomes: Floats | None = None
     ) -> Floats:

@@ -37,6 +37,8 @@ class MemoryTransformerSettings:
     """Moments asked for per bar; ``None`` takes the model's."""
     entry_threshold: float = 0.4
     """Confidence below which the strategy abstains, in [0, 1]."""
+    holding_bars: int = 24
+    """Bars that each forecast is held for: the target is the mean of what the last so many wanted; 1 follows each alone."""
     minimum_neighbors: int = 8
     """Fewer than this many neighbours is no answer: the position is held and none is opened."""
     exits: ExitRule = ExitRule.FORECAST
@@ -48,6 +50,8 @@ class MemoryTransformerSettings:
     """Stop distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
     target_multiple: float = 1.5
     """Target distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
+    uses_memory: bool = True
+    """Whether it remembers and asks; without, the model decides alone, as with an empty memory that it does not miss."""
     rules: MemoryRules = field(default_factory=MemoryRules)
     """Who stays in the memory, and who of it may answer."""
 
@@ -55,10 +59,13 @@ class MemoryTransformerSettings:
         if self.exits not in tuple(ExitRule):
             raise SettingsError(f"memory_transformer: exits is {self.exits!r}; use {', '.join(ExitRule)}")
         object.__setattr__(self, "exits", ExitRule(self.exits))
+        if not self.uses_memory and self.exits is ExitRule.MEMORY:
+            raise SettingsError("memory_transformer: exits is memory, and there is none; use another rule")
         checks = (
             ("memory_size", self.memory_size is None or self.memory_size >= 1, "at least 1"),
             ("n_neighbors", self.n_neighbors is None or self.n_neighbors >= 1, "at least 1"),
             ("entry_threshold", 0.0 <= self.entry_threshold <= 1.0, "between 0 and 1"),
+            ("holding_bars", self.holding_bars >= 1, "at least 1"),
             ("minimum_neighbors", self.minimum_neighbors >= 1, "at least 1"),
             ("target_volatility", 0.0 <= self.target_volatility < math.inf, "0 or more"),
             ("stop_multiple", 0.0 < self.stop_multiple < math.inf, "above 0"),

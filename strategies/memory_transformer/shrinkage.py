@@ -22,16 +22,14 @@ import numpy as np
 from strategies.bars import interval_ms
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Flags, Floats, Integers
-from strategies.memory_transformer.retrieval import causal_neighbours
-from strategies.memory_transformer.span_memory import Rows, visibility_rule, whitened
+from strategies.memory_transformer.span_memory import Rows, find_neighbours, visibility_rule, whitened
 from strategies.memory_transformer.whitening import Whitening, anisotropy, directions
+from strategies.stretches import FEWEST_STRETCHES, standard_error
 
 SHRINKAGES: Final = (0.01, 0.1, 0.3, 1.0)
 """Candidates, from nearly full whitening to centring alone."""
 QUERIES: Final = 2000
 """Validation bars that ask, at most: outcomes overlap, so that more of them tell little more."""
-FEWEST_STRETCHES: Final = 5
-"""Stretches of time without which a standard error means little, and nothing is chosen."""
 
 
 class ShrinkageSource(StrEnum):
@@ -146,18 +144,6 @@ def crps(values: Floats, weights: Floats, outcome: Floats) -> Floats:
     return score
 
 
-def standard_error(differences: Floats, stretches: Integers) -> float:
-    """Standard error of the mean of ``[n]`` differences that depend on each other within stretches only.
-
-    Args:
-        differences: in order of time.
-        stretches: ``[n]`` number of the stretch of each, from 0 on, two or more of them.
-    """
-    centred = np.bincount(stretches, weights=differences - differences.mean())
-    count = len(centred)
-    return float(np.sqrt(count / (count - 1) * np.square(centred).sum()) / len(differences))
-
-
 def _queries(validation: Integers, seed: int) -> Integers:
     """Some of the validation rows, increasing; drawn, because every n-th might be bars of one symbol only."""
     if len(validation) <= QUERIES:
@@ -179,7 +165,7 @@ def _losses(
         whitening = Whitening(config.d_model)
         whitening.fit(hidden[dataset.train], shrinkage)
         keys = whitened(whitening, hidden)
-        table = causal_neighbours(keys, dataset.moments, queries, rule, config.n_neighbors)
+        table = find_neighbours(keys, dataset, queries, rule, config)
         # Whether a row finds any does not depend on the keys.
         answered = table.mask.any(axis=1)
         if not answered.any():

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from memory_store.policy import Scope
 from strategies.bars import interval_ms
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Flags, Floats, Integers, Moments, SymbolBlocks
 from strategies.memory_transformer.encoder import Encoder
 from strategies.memory_transformer.memory_read import Retrieved, describe
-from strategies.memory_transformer.retrieval import NeighbourTable, VisibilityRule, causal_neighbours
+from strategies.memory_transformer.retrieval import Lifetimes, NeighbourTable, VisibilityRule, causal_neighbours
+from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.whitening import Whitening, anisotropy
 
 _BLOCKS_AT_ONCE: Final = 16
@@ -77,6 +79,33 @@ def visibility_rule(dataset: Dataset, config: ModelConfig) -> VisibilityRule:
     return VisibilityRule(config.primary, config.embargo * interval_ms(dataset.interval), config.memory_size)
 
 
+def find_neighbours(
+    keys: Rows, dataset: Dataset, queries: Integers, rule: VisibilityRule, config: ModelConfig
+) -> NeighbourTable:
+    """Neighbours of rows that ask, increasing, among all moments or those of their own symbol, by ``config.scope``.
+
+    All symbols share one memory: its capacity is counted over all of them, whoever asks.
+    """
+    moments, k = dataset.moments, config.n_neighbors
+    if config.scope is Scope.ALL:
+        return causal_neighbours(keys, moments, queries, rule, k)
+    shared = rule.lifetimes(moments)
+    rows, mask = np.zeros((len(queries), k), dtype=np.int64), np.zeros((len(queries), k), dtype=np.bool_)
+    for blocks in dataset.blocks:
+        own = blocks.rows[blocks.rows >= 0]
+        places = np.flatnonzero(np.isin(queries, own, assume_unique=True))
+        found = causal_neighbours(
+            keys[own],
+            moments.of(own),
+            np.searchsorted(own, queries[places]),
+            rule,
+            k,
+            lifetimes=Lifetimes(shared.born[own], shared.gone[own]),
+        )
+        rows[places], mask[places] = np.where(found.mask, own[found.rows], 0), found.mask
+    return NeighbourTable(rows, mask)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanMemory:
     """States and keys of all moments of a data set, and the neighbours of those that ask."""
@@ -90,7 +119,8 @@ class SpanMemory:
     """``[n]`` place of every moment in ``neighbours``; -1 for those that do not ask."""
     rule: VisibilityRule
     moments: Moments
-    outcome_scale: Floats
+    unit: Floats
+    """``[n, horizons]`` what every moment lets expect, see :func:`targets.units`."""
     interval_ms: int
 
     @classmethod
@@ -109,8 +139,8 @@ class SpanMemory:
         asking = np.union1d(dataset.train, dataset.validation)
         positions = np.full(len(moments), -1, dtype=np.int64)
         positions[asking] = np.arange(len(asking))
-        neighbours = causal_neighbours(keys, moments, asking, rule, config.n_neighbors)
-        return cls(hidden, keys, neighbours, positions, rule, moments, dataset.outcome_scale, length)
+        neighbours = find_neighbours(keys, dataset, asking, rule, config)
+        return cls(hidden, keys, neighbours, positions, rule, moments, units(moments.volatility, config), length)
 
     def retrieve(self, rows: Integers, *, hide: Flags | None = None, outcomes: Floats | None = None) -> Retrieved:
         """What the memory read gets for these moments.
@@ -127,7 +157,7 @@ class SpanMemory:
         known = self.rule.usable_outcomes(self.moments, found, close_time[rows], outcomes)
         if hide is not None:
             mask = mask & ~hide[:, None]
-        facts = describe(known, ages, self.outcome_scale)
+        facts = describe(known, ages, self.unit[rows])
         return Retrieved(torch.from_numpy(self.keys[found]), torch.from_numpy(facts), torch.from_numpy(mask))
 
     def anisotropies(self) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil, exp, sqrt
 from typing import ClassVar, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from memory_store import BankConfig, MemoryBank
@@ -16,12 +17,11 @@ from strategies.features import FEATURE_NAMES
 from strategies.memory_rules import EVERY_BAR
 from strategies.memory_transformer.appraisal import Appraisal, Appraiser
 from strategies.memory_transformer.bundle import Bundle
-from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.decision import combine, distances, volatility_share
+from strategies.memory_transformer.overlap import OverlappingTargets, StrategyState
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
-from strategies.outcomes import trailing_volatility
 from strategies.readout import QUANTILES
 from strategies.recorder import MemoryRecorder, Recall
 from strategies.uncertainty.calibration import Score
@@ -80,6 +80,7 @@ class MemoryTransformerStrategy(Strategy):
         self._states = self._fresh_states()
         self._uncertainty = OnlineUncertainty(bundle.calibration)
         self._calibrated: dict[str, tuple[CalibratedForecast, ...]] = {}
+        self._targets = OverlappingTargets(self.settings.holding_bars)
         self.attach_bank(MemoryBank(self.bank_config, encoder_version=bundle.model_id) if bank is None else bank)
 
     @property
@@ -139,6 +140,8 @@ class MemoryTransformerStrategy(Strategy):
         for symbol, series in history.items():
             caught_up = self._states[symbol].catch_up(series, wanted if remember else 0)
             keys[symbol], regimes[symbol], admitted[symbol] = caught_up
+            if not self.settings.uses_memory:
+                admitted[symbol] = np.zeros_like(admitted[symbol])
         if remember:
             self._recorder.warm(history, keys, regimes, admitted)
         else:
@@ -163,14 +166,14 @@ class MemoryTransformerStrategy(Strategy):
         if observed.encoded is None:
             return Signal(bar.symbol, bar.open_time, None, "too early to have a key")
         appraisal = self._appraiser.appraise(
-            self.bank, bar, observed.encoded, state.ordinal, state.prospect, observed.regime
+            self.bank, bar, observed.encoded, observed.volatility, state.ordinal, state.prospect, observed.regime
         )
         outlook = self._outlook(bar.symbol, observed, appraisal)
         self._calibrated[bar.symbol] = (outlook.calibrated,)
         explanation = self._explain(observed, appraisal, outlook)
         known, needed = appraisal.view.count, self.settings.minimum_neighbors
         self._recalls[bar.symbol] = appraisal.recall if known >= needed else appraisal.recall.unused()
-        if known < needed:
+        if known < needed and self.settings.uses_memory:
             reason = f"only {known} neighbours known, {needed} needed"
             return Signal(bar.symbol, bar.open_time, None, reason, explanation=explanation)
         return self._signal(bar, appraisal, outlook, explanation)
@@ -179,17 +182,20 @@ class MemoryTransformerStrategy(Strategy):
         """See ``Strategy.remember``."""
         for bar in bars:
             observed = self._states[bar.symbol].observe(bar)
-            key = observed.encoded.key if observed.encoded is not None and observed.admitted else None
+            remembers = observed.admitted and self.settings.uses_memory
+            key = observed.encoded.key if observed.encoded is not None and remembers else None
             self._recorder.remember(bar, key, observed.regime, self._recalls.pop(bar.symbol, None))
             self._uncertainty.remember(bar.symbol, bar.close, self._calibrated.pop(bar.symbol, ()))
 
     def state(self) -> bytes:
-        """What its forecasts taught the calibration; see ``Strategy.state``."""
-        return self._uncertainty.state()
+        """What its forecasts taught the calibration, and what the last of them wanted; see ``Strategy.state``."""
+        return msgspec.msgpack.encode(StrategyState(self._uncertainty.state(), self._targets.state()))
 
     def restore(self, state: bytes) -> None:
         """See ``Strategy.restore``."""
-        self._uncertainty.restore(state)
+        stored = msgspec.msgpack.decode(state, type=StrategyState)
+        self._uncertainty.restore(stored.uncertainty)
+        self._targets.restore(stored.wanted)
 
     def _fresh_states(self) -> dict[str, SymbolState]:
         glitch_wick = self.settings.rules.glitch_wick
@@ -200,7 +206,7 @@ class MemoryTransformerStrategy(Strategy):
     def _outlook(self, symbol: str, observed: ObservedBar, appraisal: Appraisal) -> _Outlook:
         """The forecast over the primary horizon in log returns, calibrated by what came of earlier ones."""
         config, forecast = self.bundle.config, appraisal.forecast
-        volatility = float(trailing_volatility(np.array(observed.features))) * sqrt(config.primary_horizon)
+        volatility = observed.volatility * sqrt(config.primary_horizon)
         levels = forecast.quantiles[config.primary]
         raw = RawForecast([level * volatility for level in levels], volatility)
         (calibrated,) = self._uncertainty.calibrate(symbol, (raw,))
@@ -230,9 +236,11 @@ class MemoryTransformerStrategy(Strategy):
     def _signal(self, bar: Bar, appraisal: Appraisal, outlook: _Outlook, explanation: Explanation) -> Signal:
         view, prediction, volatility = appraisal.view, appraisal.forecast.prediction, outlook.volatility
         config, settings = self.bundle.config, self.settings
-        memory_mean = view.mean / volatility
+        memory_mean = view.mean / volatility if settings.uses_memory else None
         decision = combine(prediction, memory_mean)
-        reason = f"model {prediction:+.3f}, memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
+        reason = f"model {prediction:+.3f}"
+        if memory_mean is not None:
+            reason += f", memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
         rule = self.bundle.calibration.abstention if settings.abstains else None
         enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
         if not enters:
@@ -241,20 +249,22 @@ class MemoryTransformerStrategy(Strategy):
             {Score.SPREAD: outlook.spread, Score.NOVELTY: appraisal.recall.novelty}
         ):
             enters, reason = False, f"{reason}: too uncertain by its {rule.score.value}"
+        share = volatility_share(outlook.expected_volatility, self._horizon_ms, settings.target_volatility)
+        exposure = self._targets.target(bar.symbol, decision.side * decision.confidence * share if enters else 0.0)
+        side = (exposure > 0.0) - (exposure < 0.0)
         stop, target = (
-            distances(view, outlook.calibrated, decision.side, volatility, outlook.expected_volatility, settings)
-            if enters
+            distances(view, outlook.calibrated, side, volatility, outlook.expected_volatility, settings)
+            if side
             else (None, None)
         )
-        share = volatility_share(outlook.expected_volatility, self._horizon_ms, settings.target_volatility)
-        # Only the regression head forecasts a return; for the others the memory's mean is the expectation.
-        predicts_return = config.output_type is OutputType.REGRESSION
+        # Where the head forecasts no return, the memory's mean is the expectation.
+        predicts_return = config.output_type.forecasts_returns
         return Signal(
             bar.symbol,
             bar.open_time,
-            decision.side * decision.confidence * share if enters else 0.0,
+            exposure,
             reason,
-            prediction * volatility if predicts_return else view.mean,
+            prediction * volatility if predicts_return else view.mean if view.count else None,
             outlook.calibrated.quantiles,
             stop,
             target,

@@ -16,6 +16,7 @@ from strategies.bars import Bar, BarSeries
 from strategies.features import FEATURE_WARMUP, FeatureState, feature_matrix
 from strategies.memory_transformer.appraisal import Prospect
 from strategies.memory_transformer.streaming import BlockKernel, EncodedBar, StreamingEncoder
+from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
 
@@ -28,6 +29,8 @@ class ObservedBar:
     features: tuple[float, ...]
     encoded: EncodedBar | None
     """``None`` for a bar too early to have a key."""
+    volatility: float
+    """Trailing volatility per bar, the unit of forecasts."""
     regime: int
     admitted: bool
     """Whether it may be remembered."""
@@ -116,6 +119,7 @@ class SymbolState:
             bar.open_time,
             features,
             encoded if self._seen >= self._kernel.config.warmup else None,
+            float(trailing_volatility(np.array(features))),
             self._regime.update(features),
             self._admission.admit(bar),
         )
@@ -153,7 +157,7 @@ class SymbolState:
         ordinal = self._encoder.next_ordinal
         self._expected_rows = self._scaler.transform(self._expected)
         encoded = self._encoder.look_ahead(self._expected_rows)
-        self._prospect = Prospect(ordinal, bars, encoded)
+        self._prospect = Prospect(ordinal, bars, encoded, trailing_volatility(np.array(self._expected)).tolist())
         return self._prospect
 
     def _expect_nothing(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from strategies.memory_transformer.config import ModelConfig
-from strategies.memory_transformer.dataset import TARGET_LIMIT, Moments
+from strategies.memory_transformer.dataset import TARGET_LIMIT, Floats, Moments
 from strategies.memory_transformer.distribution import SMALLEST_RATIO
 
 
@@ -40,10 +40,20 @@ class Targets(NamedTuple):
         return Targets(*(column.to(device) for column in self))
 
 
+def units(volatility: Floats, config: ModelConfig) -> Floats:
+    """What is to be expected over every horizon, ``[..., horizons]`` log returns: ``sigma_t * sqrt(h)``.
+
+    Args:
+        volatility: ``[...]`` that of the primary horizon.
+        config: of the model.
+    """
+    horizons = np.array(config.horizons, dtype=np.float64)
+    return volatility[..., None] * np.sqrt(horizons / config.primary_horizon)
+
+
 def targets_of(moments: Moments, config: ModelConfig) -> Targets:
     """Targets of all moments of a span, in the order of the table."""
-    horizons = np.array(config.horizons, dtype=np.float64)
-    unit = moments.volatility[:, None] * np.sqrt(horizons / config.primary_horizon)
+    unit = units(moments.volatility, config)
     known = ~np.isnan(moments.outcomes)
     returns = np.clip(np.where(known, moments.outcomes, 0.0) / unit, -TARGET_LIMIT, TARGET_LIMIT)
     ratio = np.clip(np.where(known, moments.realised, 1.0) / unit, SMALLEST_RATIO, TARGET_LIMIT)

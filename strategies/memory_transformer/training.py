@@ -227,7 +227,14 @@ class _Run:
 
     def _report(self) -> TrainingReport:
         dataset, training = self._dataset, self._training
-        evaluation = evaluate(self.model, self._memory, dataset.validation, cost=training.cost, seed=training.seed)
+        evaluation = evaluate(
+            self.model,
+            self._memory,
+            dataset.validation,
+            cost=training.cost,
+            seed=training.seed,
+            distribution_weight=training.distribution_weight,
+        )
         keys = KeyReport(
             *self._memory.anisotropies(),
             temperature=self.model.memory_read.temperature,
@@ -312,8 +319,16 @@ class _Run:
         sign = torch.from_numpy(np.where(flipped, -1.0, 1.0).astype(np.float32)).to(device)
         targets = self._targets.of(torch.from_numpy(batch.rows)).to(device)
         retrieved = self._memory.retrieve(batch.rows, hide=hide).to(device)
-        forecast = model(hidden, keys, mirrored(retrieved, sign, len(model.config.horizons)))
-        loss = forecast_loss(forecast, targets.mirrored(sign), model.config, cost=training.cost)
+        if training.mirrored > 0.0:
+            retrieved = mirrored(retrieved, sign, len(model.config.horizons))
+        forecast = model(hidden, keys, retrieved)
+        loss = forecast_loss(
+            forecast,
+            targets.mirrored(sign),
+            model.config,
+            cost=training.cost,
+            distribution_weight=training.distribution_weight,
+        )
         if training.key_loss > 0.0:
             loss = loss + training.key_loss * self._key_loss(keys, batch, targets)
         return loss
@@ -332,7 +347,9 @@ class _Run:
         rows, training = self._dataset.validation, self._training
         if not len(rows):
             return EpochReport(epoch, train_loss, None, None, None, None)
-        metrics = measure(self.model, self._memory, rows, cost=training.cost)
+        metrics = measure(
+            self.model, self._memory, rows, cost=training.cost, distribution_weight=training.distribution_weight
+        )
         loss, accuracy = metrics.loss, metrics.direction_accuracy
         self._progress(
             TrainingProgress(epoch, training.epochs, steps, steps, train_loss, loss, accuracy, self._base_rate)

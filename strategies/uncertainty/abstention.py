@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from strategies.memory_transformer.shrinkage import FEWEST_STRETCHES, standard_error
+from strategies.stretches import FEWEST_STRETCHES, standard_error
 from strategies.uncertainty.calibration import Abstention, Score
 from strategies.uncertainty.risk_coverage import Floats
 

@@ -67,7 +67,8 @@ def fit_calibration(
         if error is None:
             shift = forecasts.scales[:, primary, None] * np.array(calibrated[primary].offsets)
             levels = np.sort(forecasts.quantiles[:, primary] + shift, axis=1)
-            error = pinball_loss(levels, probabilities, forecasts.outcomes[:, primary]) / forecasts.scales[:, primary]
+            losses = quantile_losses(levels, probabilities, forecasts.outcomes[:, primary])
+            error = losses.mean(axis=1) / forecasts.scales[:, primary]
         abstention = choose_abstention(
             {name: score[known] for name, score in forecasts.scores.items()},
             error[known],
@@ -76,17 +77,17 @@ def fit_calibration(
     return Calibration(probabilities, calibrated, abstention, len(forecasts.close_time))
 
 
-def pinball_loss(quantiles: Floats, probabilities: tuple[float, ...], outcome: Floats) -> Floats:
-    """Mean pinball loss over the levels, ``[n]`` (Koenker, Bassett, "Regression quantiles", 1978).
+def quantile_losses(quantiles: Floats, probabilities: tuple[float, ...], outcome: Floats) -> Floats:
+    """Pinball loss of every quantile, ``[n, P]`` (Koenker, Bassett, "Regression quantiles", 1978).
 
     Args:
         quantiles: ``[n, P]``.
         probabilities: ``[P]``.
         outcome: ``[n]``.
     """
-    above = outcome[:, None] - quantiles
-    loss: Floats = np.maximum(np.array(probabilities) * above, (np.array(probabilities) - 1.0) * above).mean(axis=1)
-    return loss
+    error, levels = outcome[:, None] - quantiles, np.array(probabilities)
+    losses: Floats = np.maximum(levels * error, (levels - 1.0) * error)
+    return losses
 
 
 def _of_horizon(

@@ -44,8 +44,9 @@ def test_fetch_train_and_backtest_run_through_on_years_of_hours(bitcoin):
 def test_two_years_over_real_sockets_decide_as_their_replay_and_audit_clean(bitcoin):
     data_dir, _ = bitcoin
     sandbox = ("--venue", "sandbox", "--set", "sandbox.source=store")
-    # Exits close enough that stops and targets are met.
-    near = ("--memory-size", "50000", "--set", "signal.exits=volatility", "--set", "signal.stop_multiple=0.6")
+    # Following each forecast alone, with exits close enough that stops and targets are met.
+    near = ("--memory-size", "50000", "--set", "signal.holding_bars=1")
+    near = (*near, "--set", "signal.exits=volatility", "--set", "signal.stop_multiple=0.6")
     paper = recall(data_dir, "paper", *BITCOIN, *TWO_YEARS, *sandbox, *near)
     replay = recall(data_dir, "backtest", *BITCOIN, *TWO_YEARS, *near, "--no-plot")
     assert paper["finished"] and paper["bars"] == BARS_OF_TWO_YEARS

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backtest.metrics import Metrics, drawdowns, performance
+from backtest.metrics import PerformanceMetrics, drawdowns, performance
 from bot.engine import AccountSettings, SimulatedEngine
 from bot.execution.fills import Costs
 from bot.execution.instruments import Instrument
@@ -37,7 +37,7 @@ def figures(
     *,
     initial_cash: float = 1000.0,
     calendar: Calendar = Calendar.CONTINUOUS,
-) -> Metrics:
+) -> PerformanceMetrics:
     return performance(close_times, equity, trades or [], initial_cash=initial_cash, calendar=calendar)
 
 
@@ -89,6 +89,8 @@ def test_figures_do_not_depend_on_the_size_of_the_account(returns: list[float], 
     for name in ("initial_cash", "final_equity"):
         small[name] = (small[name] or 0.0) * factor
     for name, value in small.items():
+        if name in ("long", "short", "months"):
+            continue
         assert large[name] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), name
 
 

@@ -168,6 +168,7 @@ def test_the_similarity_strategy_passes_while_its_memory_answers() -> None:
         n_neighbors=8,
         minimum_neighbors=2,
         confidence_threshold=0.55,
+        significance=1.0,
         horizons=(1, 3),
         primary=3,
         embargo=4,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtest.metrics import drawdowns
 from backtest.replay import batches, replay
 from bot.execution.fills import Costs
 from bot.orders import Decision, Execution
@@ -17,6 +18,7 @@ from bot.portfolio import ClosedTrade
 from bot.risk import RiskLimits
 from strategies.bars import DAY_MS, HOUR_MS, BarSeries
 from strategies.baselines import SmaCross
+from strategies.similarity import SimilaritySettings, SimilarityStrategy
 from tests.bot.scenes import START, A, B, C, Scripted, engine_of, walk
 
 LIMITS = RiskLimits(stop_loss=0.02, no_trade_band=0.05)
@@ -62,7 +64,7 @@ def test_bars_of_other_lengths_are_ordered_by_when_they_close() -> None:
 
 def test_nothing_to_replay_is_an_empty_result() -> None:
     result = replay(engine_of(SmaCross()), {A: BarSeries.empty(A, "60")}, trades=[])
-    assert (result.bars, len(result.equity), result.daily_equity()) == (0, 0, [])
+    assert (result.bars, len(result.equity), result.equity_points()) == (0, 0, [])
 
 
 @pytest.mark.parametrize("keep_all", [False, True])
@@ -119,10 +121,44 @@ def test_the_strategy_is_offered_all_bars_before_the_first_is_shown() -> None:
     assert offered == [series]
 
 
-def test_daily_equity_is_the_last_of_every_utc_day_of_a_close() -> None:
+def test_a_short_run_keeps_its_equity_at_every_batch() -> None:
     result = replay(engine_of(Scripted({})), {A: walk(30, 1)}, trades=[])
-    equity = np.arange(30, dtype=np.float64)
-    assert replace(result, equity=equity).daily_equity() == [(START + DAY_MS, 23.0), (START + 30 * HOUR_MS, 29.0)]
+    assert result.equity_points() == list(zip(result.close_times.tolist(), result.equity.tolist(), strict=True))
+
+
+def test_a_long_run_keeps_the_highest_lowest_and_last_equity_of_every_utc_day_of_a_close() -> None:
+    result = replay(engine_of(Scripted({})), {A: walk(30, 1)}, trades=[])
+    equity = np.array([5.0, 9.0, 1.0, *[4.0] * 21, 7.0, 3.0, 3.5, 3.0, 8.0, 6.0])
+    hours = [2, 3, 24, 26, 29, 30]  # of equal lows either may stand
+    points = replace(result, equity=equity).equity_points(most=29)
+    assert [((time - START) // HOUR_MS, value) for time, value in points] == [
+        (hour, equity[hour - 1]) for hour in hours
+    ]
+
+
+@given(seed=st.integers(0, 50), bars=st.integers(1, 200))
+def test_points_of_equity_keep_daily_returns_and_the_deepest_drawdown_over_days(seed: int, bars: int) -> None:
+    result = replay(engine_of(Scripted({})), {A: walk(bars, 1)}, trades=[])
+    equity = 100.0 * np.exp(np.random.default_rng(seed).normal(0, 0.01, bars).cumsum())
+    times, kept = map(np.array, zip(*replace(result, equity=equity).equity_points(most=0), strict=True))
+    whole = {(time - 1) // DAY_MS: value for time, value in zip(result.close_times.tolist(), equity, strict=True)}
+    assert {(time - 1) // DAY_MS: value for time, value in zip(times.tolist(), kept, strict=True)} == whole
+    assert (kept.max(), kept.min()) == (equity.max(), equity.min())
+    # No day's low falls further below the peak of the days before it than the points show.
+    assert drawdowns(kept, 100.0).min() >= drawdowns(equity, 100.0).min()
+
+
+def test_a_memory_tells_what_it_expected_at_every_bar() -> None:
+    series = walk(900, 3)
+    settings = SimilaritySettings(memory_size=500, n_neighbors=8, minimum_neighbors=2, embargo=4)
+    strategy = SimilarityStrategy((A,), "60", settings)
+    strategy.warm({A: series.slice(0, 600)})
+    result = replay(engine_of(strategy), {A: series.slice(600, 900)}, trades=[], keep_all_decisions=True)
+    explained = [decision.signal for decision in result.decisions if decision.signal.explanation is not None]
+    assert result.outlooks is not None and len(result.outlooks) == len(explained) > 200
+    assert result.outlooks.open_time.tolist() == [signal.bar_open_time for signal in explained]
+    assert result.outlooks.novelty.tolist() == [signal.explanation.novelty for signal in explained]  # type: ignore[union-attr]
+    assert result.outlooks.horizon_bars == settings.primary
 
 
 def test_progress_ends_at_the_number_of_bars() -> None:

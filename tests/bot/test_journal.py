@@ -23,13 +23,15 @@ from bot.errors import StorageError, UsageError
 from bot.execution.fills import Costs
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, RunStatus, StepRecord, WarmSpan, schema
+from bot.journal.outlooks import OutlookRecorder
+from bot.journal.probes import ProbeRecord, probed_settings
 from bot.journal.records import SideEvent
 from bot.orders import Decision, Funding, OperatorAction, OperatorCommand, Pruning, SymbolAvailability
 from bot.portfolio import ClosedTrade
 from bot.risk import RiskLimits
 from memory_store import BankConfig, MemoryBank, Metric
 from memory_store.storage import memory_metadata
-from strategies.bars import Calendar
+from strategies.bars import HOUR_MS, Calendar
 from strategies.base import Explanation, Neighbour, Signal
 from tests.bot.scenes import START, A, B, Scripted, bar, batch, engine_of
 
@@ -225,7 +227,7 @@ def test_a_replay_is_written_whole_with_its_summary(journal: Journal) -> None:
         decisions=kept,
         executions=fills,
         trades=trades,
-        daily_equity=daily,
+        equity=daily,
     )
     run = journal.find_run("r")
     assert (run.status, run.summary, run.ended_at is None) == (
@@ -247,11 +249,69 @@ def test_a_replay_may_leave_its_decisions_out_and_still_writes_their_orders(jour
         decisions=kept,
         executions=[],
         trades=[],
-        daily_equity=[],
+        equity=[],
         keep_decisions=False,
     )
     assert journal.count("r", "decisions") == 0
     assert journal.count("r", "orders") == sum(len(decision.orders) for decision in kept) > 0
+
+
+def signal_with_memory(number: int, neighbours: int) -> Signal:
+    around = tuple(
+        Neighbour(each, B, START - each * HOUR_MS, 0.5 + each / 100, (each + 1) / 10, -0.01 * each)
+        for each in range(neighbours)
+    )
+    seen = Explanation(memory_size=90, prediction=-0.5, memory_mean=0.25, gate=0.125, novelty=0.5, neighbours=around)
+    return Signal(A, START + number * HOUR_MS, None if number % 2 else 0.75, explanation=seen)
+
+
+def test_what_a_replay_expected_comes_back_as_it_was(journal: Journal) -> None:
+    recorder = OutlookRecorder(24)
+    for number, neighbours in enumerate((5, 0, 2)):
+        recorder.add(signal_with_memory(number, neighbours))
+    recorder.add(Signal(A, START, 1.0))
+    written = recorder.outlooks()
+    journal.write_replay(
+        record_of("r", kind=RunKind.REPLAY), {}, decisions=[], executions=[], trades=[], equity=[], outlooks=written
+    )
+    found = journal.read_outlooks("r")
+    assert found is not None and len(found) == 3 and found.to_bytes() == written.to_bytes()
+    assert (found.horizon_bars, found.symbols) == (24, (A, B))
+    assert found.exposure.tolist()[::2] == [0.75, 0.75] and np.isnan(found.exposure[1])
+    # The three neighbours with the largest share of the vote, and nobody where there were fewer.
+    assert found.neighbour_time[0].tolist() == [START - each * HOUR_MS for each in (4, 3, 2)]
+    assert found.neighbour_symbol.tolist() == [[1, 1, 1], [-1, -1, -1], [1, 1, -1]]
+    assert np.allclose(found.outcome[2], [-0.01, 0.0, np.nan], equal_nan=True)
+
+
+def test_a_run_whose_decisions_explain_nothing_has_no_outlooks(journal: Journal) -> None:
+    journal.write_replay(record_of("r", kind=RunKind.REPLAY), {}, decisions=[], executions=[], trades=[], equity=[])
+    assert journal.read_outlooks("r") is None
+
+
+def test_outlooks_that_are_damaged_are_told_in_a_sentence(journal: Journal) -> None:
+    with journal.engine.begin() as connection:
+        connection.execute(schema.outlooks.insert().values(run_id="r", payload=b"nonsense"))
+    with pytest.raises(StorageError, match="what run r expected in the journal is damaged"):
+        journal.read_outlooks("r")
+
+
+def test_the_last_probe_of_the_same_settings_is_found(journal: Journal) -> None:
+    first, second = ProbeRecord(1, "0.1", 500, 8, 0, False), ProbeRecord(2, "0.1", 500, 8, 2, True)
+    config = {"strategy": {"name": "mine"}, "log": {"level": "info"}}
+    name = probed_settings(config, (A, B), "60", "")
+    for probe in (first, second):
+        journal.write_probe(name, probe)
+    assert journal.find_probe(name) == second
+    # What decides counts, and nothing else.
+    assert probed_settings({**config, "log": {"level": "error"}}, (A, B), "60", "") == name
+    for other in (
+        probed_settings({**config, "strategy": {"name": "yours"}}, (A, B), "60", ""),
+        probed_settings(config, (B, A), "60", ""),
+        probed_settings(config, (A, B), "15", ""),
+        probed_settings(config, (A, B), "60", "mt-1"),
+    ):
+        assert other != name and journal.find_probe(other) is None
 
 
 def test_runs_do_not_see_each_others_rows(journal: Journal) -> None:
@@ -419,7 +479,7 @@ def test_a_journal_of_a_newer_format_is_refused_and_left_as_it_is(url: str) -> N
     with closing(Journal(url, durable=True)) as journal, journal.engine.begin() as connection:
         connection.execute(schema.journal_format.update().values(version=schema.SCHEMA_VERSION + 1))
         schema.commands.drop(connection)
-    with pytest.raises(StorageError, match=r"has format 3, this version knows 2; update Recall"):
+    with pytest.raises(StorageError, match=rf"knows {schema.SCHEMA_VERSION}; update Recall"):
         Journal(url, durable=True)
     engine = sa.create_engine(url)
     assert not sa.inspect(engine).has_table("commands")
@@ -520,6 +580,8 @@ def made_by_format_1(url: str) -> None:
         made.create_run(record_of())
         with made.engine.begin() as connection:
             schema.commands.drop(connection)
+            schema.outlooks.drop(connection)
+            schema.probes.drop(connection)
             serial = "INTEGER" if connection.dialect.name == "sqlite" else "SERIAL"
             connection.exec_driver_sql(FORMAT_1.format(serial=serial))
             connection.exec_driver_sql("CREATE INDEX ix_commands_run_id ON commands (run_id)")
@@ -545,6 +607,7 @@ def test_a_journal_of_the_first_format_is_migrated_where_it_lies(url: str) -> No
         with journal.engine.connect() as connection:
             assert connection.execute(sa.select(schema.journal_format)).all() == [(schema.SCHEMA_VERSION,)]
             columns = {column["name"] for column in sa.inspect(connection).get_columns("commands")}
+            assert sa.inspect(connection).has_table("outlooks")
     assert columns == set(schema.commands.columns.keys())
 
 

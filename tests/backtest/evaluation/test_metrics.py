@@ -14,6 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss, mean_pinball_loss, r2_sc
 
 from backtest.evaluation import metrics
 from strategies.memory_transformer.shrinkage import crps
+from strategies.uncertainty.fitting import quantile_losses
 
 GENERATOR = np.random.default_rng(5)
 OUTCOME = GENERATOR.normal(size=500)
@@ -40,7 +41,7 @@ def test_a_certainty_that_was_wrong_has_a_finite_log_score():
 
 def test_quantile_losses_are_those_of_scikit_learn():
     quantiles = np.column_stack((FORECAST - 1.0, FORECAST + 1.0))
-    losses = metrics.quantile_losses(quantiles, (0.1, 0.9), OUTCOME).mean(axis=0)
+    losses = quantile_losses(quantiles, (0.1, 0.9), OUTCOME).mean(axis=0)
     for column, level in enumerate((0.1, 0.9)):
         assert losses[column] == pytest.approx(mean_pinball_loss(OUTCOME, quantiles[:, column], alpha=level))
 

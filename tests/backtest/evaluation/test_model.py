@@ -25,7 +25,7 @@ FOLD = one_fold(PANEL)
 def weights() -> Weights:
     known = {name: bars.span(None, FOLD.boundary) for name, bars in SERIES.items()}
     trained = train(known, CONFIG, TrainingConfig(epochs=1, learning_rate=3e-3))
-    return Weights(trained.model, trained.scaler, trained.outcome_scale)
+    return Weights(trained.model, trained.scaler)
 
 
 def answers_of(panel: Panel, series: dict[str, BarSeries], fold: Fold, weights: Weights) -> dict[str, Forecasts]:

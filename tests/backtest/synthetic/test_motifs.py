@@ -7,7 +7,15 @@ import pytest
 
 from backtest.synthetic.echo import echo_task
 from backtest.synthetic.motifs import MotifSettings, motif_task
-from backtest.synthetic.optimum import bayes_r2, bayes_sign_accuracy, best_profit, flip_filter, posterior_mean
+from backtest.synthetic.optimum import (
+    bayes_r2,
+    bayes_sign_accuracy,
+    best_profit,
+    decoy_filter,
+    flip_filter,
+    normal_mixture_crps,
+    posterior_mean,
+)
 from strategies.outcomes import outcome_matrix
 
 
@@ -54,6 +62,30 @@ def test_the_filter_knows_only_outcomes_before_its_forecast() -> None:
     assert (flip_filter(outcomes, 0.5, 1.0, 0.1)[:18] == flip_filter(changed, 0.5, 1.0, 0.1)[:18]).all()
 
 
+def test_where_nothing_is_a_decoy_its_filter_is_the_posterior_mean_and_no_other_forecast_beats_it():
+    generator = np.random.default_rng(3)
+    outcomes = generator.normal(0.3, 1.0, size=20)
+    assert decoy_filter(outcomes, 0.5, 1.0, 0.0) == pytest.approx(flip_filter(outcomes, 0.5, 1.0, 0.0), abs=1e-12)
+    leans = generator.choice((-1.0, 1.0, 0.0, 0.0), size=20_000)
+    many = leans[:, None] + generator.standard_normal((len(leans), 4))
+    forecasts = np.array([decoy_filter(row, 1.0, 1.0, 0.5)[-1] for row in many])
+    others = [np.array([decoy_filter(row, 1.0, 1.0, share)[-1] for row in many]) for share in (0.1, 0.9)]
+    error = np.square(many[:, -1] - forecasts).mean()
+    assert all(error < np.square(many[:, -1] - other).mean() for other in others)
+
+
+def test_the_score_of_a_mixture_is_that_of_very_many_draws_from_it():
+    generator = np.random.default_rng(4)
+    means, deviations, weights = np.array([0.0, 1.0]), np.array([1.0, 0.3]), np.array([[0.7, 0.3]])
+    state = generator.choice(2, size=4_000, p=weights[0])
+    draws = means[state] + deviations[state] * generator.standard_normal(len(state))
+    for outcome in (-1.0, 0.4, 3.0):
+        spread = np.abs(draws[:, None] - draws).mean()
+        expected = np.abs(draws - outcome).mean() - 0.5 * spread
+        found = normal_mixture_crps(means, deviations, weights, np.array([outcome]))
+        assert found == pytest.approx([expected], abs=0.06)
+
+
 def test_costs_take_profit_until_nothing_is_worth_trading() -> None:
     free = best_profit(4, 1.0, 1.0, 0.0)
     assert free > best_profit(4, 1.0, 1.0, 0.3) > best_profit(4, 1.0, 1.0, 0.9) > 0.0
@@ -71,6 +103,12 @@ def test_the_planted_outcome_is_the_outcome_that_the_product_measures() -> None:
     task = motif_task(4)
     measured = outcome_matrix(task.series.close, (task.settings.horizon,))[task.events.bar, 0]
     assert measured == pytest.approx(task.events.outcome, abs=1e-12)
+
+
+def test_what_a_motif_brings_is_its_outcome_less_noise():
+    events, settings = (task := motif_task(11)).events, task.settings
+    assert np.abs(events.lean) == pytest.approx(np.full(len(events.lean), settings.drift))
+    assert (events.outcome - events.lean).std() == pytest.approx(settings.noise, rel=0.05)
 
 
 def test_the_best_forecast_explains_the_planted_outcomes() -> None:

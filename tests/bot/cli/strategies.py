@@ -60,6 +60,28 @@ class Peeks(BuyTheDip):
         return Signal(bar.symbol, bar.open_time, 1.0 if self._next.get(bar.open_time, 0.0) > bar.close else -1.0)
 
 
+class Forgetful(BuyTheDip):
+    """An exponential average that says that one bar is enough for it."""
+
+    name: ClassVar[str] = "forgetful"
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self._average: float | None = None
+
+    def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
+        """Average the past."""
+        for series in history.values():
+            for bar in series.bars():
+                self.on_bar(bar)
+
+    def on_bar(self, bar: Bar) -> Signal:
+        """Above the average or not."""
+        before = bar.close if self._average is None else self._average
+        self._average = before + 0.05 * (bar.close - before)
+        return Signal(bar.symbol, bar.open_time, 1.0 if bar.close > self._average else 0.0)
+
+
 class Broken(BuyTheDip):
     """Fails at the first bar."""
 

@@ -36,7 +36,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("memory")
     make_candles(place / "recall-data", ("BTCUSDT", "ETHUSDT"), BARS)
     ask(place, "memory", "warm", *BOTH, *SIMILARITY, "--end", format_time(time_of(BANK_END)), "--name", BANK)
-    paper = ("--set", "sandbox.history_bars=700", "--set", "signal.confidence_threshold=0.52")
+    paper = (
+        "--set",
+        "sandbox.history_bars=700",
+        "--set",
+        "signal.confidence_threshold=0.52",
+        "--set",
+        "signal.significance=1",
+    )
     ask(place, "paper", *SIMILARITY, "--interval", INTERVAL, *paper, "--max-bars", "40")
     return place
 

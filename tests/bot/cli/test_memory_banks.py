@@ -37,7 +37,16 @@ def folder(tmp_path: Path) -> Path:
 def traded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A paper run whose memory has turned: older moments made room for those of the run. Tests only look at it."""
     place = tmp_path_factory.mktemp("traded")
-    paper = ("--set", "sandbox.history_bars=700", "--set", "signal.confidence_threshold=0.52", "--memory-size", "400")
+    paper = (
+        "--set",
+        "sandbox.history_bars=700",
+        "--set",
+        "signal.confidence_threshold=0.52",
+        "--set",
+        "signal.significance=1",
+        "--memory-size",
+        "400",
+    )
     ask(place, "paper", *SIMILARITY, "--interval", INTERVAL, *paper, "--max-bars", str(PAPER_BARS))
     return place
 

@@ -30,7 +30,34 @@ def test_a_class_of_the_user_can_be_replayed(folder: Path) -> None:
     assert document["strategy"] == f"{MINE}:BuyTheDip"
     assert document["bars"] == 695 and document["trades"] > 10
     report = ask(folder, "probe", *MARKET, *options[:4], "--cuts", "3", "--bars", "200")
-    assert report["leaks"] == 0
+    assert report["leaks"] == 0 and report["recursion"]["changes"] is False
+    assert [each["bars"] for each in report["recursion"]["warm_ups"]] == [10, 20]
+
+
+def test_a_report_knows_of_the_probe_of_the_same_strategy_with_the_same_settings(folder: Path) -> None:
+    """One of other parameters does not count."""
+    options = ("--strategy", f"{MINE}:BuyTheDip", "--set", "strategy.parameters.bars=7")
+    run_id = ask(folder, "backtest", *MARKET, *options, "--no-plot")["run_id"]
+
+    def said() -> str:
+        ask(folder, "report", run_id, "--out", "report.html")
+        page = (folder / "report.html").read_text()
+        return re.findall("Lookahead probe not run|Lookahead probe passed|The lookahead probe failed", page)[0]
+
+    ask(folder, "probe", *MARKET, *options[:2], "--cuts", "2", "--bars", "60", "--set", "strategy.parameters.bars=9")
+    assert said() == "Lookahead probe not run"
+    ask(folder, "probe", *MARKET, *options, "--cuts", "2", "--bars", "60")
+    assert said() == "Lookahead probe passed"
+
+
+def test_a_strategy_that_asks_for_too_few_bars_is_told_so(folder: Path) -> None:
+    """Its signals change when it is warmed from more."""
+    outcome = recall(folder, "probe", *MARKET, "--strategy", f"{MINE}:Forgetful", "--cuts", "2", "--bars", "200")
+    assert outcome.code == ExitCode.CHECK_FAILED
+    assert (
+        f"{MINE}:Forgetful needs a longer past than the 1 bars it asks for: its signals change up to" in outcome.error
+    )
+    assert "signals depend on how long the past was" in outcome.out
 
 
 @pytest.mark.parametrize(

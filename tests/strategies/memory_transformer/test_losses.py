@@ -8,9 +8,17 @@ import pytest
 import torch
 
 from strategies.memory_transformer.config import OutputType
-from strategies.memory_transformer.losses import RISK_AVERSION, direction_classes, head_loss, signed_view
+from strategies.memory_transformer.losses import (
+    RISK_AVERSION,
+    direction_classes,
+    forecast_loss,
+    head_loss,
+    path_losses,
+    signed_view,
+)
 from strategies.memory_transformer.memory_read import Retrieved, fact_count
 from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.targets import Targets
 from tests.strategies.memory_transformer.tiny import TINY
 
 FLAT, COST = 0.25, 0.0005
@@ -63,6 +71,41 @@ def test_a_perfect_regression_costs_nothing_and_the_shapes_do_not_broadcast():
     assert float(loss) == 0.0
 
 
+def path_targets(returns: torch.Tensor, known: torch.Tensor) -> Targets:
+    """Targets whose returns are given over all horizons."""
+    ones = torch.ones(len(returns))
+    return Targets(returns[:, TINY.primary], ones, returns, torch.zeros_like(returns), known)
+
+
+def test_the_error_of_a_path_is_that_of_its_returns_in_one_unit_over_the_horizons_that_are_known():
+    config = replace(TINY, output_type=OutputType.PATH)
+    returns = torch.tensor([[1.0, -1.0, 0.5], [0.0, 2.0, 9.0]])
+    known = torch.tensor([[True, True, True], [True, True, False]])
+    targets = path_targets(returns, known)
+    assert path_losses(returns, targets, config).tolist() == [0.0, 0.0]
+    # An hour's unit is the root of an eighth of that of eight hours, so that its squared error counts an eighth.
+    worse = path_losses(returns + 1.0, targets, config)
+    torch.testing.assert_close(worse, torch.tensor([(1 / 8 + 4 / 8 + 1.0) / 3, (1 / 8 + 4 / 8) / 2]))
+
+
+def test_the_path_head_learns_64_paths_by_heart():
+    config = replace(TINY, output_type=OutputType.PATH, dropout=0.0, d_ff=128)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MemoryTransformer(config)
+        hidden, returns = torch.randn(64, TINY.d_model), torch.randn(64, 3)
+    targets = path_targets(returns, torch.ones(64, 3, dtype=torch.bool))
+    width = fact_count(len(TINY.horizons))
+    nothing = Retrieved(torch.zeros(64, 1, TINY.d_model), torch.zeros(64, 1, width), torch.zeros(64, 1).bool())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(400):
+        optimizer.zero_grad()
+        loss = forecast_loss(model(hidden, hidden, nothing), targets, config, cost=COST, distribution_weight=0.0)
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.02
+
+
 def test_directions_are_down_flat_and_up():
     classes = direction_classes(torch.tensor([-1.0, -0.25, 0.0, 0.25, 0.3]), 0.25)
     assert classes.tolist() == [0, 1, 1, 1, 2]
@@ -84,7 +127,10 @@ def test_trading_costs_push_the_best_position_towards_nothing():
         (OutputType.REGRESSION, [[0.3], [-0.2]], [0.3, -0.2]),
         (OutputType.PORTFOLIO, [[0.9], [-0.1]], [0.9, -0.1]),
         (OutputType.DIRECTION, [[0.0, 0.0, 50.0], [50.0, 0.0, 0.0]], [1.0, -1.0]),
+        (OutputType.PATH, [[0.1, 0.2, 0.3], [0.4, 0.5, -0.6]], [0.3, -0.6]),
     ],
 )
 def test_every_head_can_be_read_as_one_signed_number(output_type, prediction, expected):
-    torch.testing.assert_close(signed_view(torch.tensor(prediction), output_type), torch.tensor(expected))
+    torch.testing.assert_close(
+        signed_view(torch.tensor(prediction), replace(TINY, output_type=output_type)), torch.tensor(expected)
+    )

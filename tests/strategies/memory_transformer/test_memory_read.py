@@ -35,8 +35,9 @@ def batch(size: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, Ret
     return hidden, query, Retrieved(keys, facts, torch.ones(size, K, dtype=torch.bool))
 
 
-def test_the_gate_shut_gives_exactly_the_model_without_memory():
-    model = tiny_model()
+@pytest.mark.parametrize("output_type", list(OutputType))
+def test_the_gate_shut_gives_exactly_the_model_without_memory(output_type):
+    model = tiny_model(output_type=output_type)
     hidden, query, retrieved = batch()
     shut = model(hidden, query, retrieved, force_gate=0.0)
     alone = model.without_memory(hidden)
@@ -152,6 +153,9 @@ def test_gradients_stay_finite_where_the_memory_is_empty():
 def test_an_outcome_that_is_not_known_is_zero_and_says_so():
     outcomes = np.array([[0.02, np.nan, -9.0]])
     facts = describe(outcomes, np.array([10.0]), np.array([0.01, 0.02, 0.03]))
+    mild = np.array([[0.02, np.nan, -0.01]])
+    twice = describe(2.0 * mild, np.array([10.0]), np.array([0.02, 0.04, 0.06]))
+    assert np.array_equal(twice, describe(mild, np.array([10.0]), np.array([0.01, 0.02, 0.03])))
     np.testing.assert_allclose(facts[0, :3], [2.0, 0.0, -OUTCOME_LIMIT])
     np.testing.assert_allclose(facts[0, 3:6], [2.0, 0.0, OUTCOME_LIMIT])
     np.testing.assert_allclose(facts[0, 6:9], [1.0, 0.0, 1.0])

@@ -120,7 +120,9 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
         observed = state.observe(bar)
         assert observed.encoded is not None
         assert state.prospect is not None
-        appraisal = appraiser.appraise(bank, bar, observed.encoded, state.ordinal, state.prospect, observed.regime)
+        appraisal = appraiser.appraise(
+            bank, bar, observed.encoded, observed.volatility, state.ordinal, state.prospect, observed.regime
+        )
         place = state.ordinal - state.prospect.first_ordinal - state.prospect.first_row
         early += appraisal.view is state.prospect.appraisals[place].view
         recorder.remember(bar, observed.encoded.key, observed.regime)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store import BankConfig, MemoryBank, Metric
+from memory_store.policy import Scope
 from strategies.bars import HOUR_MS
-from strategies.memory_transformer.dataset import Moments
+from strategies.memory_transformer.dataset import Moments, SymbolBlocks, build_dataset
 from strategies.memory_transformer.retrieval import Lifetimes, VisibilityRule, causal_neighbours
+from strategies.memory_transformer.span_memory import find_neighbours
 from strategies.outcomes import NEVER
 from strategies.recorder import MemoryRecorder
 from tests.strategies.markets import batches
@@ -75,6 +79,27 @@ def test_the_bulk_search_finds_what_asking_one_by_one_finds(seed, symbols, horiz
         similarity = keys[queries[place]]
         np.testing.assert_allclose(keys[found] @ similarity, keys[expected] @ similarity, atol=1e-6)
         assert set(found.tolist()) == set(expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), symbols=st.integers(1, 3), capacity=st.sampled_from([1, 5, 40, 1000]))
+def test_a_symbol_that_asks_its_own_finds_of_what_the_shared_memory_holds_only_that(seed, symbols, capacity):
+    """In words: what was appended by anyone and not evicted, settled, past its embargo, and of the same symbol."""
+    moments = random_moments(120, symbols, 4, seed)
+    keys = unit_keys(len(moments), seed + 1)
+    rule, own = VisibilityRule(0, 30, capacity), np.arange(len(moments)) % symbols
+    blocks = tuple(
+        SymbolBlocks(np.zeros((1, 1, 1), dtype=np.float32), 0, np.flatnonzero(own == symbol)[None])
+        for symbol in range(symbols)
+    )
+    dataset = replace(build_dataset(two_symbols(900), TINY, 0.2), blocks=blocks, moments=moments)
+    queries = np.flatnonzero(moments.has_key)
+    table = find_neighbours(keys, dataset, queries, rule, replace(TINY, scope=Scope.SAME, n_neighbors=4))
+    for place in range(0, len(queries), 5):
+        row = int(queries[place])
+        visible = one_by_one(keys, moments, row, rule, len(moments))
+        expected = [found for found in visible if own[found] == own[row]][:4]
+        assert set(table.rows[place][table.mask[place]].tolist()) == set(expected)
 
 
 def test_no_neighbour_was_unknown_when_it_was_asked_for():

@@ -17,11 +17,11 @@ from strategies.memory_transformer.shrinkage import (
     ShrinkageSource,
     choose_shrinkage,
     crps,
-    standard_error,
 )
 from strategies.memory_transformer.span_memory import encode_span
 from strategies.memory_transformer.training import TrainingConfig, train
 from strategies.memory_transformer.whitening import Whitening
+from strategies.stretches import standard_error
 from tests.strategies.markets import random_walk, with_other_future
 from tests.strategies.memory_transformer.tiny import QUICK, TINY
 

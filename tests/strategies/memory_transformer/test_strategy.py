@@ -26,7 +26,7 @@ from strategies.uncertainty.calibration import Abstention, Score
 from tests.strategies.markets import batches, random_walk, with_other_future
 from tests.strategies.memory_transformer.tiny import TINY, two_symbols
 
-SETTINGS = MemoryTransformerSettings(entry_threshold=0.05, minimum_neighbors=4)
+SETTINGS = MemoryTransformerSettings(entry_threshold=0.05, holding_bars=6, minimum_neighbors=4)
 
 
 def strategy_for(bundle, symbols: Iterable[str] = ("AAAUSDT",), **changes) -> MemoryTransformerStrategy:
@@ -200,7 +200,7 @@ def test_too_few_neighbours_is_unknown_not_flat(live):
 
 def test_a_forecast_below_the_threshold_abstains(bundle, market):
     past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
-    strategy = strategy_for(bundle, market, entry_threshold=1.0)
+    strategy = strategy_for(bundle, market, entry_threshold=1.0, holding_bars=1)
     strategy.warm(past)
     signals = play(strategy, future)
     decided = [signal for signal in signals if signal.target_exposure is not None]
@@ -395,18 +395,19 @@ def test_a_position_shrinks_as_more_volatility_is_forecast_than_is_wanted():
     assert wild == pytest.approx(calm / 2)
 
 
-def test_a_forecast_that_validation_found_too_uncertain_is_not_traded(bundle, market, live):
+def test_a_forecast_that_validation_found_too_uncertain_is_not_traded(bundle, market):
     """The rule of a bundle may be any; this one leaves the half with the wider quantiles."""
-    traded = [signal for signal in live if signal.target_exposure]
+    alone = play(strategy_for(bundle, market, holding_bars=1), market)
+    traded = [signal for signal in alone if signal.target_exposure]
     width = sorted(novelty for signal in traded if (novelty := signal.explanation.novelty) is not None)
     rule = Abstention(Score.NOVELTY, width[len(width) // 2], coverage=0.5, gain=0.1, standard_error=0.01)
     careful = replace(bundle, calibration=msgspec.structs.replace(bundle.calibration, abstention=rule))
-    signals = play(strategy_for(careful, market), market)
+    signals = play(strategy_for(careful, market, holding_bars=1), market)
     left = [signal for signal in signals if signal.reason.endswith("too uncertain by its novelty")]
     assert left and all(signal.target_exposure == 0.0 for signal in left)
     assert all(signal.explanation.novelty > rule.threshold for signal in left)
     assert all(signal.explanation.novelty <= rule.threshold for signal in signals if signal.target_exposure)
-    assert play(strategy_for(careful, market, abstains=False), market) == live
+    assert play(strategy_for(careful, market, abstains=False, holding_bars=1), market) == alone
 
 
 def test_a_forecast_says_how_likely_a_rise_is_and_how_far_the_price_may_go(live):

@@ -1,0 +1,173 @@
+"""Everything that a report of one run is made of, read from the journal and the candle store, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from backtest.metrics import performance
+from backtest.report.exposure import Exposure, exposure_of
+from backtest.report.recollection import Recollection, recollect
+from backtest.report.returns import DailyReturns, hold_equally, returns_by_day
+from backtest.report.terminal import span_title
+from bot.assembly import home_named
+from bot.config import Config, stored_config
+from bot.engine import EngineState
+from bot.errors import UsageError
+from bot.journal import Journal, RunKind, StoredRun
+from bot.journal.probes import ProbeRecord, probed_settings
+from bot.orders import Execution
+from bot.portfolio import ClosedTrade
+from strategies.bars import Bar, BarSeries, Calendar, FloatArray, IntArray, interval_ms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """One run, and what follows from it."""
+
+    run: StoredRun
+    title: str
+    settings: Config
+    """Those of the run."""
+    figures: dict[str, Any]
+    """Of ``PerformanceMetrics.to_json``, and for a replay its whole summary."""
+    calendar: Calendar
+    initial_cash: float
+    times: IntArray
+    """Of the equity that the journal kept, ``[n]`` milliseconds."""
+    equity: FloatArray
+    """``[n]`` quote units."""
+    daily: DailyReturns
+    hold: tuple[IntArray, FloatArray]
+    """Times and equity of holding the same symbols; empty where there are no candles."""
+    exposure: Exposure
+    trades: list[ClosedTrade]
+    executions: list[Execution]
+    candles: dict[str, BarSeries]
+    """Those of the run's span that are still there, by symbol."""
+    recollection: Recollection | None
+    """``None`` where no decision explained itself."""
+    probe: ProbeRecord | None
+    """The last lookahead probe of the same strategy, model and settings on the same symbols."""
+
+
+def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
+    """Read what there is of a run.
+
+    Args:
+        journal: where it is.
+        run: a replay or a paper run.
+        config: says where candles are now.
+
+    Raises:
+        UsageError: the run has seen fewer than two bars, or trades nothing.
+    """
+    record = run.record
+    if record.kind is RunKind.MEMORY:
+        raise UsageError(f"{record.run_id} is a memory, which trades nothing; see it with recall memory stats")
+    points = journal.read_equity(record.run_id)
+    if len(points) < 2:
+        raise UsageError(
+            f"run {record.run_id} has seen fewer than two bars, so there is nothing to report; let it go on, "
+            "or choose another of recall runs"
+        )
+    times = np.array([time for time, _ in points], dtype=np.int64)
+    equity = np.array([value for _, value in points], dtype=np.float64)
+    settings = stored_config(record.config, record.run_id)
+    initial_cash = float(settings.account.initial_cash)
+    calendar = common_calendar(record.calendars)
+    executions = [execution for _, execution in journal.read_executions(record.run_id)]
+    trades = journal.read_trades(record.run_id)
+    candles = _candles(journal, run, config, int(times[0]), int(times[-1]))
+    outlooks = journal.read_outlooks(record.run_id)
+    exposure = exposure_of(executions, candles, times, equity)
+    # Of some symbols only it would be another benchmark.
+    hold = hold_equally(candles if len(candles) == len(record.symbols) else {}, initial_cash)
+    return Material(
+        run=run,
+        title=span_title(record.strategy, record.symbols, record.interval, times),
+        settings=settings,
+        figures=_figures(journal, run, times, equity, executions, trades, initial_cash, calendar, exposure, hold),
+        calendar=calendar,
+        initial_cash=initial_cash,
+        times=times,
+        equity=equity,
+        daily=returns_by_day(
+            times, equity, initial_cash, calendar, started_at=int(times[0]) - interval_ms(record.interval)
+        ),
+        hold=hold,
+        exposure=exposure,
+        trades=trades,
+        executions=executions,
+        candles=candles,
+        probe=journal.find_probe(probed_settings(record.config, record.symbols, record.interval, record.model_id)),
+        recollection=None if outlooks is None or not len(outlooks) else recollect(outlooks, candles),
+    )
+
+
+def common_calendar(calendars: dict[str, Calendar]) -> Calendar:
+    """Sessions only if all symbols have them: an account with crypto in it never sleeps."""
+    return Calendar.SESSIONS if set(calendars.values()) == {Calendar.SESSIONS} else Calendar.CONTINUOUS
+
+
+def _figures(
+    journal: Journal,
+    run: StoredRun,
+    times: IntArray,
+    equity: FloatArray,
+    executions: list[Execution],
+    trades: list[ClosedTrade],
+    initial_cash: float,
+    calendar: Calendar,
+    exposure: Exposure,
+    hold: tuple[IntArray, FloatArray],
+) -> dict[str, Any]:
+    """What follows from the rows of a run, and of a replay what it wrote down when it ended, from every bar that it saw."""
+    stored = journal.read_state(run.record.run_id)
+    funding = sum(float(trade.funding) for trade in trades)
+    if stored is not None:
+        funding = float(msgspec.json.decode(stored[0], type=EngineState).core.portfolio.funding_paid)
+    found = performance(
+        times,
+        equity,
+        trades,
+        initial_cash=initial_cash,
+        calendar=calendar,
+        fees_paid=sum(float(each.fee) for each in executions),
+        funding_paid=funding,
+        turnover=sum(float(each.quantity * each.price) for each in executions),
+        benchmark=_at(*hold, times, before=initial_cash),
+    ).to_json()
+    if len(exposure.times):
+        found |= {"exposure_time": exposure.share_of_time, "mean_exposure": exposure.mean}
+    if run.record.kind is not RunKind.REPLAY or run.summary is None:
+        return found
+    return found | {name: value for name, value in run.summary.items() if value is not None or name not in found}
+
+
+def _at(times: IntArray, values: FloatArray, wanted: IntArray, *, before: float = 0.0) -> FloatArray | None:
+    """The last value up to each of some times, ``[n]``; ``None`` where there are no values at all."""
+    if not len(values):
+        return None
+    return np.concatenate(([before], np.nan_to_num(values)))[np.searchsorted(times, wanted, side="right")]
+
+
+def _candles(journal: Journal, run: StoredRun, config: Config, first: int, last: int) -> dict[str, BarSeries]:
+    """Bars of a run's span by symbol: of a paper run those that it decided on, of a replay those of the candle store."""
+    record = run.record
+    found: dict[str, BarSeries] = {}
+    store = home_named(config, record.candles).candles
+    for symbol in record.symbols:
+        rows = journal.read_bars(record.run_id, symbol=symbol)
+        if rows:
+            names = Bar.__struct_fields__
+            bars = [Bar(*(row[name] for name in names)) for row in sorted(rows, key=lambda row: row["open_time"])]
+            found[symbol] = BarSeries.of(bars, record.interval, record.calendars[symbol])
+        elif store.describe(symbol, record.interval) is not None:
+            series = store.load(symbol, record.interval, start=first - interval_ms(record.interval), end=last)
+            if len(series):
+                found[symbol] = series
+    return found

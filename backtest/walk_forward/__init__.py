@@ -1,0 +1,1 @@
+"""Walking forward: learn from what was known, trade what follows, move on."""

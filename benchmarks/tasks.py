@@ -1,0 +1,119 @@
+"""The parts of ``docs/results.md`` that need no candles, from the figures alone: known optima and the public table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.harness import LATEST
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "results.md"
+_BEGIN: Final = "<!-- from benchmarks/latest.json: begin -->"
+_END: Final = "<!-- from benchmarks/latest.json: end -->"
+
+_OPTIMA: Final = {
+    "noise_max_z": ("noise: largest z of the information coefficient", "under 3.5"),
+    "noise_pooled_z": ("noise: pooled z", "under 2.6"),
+    "needle_recall_at_capacity": ("needle in a haystack, up to the capacity", "1"),
+    "needle_recall_beyond_importance": ("the same beyond it, kept by importance", "1"),
+    "needle_recall_beyond_fifo": ("the same, first in, first out", "0"),
+    "drift_over_filter": ("signs that flip: R² over the exact filter's", "1"),
+    "drift_undecayed_over_filter": ("the same without decay", "below 1"),
+    "decoys_r2_over_bayes": ("decoys: R² over that of Bayes' rule", "1"),
+    "novelty_loss": ("novelty: loss at first sights of hostile motifs", "0"),
+    "novelty_loss_unguarded": ("the same, following the nearest memory", "above 0"),
+    "novelty_r2_over_bayes": ("the same motifs later: R² over that of Bayes' rule", "1"),
+    "echo_r2_over_bayes": ("cross-symbol echo: R² over that of Bayes' rule", "1"),
+    "echo_r2_alone_over_bayes": ("the same with the follower's own memory alone", "below 1"),
+    "costed_profit_over_optimum": ("costed trading: profit over the best policy's", "1"),
+    "regime_crps_over_filter": ("returning regime: CRPS over the exact filter's", "1"),
+    "regime_crps_forgotten_over_filter": ("the same with a memory that has forgotten it", "above 1"),
+    "regime_crps_window_over_filter": ("the same by a sliding window", "above 1"),
+}
+_FORECASTERS: Final = {
+    "mse": "memory transformer",
+    "mse_shuffled": "memory transformer: shuffled outcomes",
+    "mse_gate_shut": "memory transformer: gate shut",
+    "mse_without_memory": "the same net trained without memory",
+    "mse_frozen": "memory transformer: memory of training and validation only",
+    "mse_linear": "linear (ridge)",
+    "mse_retrieval": "linear with retrieved outcomes (ridge, no network)",
+}
+_HORIZONS: Final = {96: ("0.380", "0.366"), 192: ("0.425", "0.407")}
+
+
+def write_tasks(figures: Path = LATEST, page: Path = PAGE) -> None:
+    """Put what was measured between the marks of the page; at its end where it has none."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    known = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
+    page.write_text(with_tasks(text, known), encoding="utf-8")
+
+
+def with_tasks(text: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page with these figures in place of those that it had."""
+    before, _, rest = text.partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    return f"{before.rstrip()}\n\n{_BEGIN}\n\n{render(figures)}\n\n{_END}\n{after.lstrip()}".lstrip()
+
+
+def render(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Both parts as text; what was not measured is left out."""
+    return "\n\n".join([*_optima(figures), *_public(figures)])
+
+
+def _optima(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        f"| {text} | {figures[name]['value']:.3f} | {optimum} | `{name}` |"
+        for name, (text, optimum) in _OPTIMA.items()
+        if name in figures
+    ]
+    if not rows:
+        return []
+    table = "\n".join(["| task | value | optimum | figure |", "| --- | ---: | ---: | --- |", *rows])
+    return [
+        "## Tasks whose best is known",
+        "`python -m benchmarks --evaluate` makes series whose best possible forecast is a closed form or an exact filter "
+        "(`backtest/synthetic`). How each figure was made, seed by seed: [performance](performance.md).",
+        table,
+    ]
+
+
+def _public(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    horizons = [horizon for horizon in _HORIZONS if f"etth1_h{horizon}_mse" in figures]
+    if not horizons:
+        return []
+    rows = [
+        f"| {text} | " + " | ".join(_value(figures, f"etth1_h{horizon}_{name}") for horizon in horizons) + " |"
+        for name, text in _FORECASTERS.items()
+    ]
+    wanted = [
+        f"| {word} | " + " | ".join(_HORIZONS[horizon][place] for horizon in horizons) + " |"
+        for place, word in enumerate(("wanted at most", "goal"))
+    ]
+    heading = "| mean squared error | " + " | ".join(f"{horizon} hours" for horizon in horizons) + " |"
+    notes = [
+        f"- `{name}`: {figures[name]['note'].partition('; lookback')[0]}{_after(figures[name]['note'])}."
+        for horizon in horizons
+        for name in (f"etth1_h{horizon}_{each}" for each in _FORECASTERS)
+        if name in figures
+    ]
+    return [
+        "## A public table: ETTh1",
+        "Lookback 96, standard split and scaling, no window dropped, mean over three seeds, all channels with the same "
+        "weights and none seeing another (`benchmarks/etth1.py`, `benchmarks/public_table.py`). The class that trades, with "
+        "`output_type` path and a `linear_window`; settings chosen on the validation part.",
+        "\n".join([heading, "| --- " + "| ---: " * len(horizons) + "|", *rows, *wanted]),
+        "\n".join(notes),
+    ]
+
+
+def _value(figures: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    return f"{figures[name]['value']:.4f}" if name in figures else "-"
+
+
+def _after(note: str) -> str:
+    """Seeds and differences of a note, without what is the same for all."""
+    parts = [part for part in note.split("; ") if "seeds:" in part or "against the model" in part]
+    return "".join(f"; {part}" for part in parts)

@@ -1,0 +1,113 @@
+"""``recall report`` and ``recall compare``: one page that shows a run and questions it, and one that holds runs together."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from bot.cli.common import Context, standard_options
+from bot.cli.help import ExampleCommand
+from bot.cli.runs import open_journal
+from bot.cli.terminal import console, listing, output
+from bot.errors import UsageError
+
+if TYPE_CHECKING:
+    from backtest.report.comparison import Comparison
+
+_MODULES: Final = ("bokeh", "jinja2", "arch")
+"""What the extra brings."""
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=("recall report", "recall report RUN --out report.html", "recall report latest --json"),
+)
+@click.argument("run", default="latest")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write [default: reports/RUN.html]."
+)
+@standard_options
+def report(context: Context, run: str, out: Path | None) -> None:
+    """Write one HTML page about RUN: result, trades, memory, and what may be wrong.
+
+    RUN is a replay or a paper run; 'latest' is the paper run last started, else the newest replay. The page needs no network,
+    and the same run gives the same bytes.
+    """
+    require_extra()
+    from backtest.report.material import gather
+    from backtest.report.page import render_run
+
+    with closing(open_journal(context)) as journal, console.status("reading the run ..."):
+        found = journal.find_run(run)
+        page = render_run(gather(journal, found, context.config))
+    path = out or context.config.reports_dir / f"{found.record.run_id}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    if context.as_json:
+        context.answer({"run_id": found.record.run_id, "report": str(path), "bytes": len(page.encode())})
+    else:
+        output.print(str(path), soft_wrap=True)
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "recall compare RUN OTHER",
+        "recall compare RUN OTHER THIRD --out comparison.html",
+        "recall compare RUN OTHER --json",
+    ),
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN OTHER...")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write an HTML page to this file.")
+@standard_options
+def compare(context: Context, runs: tuple[str, ...], out: Path | None) -> None:
+    """Hold runs against the first of them: figures, and differences.
+
+    The difference of returns is that of the days that both runs have, with an interval that holds 95 % of the resamples of a
+    block bootstrap. Where it holds zero, the runs cannot be told apart.
+    """
+    require_extra()
+    from backtest.report.comparison import compare as hold_together
+    from backtest.report.material import gather
+
+    with closing(open_journal(context)) as journal, console.status("reading the runs ..."):
+        materials = [gather(journal, journal.find_run(run), context.config) for run in runs]
+        found = hold_together(materials)
+    document = found.to_json()
+    if out is not None:
+        from backtest.report.comparison_page import render_comparison
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render_comparison(materials, found), encoding="utf-8")
+        document["report"] = str(out)
+    if context.as_json:
+        context.answer(document)
+        return
+    _show(found)
+    if out is not None:
+        output.print(f"\n{out}", soft_wrap=True)
+
+
+def _show(found: Comparison) -> None:
+    from backtest.report.comparison import FIGURES, shown_figure
+
+    table = listing("", *found.runs, right=found.runs)
+    for name, words in FIGURES:
+        table.add_row(words, *(shown_figure(name, value) for value in found.figures[name]))
+    output.print(table)
+    for each in found.differences:
+        output.print(f"\n{': '.join(each.told(found.runs[0]))}", soft_wrap=True)
+
+
+def require_extra() -> None:
+    """
+    Raises:
+        UsageError: what draws pages is not installed.
+    """
+    missing = [name for name in _MODULES if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"a report needs {', '.join(missing)}; install with pip install 'recall-bot[report]'")

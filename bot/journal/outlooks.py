@@ -1,0 +1,160 @@
+"""What memory and model expected at every decision of a run, column by column.
+
+A paper run keeps its decisions whole. A replay makes so many that it keeps these columns instead: some hundred bytes a bar,
+packed into one row, from which a report tells what was remembered, when memory and model disagreed, and who was right.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+from math import nan
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from strategies.bars import FloatArray, IntArray
+from strategies.base import Signal
+
+NEIGHBOURS_KEPT: Final = 3
+"""Of every decision, those with the largest share of the vote."""
+_NOBODY: Final = (-1, 0, nan, nan, nan)
+
+_TEXT: Final = "symbols"
+_NUMBER: Final = "horizon_bars"
+
+Labels = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlooks:
+    """One row per decision that explained itself, in the order in which they were made; NaN where there was nothing."""
+
+    horizon_bars: int
+    """Bars over which outcomes are remembered: the memory's primary horizon."""
+    symbols: tuple[str, ...]
+    """That the columns below number."""
+    symbol: IntArray
+    """``[n]``."""
+    open_time: IntArray
+    """Of the bar decided on, ``[n]`` milliseconds."""
+    exposure: FloatArray
+    """The target, ``[n]`` share of equity; NaN where it was unknown."""
+    prediction: FloatArray
+    """The model's forecast in its own units, ``[n]``; its sign is the side."""
+    memory_mean: FloatArray
+    """Weighted mean outcome of the neighbours, ``[n]`` log returns."""
+    gate: FloatArray
+    """The memory's share in the model's mixture, ``[n]``."""
+    novelty: FloatArray
+    """One minus the similarity of the closest moment, ``[n]``."""
+    visible: IntArray
+    """Moments that could be asked, ``[n]``."""
+    neighbour_symbol: IntArray
+    """``[n, NEIGHBOURS_KEPT]``, heaviest first; -1 where there were fewer."""
+    neighbour_time: IntArray
+    """Open time of the remembered bar, ``[n, NEIGHBOURS_KEPT]`` milliseconds."""
+    similarity: FloatArray
+    """``[n, NEIGHBOURS_KEPT]``."""
+    weight: FloatArray
+    """Share of the vote, ``[n, NEIGHBOURS_KEPT]``."""
+    outcome: FloatArray
+    """What followed it, ``[n, NEIGHBOURS_KEPT]`` log returns."""
+
+    def __len__(self) -> int:
+        return len(self.open_time)
+
+    def to_bytes(self) -> bytes:
+        """As one compressed NumPy archive, floats in single precision; equal outlooks give equal bytes."""
+        columns: dict[str, npt.NDArray[np.generic]] = {
+            _TEXT: np.array(self.symbols, dtype=np.str_),
+            _NUMBER: np.array(self.horizon_bars),
+        }
+        for field in fields(self):
+            if field.name not in columns:
+                column = getattr(self, field.name)
+                columns[field.name] = column.astype(np.float32) if column.dtype == np.float64 else column
+        packed = io.BytesIO()
+        np.savez_compressed(packed, allow_pickle=False, **columns)
+        return packed.getvalue()
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Outlooks:
+        """What ``to_bytes`` packed.
+
+        Raises:
+            ValueError: these are no such bytes.
+        """
+        try:
+            with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
+                columns = {name: archive[name] for name in archive.files}
+            text, number = columns.pop(_TEXT), columns.pop(_NUMBER)
+            widened = {
+                name: column.astype(np.float64 if column.dtype.kind == "f" else np.int64)
+                for name, column in columns.items()
+            }
+            return cls(horizon_bars=int(number), symbols=tuple(map(str, text)), **widened)
+        except (OSError, KeyError, TypeError, EOFError, ValueError) as problem:
+            raise ValueError(f"they are no packed outlooks ({problem})") from None
+
+
+class OutlookRecorder:
+    """Collects the outlooks of a run, signal by signal."""
+
+    def __init__(self, horizon_bars: int) -> None:
+        self._horizon_bars = horizon_bars
+        self._numbers: dict[str, int] = {}
+        self._rows: list[tuple[float | int, ...]] = []
+        self._neighbours: list[tuple[tuple[float | int, ...], ...]] = []
+
+    def add(self, signal: Signal) -> None:
+        """Take up a signal; one that explains nothing is left out."""
+        seen = signal.explanation
+        if seen is None:
+            return
+        self._rows.append(
+            (
+                self._number(signal.symbol),
+                signal.bar_open_time,
+                nan if signal.target_exposure is None else signal.target_exposure,
+                nan if seen.prediction is None else seen.prediction,
+                nan if seen.memory_mean is None else seen.memory_mean,
+                nan if seen.gate is None else seen.gate,
+                nan if seen.novelty is None else seen.novelty,
+                seen.memory_size,
+            )
+        )
+        heaviest = sorted(seen.neighbours, key=lambda each: -each.weight)[:NEIGHBOURS_KEPT]
+        kept = [
+            (self._number(each.symbol), each.bar_open_time, each.similarity, each.weight, each.outcome)
+            for each in heaviest
+        ]
+        self._neighbours.append((*kept, *(_NOBODY for _ in range(NEIGHBOURS_KEPT - len(kept)))))
+
+    def outlooks(self) -> Outlooks:
+        """All that was taken up so far."""
+        columns = list(zip(*self._rows, strict=True)) or [()] * 8
+        around = np.array(self._neighbours, dtype=np.float64).reshape(len(self._rows), NEIGHBOURS_KEPT, len(_NOBODY))
+        whole, real = np.int64, np.float64
+        return Outlooks(
+            horizon_bars=self._horizon_bars,
+            symbols=tuple(self._numbers),
+            symbol=np.array(columns[0], dtype=whole),
+            open_time=np.array(columns[1], dtype=whole),
+            exposure=np.array(columns[2], dtype=real),
+            prediction=np.array(columns[3], dtype=real),
+            memory_mean=np.array(columns[4], dtype=real),
+            gate=np.array(columns[5], dtype=real),
+            novelty=np.array(columns[6], dtype=real),
+            visible=np.array(columns[7], dtype=whole),
+            # Milliseconds since the epoch are whole numbers far below 2**53, so that float64 holds them exactly.
+            neighbour_symbol=around[:, :, 0].astype(whole),
+            neighbour_time=around[:, :, 1].astype(whole),
+            similarity=around[:, :, 2],
+            weight=around[:, :, 3],
+            outcome=around[:, :, 4],
+        )
+
+    def _number(self, symbol: str) -> int:
+        return self._numbers.setdefault(symbol, len(self._numbers))

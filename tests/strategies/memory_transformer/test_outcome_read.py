@@ -1,0 +1,153 @@
+"""The direct way from remembered outcomes to the forecast."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strategies.memory_transformer.config import OutputType
+from strategies.memory_transformer.dataset import build_dataset
+from strategies.memory_transformer.evaluation import forecast_rows
+from strategies.memory_transformer.memory_read import Retrieved, describe
+from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.outcome_read import OutcomeRead
+from strategies.memory_transformer.span_memory import SpanMemory
+from tests.strategies.markets import random_walk
+from tests.strategies.memory_transformer.tiny import TINY, tiny_model
+
+HORIZONS = len(TINY.horizons)
+STATE = torch.zeros(1, TINY.d_model)
+
+
+def facts_of(outcomes: np.ndarray) -> torch.Tensor:
+    """As the model takes outcomes ``[k, horizons]`` that are in the asker's own unit."""
+    return torch.from_numpy(describe(outcomes[None], np.full((1, len(outcomes)), 50.0), np.ones(HORIZONS)))
+
+
+def untrained(seed: int = 0) -> OutcomeRead:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return OutcomeRead(TINY.d_model, HORIZONS)
+
+
+def test_it_starts_by_repeating_about_what_followed():
+    outcomes = np.array([[0.2, -0.3, 0.5], [0.1, -0.2, 0.1]])
+    said = untrained()(STATE, torch.tensor([[0.5, 0.5]]), facts_of(outcomes)).returns[0].detach().numpy()
+    assert said == pytest.approx(outcomes.mean(axis=0), rel=0.2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), missing=st.floats(0.0, 0.9))
+def test_it_never_says_the_opposite_of_what_followed(seed, missing):
+    """Whatever its weights: trust has no sign, so a memory without a lean can give none."""
+    random = np.random.default_rng(seed)
+    read = untrained()
+    with torch.no_grad():
+        for parameter in read.parameters():
+            parameter.add_(torch.from_numpy(random.standard_normal(tuple(parameter.shape)).astype(np.float32)))
+    hidden = torch.from_numpy(random.standard_normal((1, TINY.d_model)).astype(np.float32))
+    outcomes = np.where(random.random((6, HORIZONS)) < missing, np.nan, random.standard_normal((6, HORIZONS)))
+    shares = torch.from_numpy(random.dirichlet(np.ones(7))[None, :6].astype(np.float32))
+    said = read(hidden, shares, facts_of(outcomes)).returns[0].detach().numpy()
+    mean = shares[0].numpy() @ np.nan_to_num(outcomes).astype(np.float32)
+    assert (said * mean >= -1e-6).all()
+    other = read(hidden, shares, facts_of(-outcomes)).returns[0].detach().numpy()
+    assert other == pytest.approx(-said, abs=1e-5)
+
+
+def test_neighbours_that_were_followed_by_much_let_expect_much():
+    read = untrained()
+    shares = torch.full((1, 8), 1.0 / 8.0)
+    noise = np.random.default_rng(0).standard_normal((8, HORIZONS))
+    wild, calm = read(STATE, shares, facts_of(3.0 * noise)), read(STATE, shares, facts_of(0.3 * noise))
+    assert (wild.log_volatility > 0.5).all()
+    assert (calm.log_volatility < -0.5).all()
+
+
+@pytest.mark.parametrize("output_type", list(OutputType))
+def test_what_followed_moves_head_quantiles_and_volatility_as_far_as_the_gate_is_open(output_type):
+    model = tiny_model(output_type=output_type)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, TINY.d_model, generator=generator)
+    keys = F.normalize(torch.randn(3, 4, TINY.d_model, generator=generator), dim=2)
+    outcomes = np.random.default_rng(0).standard_normal((3, 4, HORIZONS))
+    facts = torch.from_numpy(describe(outcomes, np.full((3, 4), 50.0), np.ones((3, HORIZONS))))
+    retrieved = Retrieved(keys, facts, torch.ones(3, 4, dtype=torch.bool))
+    with torch.no_grad():
+        model.memory_read.output.weight.zero_()  # the mixture says nothing, so all that is seen is the direct way
+        forecast, alone = model(hidden, keys[:, 0], retrieved), model.without_memory(hidden)
+        said = model.memory_read.outcomes(hidden, forecast.weights, facts).gated(forecast.gate.unsqueeze(1))
+    moved = forecast.distribution.quantiles - alone.distribution.quantiles
+    torch.testing.assert_close(moved, said.returns.unsqueeze(2).expand_as(moved), rtol=1e-4, atol=1e-5)
+    louder = forecast.distribution.log_volatility - alone.distribution.log_volatility
+    torch.testing.assert_close(louder, said.log_volatility, rtol=1e-4, atol=1e-5)
+    lean = said.returns[:, TINY.primary]
+    if output_type is OutputType.REGRESSION:
+        torch.testing.assert_close(forecast.prediction[:, 0] - alone.prediction[:, 0], lean, rtol=1e-4, atol=1e-5)
+    elif output_type is OutputType.DIRECTION:
+        logits = forecast.prediction - alone.prediction
+        torch.testing.assert_close(logits[:, 2] - logits[:, 0], 2.0 * lean, rtol=1e-4, atol=1e-5)
+    else:
+        position = torch.atanh(forecast.prediction[:, 0]) - torch.atanh(alone.prediction[:, 0])
+        torch.testing.assert_close(position, lean, rtol=1e-3, atol=1e-4)
+
+
+def test_an_empty_memory_adds_nothing():
+    said = untrained()(torch.zeros(2, TINY.d_model), torch.zeros(2, 5), torch.zeros(2, 5, 3 * HORIZONS + 1))
+    assert torch.equal(said.returns, torch.zeros(2, HORIZONS))
+    assert torch.equal(said.log_volatility, torch.zeros(2, HORIZONS))
+
+
+def test_copying_what_followed_is_learned_in_a_few_steps():
+    """Outcomes that only memory knows, under noise of their own size: the direct way needs no thousand of steps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MemoryTransformer(TINY).eval()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(60):
+            query, retrieved, target = _echo(256)
+            loss = F.mse_loss(model(query, query, retrieved).prediction[:, 0], target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        query, retrieved, target = _echo(4000)
+        with torch.inference_mode():
+            error = F.mse_loss(model(query, query, retrieved).prediction[:, 0], target)
+    # A mean of four outcomes with noise as large as themselves explains 0.4 of the next one.
+    assert 1.0 - float(error / target.square().mean()) > 0.9 * 0.4
+
+
+def _echo(size: int) -> tuple[torch.Tensor, Retrieved, torch.Tensor]:
+    """Four neighbours like the asker and four unlike it; what follows is that of the alike, noise added to each."""
+    query = F.normalize(torch.randn(size, TINY.d_model), dim=1)
+    alike = F.normalize(query.unsqueeze(1) + 0.1 * torch.randn(size, 4, TINY.d_model), dim=2)
+    unlike = F.normalize(torch.randn(size, 4, TINY.d_model), dim=2)
+    lean, other = torch.randn(size, 1), torch.randn(size, 4)
+    outcomes = torch.cat((lean + torch.randn(size, 4), other), dim=1)
+    facts = torch.zeros(size, 8, 3 * HORIZONS + 1)
+    facts[:, :, TINY.primary] = outcomes
+    facts[:, :, HORIZONS + TINY.primary] = outcomes.abs()
+    facts[:, :, 2 * HORIZONS : 3 * HORIZONS] = 1.0
+    retrieved = Retrieved(torch.cat((alike, unlike), dim=1), facts, torch.ones(size, 8, dtype=torch.bool))
+    return query, retrieved, lean[:, 0] + torch.randn(size)
+
+
+def test_what_was_not_known_yet_is_not_repeated():
+    """Outcomes that settle after a bar's close may be anything: its forecast keeps every bit."""
+    dataset = build_dataset({"AAAUSDT": random_walk(900, 3)}, TINY, 0.15)
+    moments, rows = dataset.moments, dataset.validation
+    model = tiny_model()
+    memory = SpanMemory.build(model.encoder, dataset, TINY)
+    cut = int(moments.close_time[rows[len(rows) // 2]])
+    early = rows[moments.close_time[rows] <= cut]
+    later = moments.settled > cut
+    assert later[: early[-1]].any()
+    changed = np.where(later, 100.0, moments.outcomes)
+    one, other = forecast_rows(model, memory, early), forecast_rows(model, memory, early, outcomes=changed)
+    assert torch.equal(one.prediction, other.prediction)
+    assert torch.equal(one.distribution.quantiles, other.distribution.quantiles)
+    assert torch.equal(one.distribution.log_volatility, other.distribution.log_volatility)
