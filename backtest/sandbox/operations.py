@@ -13,7 +13,7 @@ from backtest.sandbox.records import BookKey, Category, PositionMode, VenueOrder
 from backtest.sandbox.refusals import ORDER_GONE, SPOT_ORDER_GONE, VenueRefusal, bad_parameter
 from backtest.sandbox.tickets import Parameters, number, read_category, read_name, read_ticket, text, whole
 
-LARGEST_BATCH: Final = {Category.LINEAR: 20, Category.SPOT: 10}
+LARGEST_BATCH: Final = {Category.LINEAR: 20, Category.SPOT: 10, Category.INVERSE: 20, Category.OPTION: 20}
 _GONE: Final = {
     "cancel": "order not exists or too late to cancel",
     "replace": "order not exists or too late to replace",

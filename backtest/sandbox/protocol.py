@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,6 +24,8 @@ DEFAULT_KLINES: Final = 200
 MAXIMUM_INSTRUMENTS: Final = 1000
 DEFAULT_INSTRUMENTS: Final = 500
 MAXIMUM_ARGUMENT_CHARACTERS: Final = 21_000
+OTHER_TOPICS: Final = frozenset({"tickers", "orderbook.1"})
+"""Topics besides candles, without their symbol."""
 
 JsonObject = dict[str, Any]
 
@@ -208,18 +210,26 @@ def complaint(message: str, connection: str) -> str:
     return json.dumps({"success": False, "ret_msg": message, "conn_id": connection}, separators=(",", ":"))
 
 
-def first_bad_topic(arguments: Sequence[str], interval: str, known: Mapping[str, object], held: set[str]) -> str:
+def first_bad_topic(
+    arguments: Sequence[str], intervals: Collection[str], known: Mapping[str, object], held: set[str]
+) -> str:
     """Why a subscription is refused, naming the first bad topic, or an empty string when every topic is good.
 
     One bad topic refuses the whole request, as on the real stream.
     """
     for topic in arguments:
-        kind, _, rest = topic.partition(".")
-        code, _, symbol = rest.partition(".")
-        if kind != "kline" or code != interval:
+        prefix, _, symbol = topic.rpartition(".")
+        kind, _, code = prefix.partition(".")
+        is_known = code in intervals if kind == "kline" else prefix in OTHER_TOPICS
+        if not is_known:
             return f"error:handler not found,topic:{topic}"
         if symbol not in known:
             return f"Invalid symbol :[{topic}]"
         if topic in held:
             return f"error:already subscribed,topic:{topic}"
     return ""
+
+
+def topic_push(topic: str, kind: str, data: JsonObject, time: int, **more: int) -> str:
+    """The text of a push of ``tickers`` or ``orderbook``."""
+    return json.dumps({"topic": topic, "type": kind, "data": data, **more, "ts": time}, separators=(",", ":"))

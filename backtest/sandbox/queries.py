@@ -87,13 +87,10 @@ class Queries:
     def positions(self, parameters: Parameters) -> JsonObject:
         """``/v5/position/list``: of one symbol, flat or not; of a settlement coin, those that are held."""
         category = read_category(parameters)
-        if category is not Category.LINEAR:
-            raise bad_parameter("params error: Category is invalid")
         self._need_symbol(parameters, category)
         symbol = text(parameters, "symbol")
-        views = self._exchange.positions(symbol or None)
-        if not symbol and text(parameters, "settleCoin") not in ("", "USDT"):
-            views = []
+        settles_here = symbol or text(parameters, "settleCoin") in ("", "USDT")
+        views = self._exchange.positions(symbol or None) if category is Category.LINEAR and settles_here else []
         return _page(parameters, views, rows.position_row, category, default=200, most=200)
 
     def closed_profits(self, parameters: Parameters) -> JsonObject:
@@ -151,6 +148,12 @@ class Queries:
     def settings(self, parameters: Parameters) -> JsonObject:
         """``/v5/account/user-setting-config``."""
         return {"lpaSpot": False, "lpaPerp": False, "smsef": False, "fmsef": False}
+
+    def coins(self, parameters: Parameters) -> JsonObject:
+        """``/v5/asset/coin/query-info``: the coins there are, on no chain."""
+        wanted = text(parameters, "coin")
+        names = [coin.coin for coin in self._exchange.coins() if wanted in ("", coin.coin)]
+        return {"rows": [{"name": name, "coin": name, "remainAmount": "0", "chains": []} for name in names]}
 
     def _need_symbol(self, parameters: Parameters, category: Category, *others: str) -> None:
         symbol = text(parameters, "symbol")

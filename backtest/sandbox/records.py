@@ -18,6 +18,10 @@ class Category(StrEnum):
 
     LINEAR = "linear"
     SPOT = "spot"
+    INVERSE = "inverse"
+    """Exists, and has no instruments here."""
+    OPTION = "option"
+    """Exists, and has no instruments here."""
 
 
 class PositionMode(IntEnum):

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
 from backtest.sandbox import protocol
 from backtest.sandbox.keys import ServerClock
+from backtest.sandbox.market_data import MarketData
 from backtest.sandbox.refusals import ROUTE_NOT_FOUND, VenueRefusal, bad_parameter
 from backtest.sandbox.tape import Tape
 from bot.execution.instruments import Instrument
+
+EMPTY_CATEGORIES: Final = frozenset({"spot", "inverse", "option"})
+"""Categories that exist and have no instruments here."""
+MAXIMUM_SETTLEMENTS: Final = 200
 
 
 class RestInterface:
     """Handlers of the public market routes."""
 
-    def __init__(self, tape: Tape, clock: ServerClock, instruments: Mapping[str, Instrument]) -> None:
+    def __init__(self, tape: Tape, clock: ServerClock, data: MarketData, instruments: Mapping[str, Instrument]) -> None:
         self._tape = tape
+        self._data = data
         self._clock = clock
         self._instruments = dict(sorted(instruments.items()))
 
@@ -27,6 +34,11 @@ class RestInterface:
         router.add_get("/v5/market/time", self._time)
         router.add_get("/v5/market/kline", self._kline)
         router.add_get("/v5/market/instruments-info", self._instruments_info)
+        router.add_get("/v5/market/tickers", self._tickers)
+        router.add_get("/v5/market/funding/history", self._funding_history)
+        router.add_get("/v5/market/price-limit", self._price_limit)
+        router.add_get("/v5/market/orderbook", self._order_book)
+        router.add_get("/v5/system/status", self._status)
         router.add_route("*", "/{unknown:.*}", self._unknown_route)
 
     def _reply(self, result: protocol.JsonObject) -> web.Response:
@@ -44,14 +56,17 @@ class RestInterface:
         symbol, interval = query.get("symbol", ""), query.get("interval", "")
         if symbol not in self._instruments:
             raise bad_parameter("params error: Symbol Is Invalid")
-        if interval != self._tape.interval:
+        if interval not in self._tape.intervals:
             raise bad_parameter("Invalid period!")
         limit = _limit(query.get("limit"), protocol.DEFAULT_KLINES, protocol.MAXIMUM_KLINES)
         first, last = _whole(query.get("start"), "start"), _whole(query.get("end"), "end")
-        return self._reply(protocol.kline_result(symbol, self._tape.klines(symbol, first, last, limit)))
+        bars = self._tape.candles(symbol, interval, first, last, limit)
+        return self._reply(protocol.kline_result(symbol, bars))
 
     async def _instruments_info(self, request: web.Request) -> web.Response:
         query = request.query
+        if query.get("category") in EMPTY_CATEGORIES:
+            return self._reply({"category": query["category"], "list": [], "nextPageCursor": ""})
         _check_category(query.get("category", ""))
         symbol = query.get("symbol")
         rows = list(self._instruments.values())
@@ -63,6 +78,42 @@ class RestInterface:
         rows = [row for row in rows if row.symbol > after]
         limit = _limit(query.get("limit"), protocol.DEFAULT_INSTRUMENTS, protocol.MAXIMUM_INSTRUMENTS)
         return self._reply(protocol.instruments_result(rows[:limit], more=len(rows) > limit))
+
+    async def _tickers(self, request: web.Request) -> web.Response:
+        category = request.query.get("category", "")
+        if category in EMPTY_CATEGORIES:
+            return self._reply({"category": category, "list": []})
+        _check_category(category)
+        symbols = [self._symbol(request)] if request.query.get("symbol") else list(self._instruments)
+        rows = [self._data.ticker_row(symbol) for symbol in symbols]
+        return self._reply({"category": category, "list": rows})
+
+    async def _funding_history(self, request: web.Request) -> web.Response:
+        query = request.query
+        _check_category(query.get("category", ""))
+        first, last = _whole(query.get("startTime"), "startTime"), _whole(query.get("endTime"), "endTime")
+        if first is not None and last is None:
+            raise bad_parameter("params error: endTime is required with startTime")
+        limit = _limit(query.get("limit"), MAXIMUM_SETTLEMENTS, MAXIMUM_SETTLEMENTS)
+        return self._reply(self._data.funding_history(self._symbol(request), first, last, limit))
+
+    async def _price_limit(self, request: web.Request) -> web.Response:
+        _check_category(request.query.get("category", protocol.CATEGORY))
+        return self._reply(self._data.price_limit(self._symbol(request)))
+
+    async def _order_book(self, request: web.Request) -> web.Response:
+        _check_category(request.query.get("category", ""))
+        now = self._clock.now()
+        return self._reply({**self._data.order_book(self._symbol(request)), "ts": now, "cts": now})
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return self._reply({"list": []})
+
+    def _symbol(self, request: web.Request) -> str:
+        symbol = request.query.get("symbol", "")
+        if symbol not in self._instruments:
+            raise bad_parameter("params error: symbol invalid")
+        return symbol
 
 
 def _check_category(category: str) -> None:

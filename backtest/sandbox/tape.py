@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backtest.sandbox.clock import Clock, ClockSetting, make_clock
 from backtest.sandbox.protocol import forming
+from backtest.sandbox.resampling import floor_open, intervals_of, resample
 from backtest.sandbox.sources import BarSource
 from strategies.bars import Bar, interval_ms
 
@@ -57,6 +58,8 @@ class Tape:
                 f"the sandbox has no bar of {', '.join(sources)} from the start asked for; choose an earlier one"
             )
         self.interval = interval
+        self.intervals = intervals_of(interval)
+        """What can be asked for, the venue's own first."""
         self.setting = setting
         self._sources = dict(sources)
         begin = min(bar.open_time for bar in firsts.values())
@@ -122,6 +125,19 @@ class Tape:
         bar = bars[-1]
         price = bar.open if bar.close_time > now else bar.close
         return Bar(symbol, now, now, price, price, price, price, bar.volume)
+
+    def candles(self, symbol: str, interval: str, first: int | None, last: int | None, limit: int) -> list[Bar]:
+        """As ``klines``, of an interval that the venue's own can be put together to."""
+        if interval == self.interval:
+            return self.klines(symbol, first, last, limit)
+        now, length = self.now(), interval_ms(interval)
+        newest = floor_open(now if last is None else min(last, now), interval)
+        begin = 0 if first is None else floor_open(first + length - 1, interval)
+        if first is not None and last is None:
+            newest = min(newest, begin + (limit - 1) * length)
+        begin = max(begin, newest - (limit - 1) * length)
+        bars = self.klines(symbol, begin, newest + length - 1, limit * (length // interval_ms(self.interval)))
+        return resample(bars, interval)
 
     def klines(self, symbol: str, first: int | None, last: int | None, limit: int) -> list[Bar]:
         """Bars that open in ``[first, last]`` and not after now, in order, the last perhaps still forming.

@@ -97,7 +97,7 @@ def read_ticket(parameters: Parameters) -> Ticket:
 
 
 def read_category(parameters: Parameters) -> Category:
-    """``linear`` or ``spot``.
+    """The category asked for.
 
     Raises:
         VenueRefusal: 10001 for anything else.

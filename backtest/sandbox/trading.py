@@ -103,6 +103,7 @@ class PrivateRest:
             "/v5/account/fee-rate": queries.fee_rate,
             "/v5/account/info": queries.account_info,
             "/v5/account/user-setting-config": queries.settings,
+            "/v5/asset/coin/query-info": queries.coins,
         }
 
     def add_routes(self, router: web.UrlDispatcher) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from backtest.sandbox.faults import CLOSE, Fault, FaultInjector, FaultPlan
 from backtest.sandbox.gate import Gate
 from backtest.sandbox.keys import KeyRing, ServerClock
 from backtest.sandbox.limits import RateLimits
+from backtest.sandbox.market_data import DEFAULT_FUNDING, MarketData
 from backtest.sandbox.operations import Operations
 from backtest.sandbox.outbox import Outbox
 from backtest.sandbox.private_stream import PrivateStream
@@ -27,6 +29,7 @@ from backtest.sandbox.tape import Release, Tape
 from backtest.sandbox.trade_stream import TradeStream
 from backtest.sandbox.trading import PrivateRest, deeds
 from bot.execution.instruments import Instrument
+from bot.market.funding import FundingRates
 from strategies.bars import BarSeries
 
 
@@ -48,6 +51,9 @@ class SandboxVenue:
         account: one account that orders may be sent to, and the keys to it; without it the venue has public data only.
         enforce_limits: whether requests beyond Bybit's limits are refused; by default unless the clock is stepped, since
             a stepped market's orders come as fast as the machine goes.
+        funding: rates by symbol, where they are known.
+        funding_rate: of every settlement that ``funding`` does not know; longs pay it where it is positive.
+        partial_pushes: pushes of every candle that forms, between two closes.
         faults: what is to go wrong; more can be planted while the venue runs.
         paused: let the clock stand still until ``resume``, so that a client can warm up without missing anything.
         host: the interface to listen on.
@@ -68,6 +74,9 @@ class SandboxVenue:
         instruments: Mapping[str, Instrument] | None = None,
         account: AccountSetting | None = None,
         enforce_limits: bool | None = None,
+        funding: Mapping[str, FundingRates] | None = None,
+        funding_rate: Decimal = DEFAULT_FUNDING,
+        partial_pushes: int = 0,
         faults: FaultPlan | None = None,
         paused: bool = False,
         host: str = "127.0.0.1",
@@ -84,6 +93,9 @@ class SandboxVenue:
         self._account = account
         is_stepped = clock.mode is ClockMode.STEPPED
         self._enforce_limits = not is_stepped if enforce_limits is None else enforce_limits
+        self._funding = dict(funding or {})
+        self._funding_rate = funding_rate
+        self._partial_pushes = partial_pushes
         self._plan = faults or FaultPlan()
         self._paused = paused
         self._running = asyncio.Event()
@@ -103,8 +115,9 @@ class SandboxVenue:
         self._injector = FaultInjector(self._plan)
         self._outbox = Outbox(self._injector)
         self._gate = Gate(self.clock, self._injector)
-        self._stream = PublicStream(self.tape, self._outbox, self._injector)
-        self._rest = RestInterface(self.tape, self.clock, self._instruments)
+        self._data = MarketData(self.tape, self._instruments, self._funding, self._funding_rate)
+        self._stream = PublicStream(self.tape, self._data, self._outbox, self._injector)
+        self._rest = RestInterface(self.tape, self.clock, self._data, self._instruments)
         setting = self._account
         self._keys = KeyRing(setting.keys if setting is not None else (), self.clock)
         self.private = PrivateStream(self._keys, self.clock, self._outbox)
@@ -199,6 +212,9 @@ class SandboxVenue:
             raise ValueError(f"the sandbox's clock is {self._setting.mode}: only a stepped clock can be stepped")
         async with self._stepping:
             for done in range(bars):
+                for moment in self._moments_between():
+                    self.tape.clock.advance_to(moment)
+                    await self._stream.push_forming()
                 releases = self.tape.release()
                 if not releases:
                     return done
@@ -213,8 +229,18 @@ class SandboxVenue:
     async def _play(self) -> None:
         await self._running.wait()
         while (close := self.tape.next_close()) is not None:
+            for moment in self._moments_between():
+                await asyncio.sleep(self.tape.clock.seconds_until(moment))
+                await self._stream.push_forming()
             await asyncio.sleep(self.tape.clock.seconds_until(close))
             await self._tell(self.tape.release())
+
+    def _moments_between(self) -> list[int]:
+        """When forming candles are pushed before the next close."""
+        begin, close, parts = self.tape.now(), self.tape.next_close(), self._partial_pushes + 1
+        if close is None:
+            return []
+        return [begin + (close - begin) * part // parts for part in range(1, parts)]
 
     async def _tell(self, releases: list[Release]) -> None:
         """Let orders meet the bars that have closed, and tell the account first, then everybody."""
@@ -224,6 +250,8 @@ class SandboxVenue:
         if self.exchange is not None:
             for release in releases:
                 self.exchange.on_close(release.closed)
+            for _, symbol, rate in self._data.take_due():
+                self.exchange.fund(symbol, rate)
             await self._announce()
         await self._stream.push(releases)
 
