@@ -55,6 +55,8 @@ class Book:
         self.key = key
         self.instrument = instrument
         self.leverage = leverage
+        # A venue lets no order wait longer than the way to it took.
+        rules = replace(rules, delay_bars=0)
         self._model = FillModel(costs, {key.name: msgspec.structs.replace(instrument, symbol=key.name)}, rules)
         self.lever(leverage)
         self.used_volume = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from decimal import Decimal
 from types import TracebackType
@@ -56,6 +57,7 @@ class SandboxVenue:
         partial_pushes: pushes of every candle that forms, between two closes.
         faults: what is to go wrong; more can be planted while the venue runs.
         paused: let the clock stand still until ``resume``, so that a client can warm up without missing anything.
+        tls: a certificate to serve https and wss with; see ``backtest.sandbox.tls``.
         host: the interface to listen on.
 
     Raises:
@@ -79,6 +81,7 @@ class SandboxVenue:
         partial_pushes: int = 0,
         faults: FaultPlan | None = None,
         paused: bool = False,
+        tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         self._sources = {
@@ -99,6 +102,8 @@ class SandboxVenue:
         self._plan = faults or FaultPlan()
         self._paused = paused
         self._running = asyncio.Event()
+        self._tls = tls
+        self._secure = "" if tls is None else "s"
         self._host = host
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -127,22 +132,22 @@ class SandboxVenue:
     @property
     def rest_url(self) -> str:
         """What takes the place of ``https://api.bybit.com``."""
-        return f"http://{self._host}:{self._port}"
+        return f"http{self._secure}://{self._host}:{self._port}"
 
     @property
     def public_url(self) -> str:
         """What takes the place of ``wss://stream.bybit.com/v5/public/linear``."""
-        return f"ws://{self._host}:{self._port}/v5/public/linear"
+        return f"ws{self._secure}://{self._host}:{self._port}/v5/public/linear"
 
     @property
     def private_url(self) -> str:
         """What takes the place of ``wss://stream.bybit.com/v5/private``."""
-        return f"ws://{self._host}:{self._port}/v5/private"
+        return f"ws{self._secure}://{self._host}:{self._port}/v5/private"
 
     @property
     def trade_url(self) -> str:
         """What takes the place of ``wss://stream.bybit.com/v5/trade``."""
-        return f"ws://{self._host}:{self._port}/v5/trade"
+        return f"ws{self._secure}://{self._host}:{self._port}/v5/trade"
 
     @property
     def control_url(self) -> str:
@@ -171,7 +176,7 @@ class SandboxVenue:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, port).start()
+            await web.TCPSite(self._runner, self._host, port, ssl_context=self._tls).start()
         except OSError:
             await self._runner.cleanup()
             raise

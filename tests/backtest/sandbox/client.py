@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -60,7 +61,13 @@ def level(price: float, bars: int = 12) -> BarSeries:
 
 
 def trading_venue(
-    *series: BarSeries, rules: Mapping[str, Instrument] | None = None, keys: tuple[ApiKey, ...] = (KEY,), **account: Any
+    *series: BarSeries,
+    rules: Mapping[str, Instrument] | None = None,
+    keys: tuple[ApiKey, ...] = (KEY,),
+    tls: ssl.SSLContext | None = None,
+    partial_pushes: int = 0,
+    enforce_limits: bool | None = None,
+    **account: Any,
 ) -> SandboxVenue:
     """A stepped venue with an account, a bar after ``T0``."""
     settings = {"costs": FREE, **account}
@@ -71,6 +78,9 @@ def trading_venue(
         start=T0,
         instruments=rules or {"BTCUSDT": RULES},
         account=AccountSetting(keys, **settings),
+        tls=tls,
+        partial_pushes=partial_pushes,
+        enforce_limits=enforce_limits,
     )
 
 

@@ -15,6 +15,7 @@ from pybit.exceptions import InvalidRequestError
 from pybit.unified_trading import HTTP, WebSocket, WebSocketTrading
 
 from backtest.sandbox.faults import Fault, FaultPlan, FaultRule
+from backtest.sandbox.tls import make_certificate
 from backtest.sandbox.venue import SandboxVenue
 from tests.backtest.sandbox.client import KEY, bars_of, level, trading_venue
 from tests.backtest.sandbox.threaded import LONG_S, threaded
@@ -206,3 +207,26 @@ def test_ccxt_hears_private_pushes(ccxt):
     (order,), (position,) = asyncio.run(run())
     assert (order["status"], order["filled"]) == ("closed", 1.0)
     assert (position["side"], position["contracts"]) == ("long", 1.0)
+
+
+def test_pybit_trades_and_listens_over_tls_with_a_certificate_made_here(endpoints, tmp_path, monkeypatch):
+    pytest.importorskip("trustme", reason="trustme is not installed: pip install 'recall-bot[tls]'")
+    certificate = make_certificate()
+    authority = tmp_path / "authority.pem"
+    certificate.write(authority)
+    monkeypatch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(authority))
+    venue = trading_venue(BARS, tls=certificate.context)
+    heard: queue.Queue[dict[str, Any]] = queue.Queue()
+    with threaded(venue) as run:
+        endpoints(venue)
+        assert (venue.rest_url[:8], venue.private_url[:6]) == ("https://", "wss://")
+        session = session_of(venue)
+        session.client.verify = str(authority)
+        private = WebSocket(testnet=False, channel_type="private", api_key=KEY.key, api_secret=KEY.secret)
+        try:
+            private.execution_stream(heard.put)
+            run(venue.private.subscribed("execution"))
+            session.place_order(**ORDER, side="Buy", orderType="Market", qty="1")
+            assert rows_of(heard, 1)[0]["execQty"] == "1.000"
+        finally:
+            private.exit()
