@@ -11,10 +11,10 @@ from typing import Any, Final
 from aiohttp import WSMsgType, web
 
 from backtest.sandbox.connections import Connection
-from backtest.sandbox.exchange import PrivateMessage
 from backtest.sandbox.keys import KeyRing, ServerClock
 from backtest.sandbox.outbox import Outbox
 from backtest.sandbox.refusals import VenueRefusal
+from backtest.sandbox.registry import PrivateMessage
 
 TOPICS: Final = frozenset({"order", "execution", "execution.fast", "position", "wallet", "greeks", "dcp"})
 CATEGORIES: Final = frozenset({"linear", "spot", "inverse", "option"})

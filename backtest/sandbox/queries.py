@@ -36,7 +36,7 @@ class Queries:
         exchange = self._exchange
         is_named = bool(text(parameters, "orderId") or text(parameters, "orderLinkId"))
         closed_only = whole(parameters, "openOnly", 0) != 0
-        remembered = set(exchange.recently_closed)
+        remembered = set(exchange.records.recently_closed)
 
         def is_listed(order: VenueOrder) -> bool:
             if order.is_open:
@@ -45,7 +45,7 @@ class Queries:
 
         found = [
             order
-            for order in reversed(exchange.orders.values())
+            for order in reversed(exchange.records.orders.values())
             if _matches(order, parameters, category) and is_listed(order)
         ]
         return _page(parameters, found, rows.order_row, category, default=20, most=50)
@@ -58,7 +58,7 @@ class Queries:
         status = text(parameters, "orderStatus")
         found = [
             order
-            for order in reversed(self._exchange.orders.values())
+            for order in reversed(self._exchange.records.orders.values())
             if _matches(order, parameters, category)
             and not order.is_open
             and first <= order.created <= last
@@ -74,7 +74,7 @@ class Queries:
         wanted = {name: text(parameters, name) for name in ("symbol", "orderId", "orderLinkId", "execType")}
         found = [
             each
-            for each in reversed(self._exchange.executions)
+            for each in reversed(self._exchange.records.executions)
             if each.book.category is category
             and first <= each.time <= last
             and wanted["symbol"] in ("", each.book.symbol)
@@ -100,7 +100,7 @@ class Queries:
         symbol = text(parameters, "symbol")
         found = [
             closed
-            for closed in reversed(self._exchange.closed_profits.values())
+            for closed in reversed(self._exchange.records.closed_profits.values())
             if first <= closed.time <= last and symbol in ("", closed.order.book.symbol)
         ]
         return _page(parameters, found, rows.closed_profit_row, category, default=50, most=100)
