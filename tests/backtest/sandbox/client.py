@@ -22,8 +22,9 @@ from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockSetting
 from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.venue import SandboxVenue
-from bot.execution.fills import Costs
+from bot.execution.fills import PLAIN, Costs, FillRules
 from bot.execution.instruments import Instrument
+from bot.market.funding import FundingRates
 from strategies.bars import HOUR_MS, Bar, BarSeries, Calendar
 from tests.bot.market.scenes import T0
 
@@ -67,10 +68,12 @@ def trading_venue(
     tls: ssl.SSLContext | None = None,
     partial_pushes: int = 0,
     enforce_limits: bool | None = None,
+    funding: Mapping[str, FundingRates] | None = None,
+    fills: FillRules = PLAIN,
     **account: Any,
 ) -> SandboxVenue:
     """A stepped venue with an account, a bar after ``T0``."""
-    settings = {"costs": FREE, **account}
+    settings = {"costs": FREE, "rules": fills, **account}
     return SandboxVenue(
         {one.symbol: one for one in series or (level(100.0),)},
         "60",
@@ -81,6 +84,7 @@ def trading_venue(
         tls=tls,
         partial_pushes=partial_pushes,
         enforce_limits=enforce_limits,
+        funding=funding,
     )
 
 
