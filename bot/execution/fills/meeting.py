@@ -377,6 +377,7 @@ class Meetings:
         """Book one fill of an order that wanted ``wanted``."""
         book, name, side = self._book, order.client_order_id, order.side
         rate = self._pricing.maker_fee if kind is _LIMIT else self._pricing.taker_fee
+        protections = 0
         if quantity == wanted and name not in book.progress:
             number = ""
         else:
@@ -386,6 +387,7 @@ class Meetings:
             progress.fills += 1
             is_whole = quantity == wanted
             number = "" if is_whole and progress.fills == 1 else str(progress.fills)
+            protections = progress.protections
             if is_whole:
                 del book.progress[name]
         if self._budget is not None:
@@ -399,7 +401,7 @@ class Meetings:
         if not order.only_reduces:
             book.stop_loss, book.take_profit = order.stop_loss, order.take_profit
             if book.protected_by != name:
-                book.protected_by, book.protective_fills = name, 0
+                book.protected_by, book.protective_fills = name, protections
         if not book.quantity:
             book.stop_loss = book.take_profit = None
 
@@ -412,6 +414,9 @@ class Meetings:
         if kind is not ExecutionKind.LIQUIDATION:
             price = self._pricing.taken(level, side, quantity, bar, sent=False)
         book.protective_fills += 1
+        if book.protected_by in book.progress:
+            # Another order may set the levels before this one does again, and ids must go on counting.
+            book.progress[book.protected_by].protections = book.protective_fills
         self.executions.append(
             Execution(
                 execution_id=f"{book.protected_by}-p{book.protective_fills}",

@@ -142,7 +142,8 @@ class FillModel:
             symbol: of the position.
             stop_loss: the level from now on; ``None`` for none.
             take_profit: likewise.
-            name: the client order id that executions at these levels get; ``None`` keeps that of the order before.
+            name: the client order id that executions at these levels get, new or that of the levels now; ``None`` keeps
+                that of the order before.
         """
         book = self.books[symbol]
         if not book.quantity:

@@ -261,3 +261,16 @@ def test_an_order_and_a_book_write_only_what_the_first_release_did_not_have() ->
     }  # fmt: skip
     special = changed(order(BUY, "1"), time_in_force=TimeInForce.FOK, close_on_trigger=True)
     assert msgspec.json.decode(msgspec.json.encode(special), type=Order) == special
+
+
+def test_executions_at_levels_keep_counting_where_two_half_filled_orders_set_them_in_turn() -> None:
+    """Each bar has volume for half of what one order wants; every position is stopped out in the bar that opens it."""
+    first, second = order(BUY, "4", stop="100", name="o1"), order(BUY, "2", stop="100", name="o2")
+    model = model_of(first, rules=SHARE)
+    names = [fill.execution_id for fill in model.on_bars([volume(bar(0), 10.0)])]
+    model.submit(second)
+    for number in range(1, 4):
+        names += [fill.execution_id for fill in model.on_bars([volume(bar(number), 20.0 if number == 2 else 10.0)])]
+    names += [fill.execution_id for fill in model.on_bars([volume(bar(4), 100.0)])]
+    assert len(names) == len(set(names))
+    assert "o1-p2" in names
