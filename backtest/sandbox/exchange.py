@@ -190,7 +190,7 @@ class Exchange:
 
     def open_orders(self) -> list[VenueOrder]:
         """What waits, oldest first."""
-        return [order for order in self.records.orders.values() if order.is_open]
+        return list(self.records.open.values())
 
     # -- position and account ----------------------------------------------------------------------------------------
 

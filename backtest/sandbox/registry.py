@@ -80,6 +80,8 @@ class Registry:
         self.numbers = Numbers()
         self.orders: dict[str, VenueOrder] = {}
         """All orders ever, by id, in the order of creation."""
+        self.open: dict[str, VenueOrder] = {}
+        """Those of which something may still become, oldest first."""
         self.links: dict[tuple[Category, str], str] = {}
         """Ids of orders by the clients' own."""
         self.recently_closed: deque[str] = deque(maxlen=REMEMBERED_CLOSED)
@@ -93,9 +95,12 @@ class Registry:
     def add(self, order: VenueOrder) -> None:
         """Give a new order its id and keep it."""
         order.order_id = self.numbers.identity("order")
-        self.orders[order.order_id] = order
+        self._keep(order)
         if order.link_id:
             self.links[order.book.category, order.link_id] = order.order_id
+
+    def _keep(self, order: VenueOrder) -> None:
+        self.orders[order.order_id] = self.open[order.order_id] = order
 
     def protects(self, order: VenueOrder) -> str:
         """Which level of a position an order shows: ``stop_loss``, ``take_profit``, or none."""
@@ -250,7 +255,7 @@ class Registry:
             create_type=create_type,
             last_price=self.price(book.key.symbol),
         )
-        self.orders[order.order_id] = order
+        self._keep(order)
         return order
 
     def _restore_levels(self, book: Book, levels: Levels) -> None:
@@ -295,6 +300,7 @@ class Registry:
         self._close(order)
 
     def _close(self, order: VenueOrder) -> None:
+        self.open.pop(order.order_id, None)
         self.recently_closed.append(order.order_id)
         self.tell_order(order)
 
