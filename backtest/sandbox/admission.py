@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from backtest.sandbox import refusals, rows
 from backtest.sandbox.book import Book, as_order
-from backtest.sandbox.records import VenueOrder
+from backtest.sandbox.records import Category, VenueOrder
 from backtest.sandbox.refusals import VenueRefusal, bad_parameter, scaled
 from bot.execution.fills import refusal
 from bot.execution.instruments import Instrument
@@ -27,6 +27,8 @@ def check_form(order: VenueOrder) -> None:
     if reason is None:
         return
     if reason is OrderReason.BELOW_MINIMUM:
+        if order.book.category is Category.SPOT:
+            raise VenueRefusal(refusals.SPOT_BELOW_NOTIONAL)
         if order.quantity >= instrument.minimum_quantity:
             least = rows.plain(instrument.minimum_notional)
             message = f"Order does not meet minimum order value {least}USDT"

@@ -39,6 +39,13 @@ class Levels:
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None
 
+    def filled_up(self, others: Levels) -> Levels:
+        """These, and the others' where there is none."""
+        return Levels(
+            others.stop_loss if self.stop_loss is None else self.stop_loss,
+            others.take_profit if self.take_profit is None else self.take_profit,
+        )
+
 
 class Book:
     """Orders and position of one ``BookKey``.
@@ -59,6 +66,7 @@ class Book:
         rules = replace(rules, delay_bars=0)
         self._model = FillModel(costs, {key.name: msgspec.structs.replace(instrument, symbol=key.name)}, rules)
         self.lever(leverage)
+        self._own: dict[str, Levels] = {}
         self.used_volume = 0.0
         """Volume of the bar that forms which orders on arrival have used up."""
 
@@ -93,6 +101,7 @@ class Book:
 
     def submit(self, order: VenueOrder) -> None:
         """Let an order wait for the next bar that is shown."""
+        self._own[order.order_id] = Levels(order.stop_loss, order.take_profit)
         self._model.submit(as_order(order, self.key.name))
 
     def cancel(self, order_id: str, time: int) -> bool:
@@ -113,12 +122,7 @@ class Book:
         self._model.take_updates()
         if update is None:
             return False
-        working = self._side.working
-        for place, waiting in enumerate(working):
-            if waiting.client_order_id == order.order_id:
-                working[place] = msgspec.structs.replace(
-                    waiting, stop_loss=order.stop_loss, take_profit=order.take_profit
-                )
+        self._own[order.order_id] = Levels(order.stop_loss, order.take_profit)
         return True
 
     def protect(self, levels: Levels) -> None:
@@ -132,9 +136,29 @@ class Book:
                 return waiting.limit_price
         return None
 
+    def own_levels(self, order_id: str) -> Levels:
+        """What an order brings itself."""
+        return self._own.get(order_id, Levels())
+
+    def _lend_levels(self) -> None:
+        """Let orders that add to the position keep its levels, where they bring none of their own.
+
+        For the fill model the levels of an order are those that the position has afterwards.
+        """
+        side, levels = self._side, self.levels
+        self._own = {order.client_order_id: self.own_levels(order.client_order_id) for order in side.working}
+        for place, order in enumerate(side.working):
+            own = self.own_levels(order.client_order_id)
+            wanted = own.filled_up(levels) if side.quantity * order.side.sign > 0 else own
+            if (order.stop_loss, order.take_profit) != (wanted.stop_loss, wanted.take_profit):
+                side.working[place] = msgspec.structs.replace(
+                    order, stop_loss=wanted.stop_loss, take_profit=wanted.take_profit
+                )
+
     def meet(self, bar: Bar) -> tuple[Sequence[OrderUpdate], Sequence[Execution]]:
         """Show a bar to the matching: what it does to orders besides filling them, and its fills."""
         shown = Bar(self.key.name, bar.open_time, bar.close_time, bar.open, bar.high, bar.low, bar.close, bar.volume)
+        self._lend_levels()
         executions = self._model.on_bar(shown)
         return self._model.take_updates(), executions
 

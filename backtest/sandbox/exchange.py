@@ -28,6 +28,7 @@ from backtest.sandbox.refusals import VenueRefusal, bad_parameter
 from backtest.sandbox.registry import Market, PrivateMessage, Registry
 from backtest.sandbox.rows import CoinBalance, PositionView
 from backtest.sandbox.tickets import Ticket
+from bot.execution.fills import BandAction, MarginMode
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, OrderReason, Side
 from strategies.bars import Bar
@@ -35,6 +36,7 @@ from strategies.bars import Bar
 MAXIMUM_ORDERS: Final = 500
 MAXIMUM_CONDITIONALS: Final = 10
 _LINEAR: Final = Category.LINEAR
+_SPOT: Final = Category.SPOT
 
 
 class Exchange:
@@ -63,7 +65,9 @@ class Exchange:
             )
             for key in keys
         }
-        self._ledger = Ledger(setting.balance, {key: self.instruments[key.symbol] for key in keys})
+        for symbol, instrument in instruments.items():
+            self._books[BookKey(_SPOT, symbol)] = _spot_book(symbol, instrument, setting)
+        self._ledger = Ledger(setting.balance, {key: self.instruments[key.symbol] for key in keys}, setting.coins)
         self.records = Registry(setting, self._ledger, market)
         self.updated = market.now()
         """When the account's settings last changed, milliseconds."""
@@ -105,9 +109,14 @@ class Exchange:
             stop_order_type="Stop" if ticket.trigger_price is not None else "",
             last_price=self.records.price(book.key.symbol),
         )
+        if book.key.category is _SPOT:
+            order.market_unit = "quoteCoin" if ticket.in_quote else "baseCoin"
+            if ticket.in_quote:
+                order.quote_quantity = ticket.quantity
+                order.quantity = self._affordable(order, ticket.quantity)
         self._check(book, order)
         self.records.add(order)
-        book.submit(self._inheriting(book, order))
+        book.submit(order)
         self.records.touch(book.key)
         before = self.records.count_order_messages()
         self._arrive(book)
@@ -154,7 +163,7 @@ class Exchange:
         check_form(amended)
         check_levels(amended)
         now = self._market.now()
-        if not book.amend(self._inheriting(book, amended), now):
+        if not book.amend(amended, now):
             raise VenueRefusal(refusals.ORDER_GONE, "order not exists or too late to replace")
         for name in ("quantity", "price", "trigger_price", "stop_loss", "take_profit"):
             setattr(order, name, getattr(amended, name))
@@ -171,6 +180,8 @@ class Exchange:
         """
         book = self._books[order.book]
         if not order.is_open:
+            if order.book.category is _SPOT:
+                raise VenueRefusal(refusals.SPOT_ORDER_GONE)
             raise VenueRefusal(refusals.ORDER_GONE, "order not exists or too late to cancel")
         level = self.records.protects(order)
         if level:
@@ -282,7 +293,7 @@ class Exchange:
 
     def coins(self) -> list[CoinBalance]:
         """The wallet."""
-        views = [self._view(book) for book in self._books.values() if book.quantity]
+        views = [self._view(book) for key, book in self._books.items() if book.quantity and key.category is _LINEAR]
         earned = sum((self._ledger.realised(key)[1] for key in self._ledger.holdings), ZERO)
         return [
             CoinBalance(
@@ -294,16 +305,30 @@ class Exchange:
                 sum((view.initial_margin for view in views), ZERO),
                 self._order_margin(),
                 sum((view.maintenance for view in views), ZERO),
-            )
+                self._locked("USDT"),
+            ),
+            *(
+                CoinBalance(name, amount, self._coin_price(name), locked=self._locked(name))
+                for name, amount in sorted(self._ledger.coins.items())
+            ),
         ]
+
+    def _coin_price(self, coin: str) -> Decimal:
+        symbol = f"{coin}USDT"
+        return self.records.price(symbol) if symbol in self.instruments else ZERO
+
+    def _locked(self, coin: str) -> Decimal:
+        """What waiting orders of the spot market would spend of a coin."""
+        return sum((_spent(order, coin, order.remaining) for order in self.open_orders()), ZERO)
 
     # -- time --------------------------------------------------------------------------------------------------------
 
     def on_close(self, bar: Bar) -> None:
         """Let the orders and levels of a symbol meet a bar that has closed."""
-        for index in (0, 1, 2):
-            book = self._books[BookKey(_LINEAR, bar.symbol, index)]
-            self.records.settle(book, *book.close(bar))
+        for key in (*(BookKey(_LINEAR, bar.symbol, index) for index in (0, 1, 2)), BookKey(_SPOT, bar.symbol)):
+            book = self._books[key]
+            levels = book.levels
+            self.records.settle(book, levels, *book.close(bar))
 
     def fund(self, symbol: str, rate: Decimal) -> None:
         """Settle the funding of a symbol: longs pay ``rate`` times position value when it is positive."""
@@ -365,6 +390,12 @@ class Exchange:
 
     def _book_of(self, ticket: Ticket) -> Book:
         self._instrument(ticket.symbol)
+        if ticket.category is _SPOT:
+            if ticket.trigger_price is not None or ticket.stop_loss is not None or ticket.take_profit is not None:
+                raise bad_parameter("the sandbox has neither conditional orders nor levels on its spot market")
+            return self._books[BookKey(_SPOT, ticket.symbol)]
+        if ticket.category is not _LINEAR:
+            raise bad_parameter("params error: symbol invalid")
         if ticket.index not in self.indices:
             raise bad_parameter("position idx not match position mode")
         return self._books[BookKey(ticket.category, ticket.symbol, ticket.index)]
@@ -372,7 +403,8 @@ class Exchange:
     def _check(self, book: Book, order: VenueOrder) -> None:
         """Refuse what Bybit refuses at the door."""
         if order.link_id and (order.book.category, order.link_id) in self.records.links:
-            raise VenueRefusal(refusals.DUPLICATE_LINK_ID)
+            is_spot = order.book.category is _SPOT
+            raise VenueRefusal(refusals.SPOT_DUPLICATE_LINK_ID if is_spot else refusals.DUPLICATE_LINK_ID)
         check_form(order)
         waiting = [each for each in self.open_orders() if each.book.symbol == order.book.symbol]
         if sum(not each.stop_order_type for each in waiting) >= MAXIMUM_ORDERS:
@@ -386,43 +418,52 @@ class Exchange:
             self._check_margin(book, order)
 
     def _check_margin(self, book: Book, order: VenueOrder) -> None:
-        """Initial margin and the taker's fee must be there."""
+        """Initial margin and the taker's fee must be there; on the spot market, what is spent."""
+        if order.book.category is _SPOT:
+            coin = "USDT" if order.side is Side.BUY else order.book.base_coin
+            spent = _spent(order, coin, order.quantity) if order.quote_quantity is None else order.quote_quantity
+            if spent > self._free(coin):
+                raise VenueRefusal(refusals.SPOT_BALANCE)
+            return
         needed = margin_of(book, order, order.quantity)
         if not needed:
             return
-        coin = self.coins()[0]
-        available = coin.equity - coin.position_margin - coin.order_margin
+        available = self._free("USDT")
         price = order.price if order.price is not None else order.last_price
         if needed + order.quantity * price * self.setting.costs.taker_fee > available:
             raise VenueRefusal(refusals.NOT_ENOUGH_MARGIN)
+
+    def _free(self, coin: str) -> Decimal:
+        """What of a coin neither margin nor a waiting order needs."""
+        balances = {balance.coin: balance for balance in self.coins()}
+        if coin not in balances:
+            return ZERO
+        balance = balances[coin]
+        return balance.equity - balance.position_margin - balance.order_margin - balance.locked
+
+    def _affordable(self, order: VenueOrder, amount: Decimal) -> Decimal:
+        """Whole lots that an amount of USDT buys at the price that a taker pays now."""
+        costs, instrument = self.setting.costs, order.instrument
+        price = instrument.ceil_price(order.last_price * (1 + costs.slippage + costs.spread / 2))
+        return instrument.lots(amount / price) * instrument.lot_size if price else ZERO
 
     def _order_margin(self) -> Decimal:
         return sum(
             (
                 margin_of(self._books[order.book], order, order.remaining)
                 for order in self.open_orders()
-                if not order.is_conditional
+                if not order.is_conditional and order.book.category is _LINEAR
             ),
             ZERO,
         )
 
     # -- what the matching answers -----------------------------------------------------------------------------------
 
-    def _inheriting(self, book: Book, order: VenueOrder) -> VenueOrder:
-        """An order that leaves the levels of a position as they are, where it brings none of its own."""
-        if book.quantity * order.side.sign <= 0:
-            return order
-        levels = book.levels
-        return replace(
-            order,
-            stop_loss=order.stop_loss if order.stop_loss is not None else levels.stop_loss,
-            take_profit=order.take_profit if order.take_profit is not None else levels.take_profit,
-        )
-
     def _arrive(self, book: Book) -> None:
         bar = self._market.flat(book.key.symbol)
         if bar is not None:
-            self.records.settle(book, *book.arrive(bar))
+            levels = book.levels
+            self.records.settle(book, levels, *book.arrive(bar))
 
     def _view(self, book: Book) -> PositionView:
         position, holding = self._ledger.position(book.key), self._ledger.holdings[book.key]
@@ -451,6 +492,22 @@ class Exchange:
             updated=holding.updated,
             sequence=holding.sequence,
         )
+
+
+def _spot_book(symbol: str, instrument: Instrument, setting: AccountSetting) -> Book:
+    """The spot market of a symbol: no margin, and prices beyond the band are not moved but rejected."""
+    costs = replace(setting.costs, taker_fee=setting.spot_fee, maker_fee=setting.spot_fee)
+    rules = replace(setting.rules, margin=MarginMode.NONE, price_band=BandAction.REJECT)
+    return Book(BookKey(_SPOT, symbol), instrument, costs, rules, Decimal(1))
+
+
+def _spent(order: VenueOrder, coin: str, quantity: Decimal) -> Decimal:
+    """What so much of an order of the spot market spends of a coin."""
+    if order.book.category is not _SPOT:
+        return ZERO
+    if order.side is Side.SELL:
+        return quantity if coin == order.book.base_coin else ZERO
+    return quantity * (order.price if order.price is not None else order.last_price) if coin == "USDT" else ZERO
 
 
 def _opens(index: int, side: Side) -> bool:

@@ -43,10 +43,15 @@ class Ledger:
 
     Args:
         balance: USDT at the start.
-        instruments: by book.
+        instruments: by book of a contract.
+        coins: other coins at the start, by name.
     """
 
-    def __init__(self, balance: Decimal, instruments: Mapping[BookKey, Instrument]) -> None:
+    def __init__(
+        self, balance: Decimal, instruments: Mapping[BookKey, Instrument], coins: Mapping[str, Decimal]
+    ) -> None:
+        self.coins = dict(coins)
+        """Coins that were bought on the spot market, by name."""
         self._portfolio = Portfolio(balance, {key.name: instrument for key, instrument in instruments.items()})
         self.holdings = {key: Holding() for key in instruments}
 
@@ -95,3 +100,13 @@ class Ledger:
     def fund(self, key: BookKey, rate: Decimal, price: Decimal, time: int) -> Decimal:
         """Book a settlement of funding; returns what was paid (negative: received)."""
         return self._portfolio.apply_funding(Funding(key.name, rate, price, time))
+
+    def exchange(self, key: BookKey, execution: Execution, rate: Decimal) -> Decimal:
+        """Book a fill on the spot market; returns the fee, in the coin that was received."""
+        coin, quantity = key.base_coin, execution.quantity
+        value = execution.price * quantity
+        is_purchase = execution.side.sign > 0
+        fee = (quantity if is_purchase else value) * rate
+        self.coins[coin] = self.coins.get(coin, ZERO) + (quantity - fee if is_purchase else -quantity)
+        self._portfolio.cash += -value if is_purchase else value - fee
+        return fee

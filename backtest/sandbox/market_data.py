@@ -153,6 +153,22 @@ class MarketData:
             "curPreListingPhase": "",
         }
 
+    def spot_ticker_row(self, symbol: str) -> JsonObject:
+        """One row of ``/v5/market/tickers`` for a pair of the spot market."""
+        ticker = self.ticker(symbol)
+        names = [
+            "symbol",
+            "bid1Price",
+            "bid1Size",
+            "ask1Price",
+            "ask1Size",
+            "lastPrice",
+            "prevPrice24h",
+            "price24hPcnt",
+        ]
+        names += ["highPrice24h", "lowPrice24h", "turnover24h", "volume24h"]
+        return {**{name: ticker[name] for name in names}, "usdIndexPrice": ticker["indexPrice"]}
+
     def ticker_row(self, symbol: str) -> JsonObject:
         """One row of ``/v5/market/tickers``."""
         row = self.ticker(symbol)

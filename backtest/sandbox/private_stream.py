@@ -17,6 +17,8 @@ from backtest.sandbox.refusals import VenueRefusal
 from backtest.sandbox.registry import PrivateMessage
 
 TOPICS: Final = frozenset({"order", "execution", "execution.fast", "position", "wallet", "greeks", "dcp"})
+CATEGORISED: Final = frozenset({"order", "execution", "execution.fast", "position"})
+"""Topics that can also be had by category."""
 CATEGORIES: Final = frozenset({"linear", "spot", "inverse", "option"})
 _WITHOUT_ID: Final = frozenset({"execution.fast"})
 
@@ -170,10 +172,12 @@ def first_bad_topic(topics: Sequence[str], held: set[str]) -> str:
     forms = set()
     for topic in topics:
         kind, _, category = topic.rpartition(".")
-        if topic in TOPICS:
+        if topic in CATEGORISED:
             forms.add("all")
-        elif kind in TOPICS and (category in CATEGORIES or kind == "dcp"):
+        elif kind in CATEGORISED and category in CATEGORIES:
             forms.add("one")
+        elif topic in TOPICS or kind == "dcp":
+            pass
         else:
             return f"error:handler not found,topic:{topic}"
         if topic in held:

@@ -131,9 +131,9 @@ def time_result(time: int) -> JsonObject:
     return {"timeSecond": str(time // 1000), "timeNano": str(time * 1_000_000)}
 
 
-def kline_result(symbol: str, bars: Sequence[Bar]) -> JsonObject:
+def kline_result(symbol: str, bars: Sequence[Bar], category: str = CATEGORY) -> JsonObject:
     """Result of ``/v5/market/kline`` for bars in order; the venue lists them newest first."""
-    return {"symbol": symbol, "category": CATEGORY, "list": [kline_row(bar) for bar in reversed(bars)]}
+    return {"symbol": symbol, "category": category, "list": [kline_row(bar) for bar in reversed(bars)]}
 
 
 def instrument_row(instrument: Instrument) -> JsonObject:
@@ -184,6 +184,37 @@ def instrument_row(instrument: Instrument) -> JsonObject:
         "displayName": "",
         "symbolType": "",
         "forbidUplWithdrawal": False,
+    }
+
+
+def spot_instrument_row(number: int, instrument: Instrument) -> JsonObject:
+    """One row of ``/v5/market/instruments-info`` for a pair of the spot market."""
+    lot, most_limit = format(instrument.lot_size, "f"), format(instrument.maximum_limit_quantity, "f")
+    most_market = format(instrument.maximum_market_quantity, "f")
+    band = instrument.price_limit
+    return {
+        "symbolId": number,
+        "symbol": instrument.symbol,
+        "baseCoin": instrument.symbol.removesuffix("USDT") or instrument.symbol,
+        "quoteCoin": "USDT",
+        "innovation": "0",
+        "status": "Trading",
+        "marginTrading": "none",
+        "stTag": "0",
+        "lotSizeFilter": {
+            "basePrecision": lot,
+            "quotePrecision": "0.0000001",
+            "minOrderQty": format(instrument.minimum_quantity, "f"),
+            "maxOrderQty": most_limit,
+            "minOrderAmt": format(instrument.minimum_notional, "f"),
+            "maxOrderAmt": "1000000000",
+            "maxLimitOrderQty": most_limit,
+            "maxMarketOrderQty": most_market,
+            "postOnlyMaxLimitOrderSize": most_limit,
+        },
+        "priceFilter": {"tickSize": format(instrument.tick_size, "f")},
+        "riskParameters": {"priceLimitRatioX": format(band, "f"), "priceLimitRatioY": format(2 * band, "f")},
+        "symbolType": "",
     }
 
 

@@ -63,6 +63,11 @@ class BookKey:
     """0 in one-way mode; in hedge mode 1 for long and 2 for short."""
 
     @property
+    def base_coin(self) -> str:
+        """What is bought and sold."""
+        return self.symbol.removesuffix("USDT")
+
+    @property
     def name(self) -> str:
         """What the matching calls it."""
         return f"{self.symbol}#{self.index}" if self.index else self.symbol
@@ -103,6 +108,8 @@ class VenueOrder:
     fee: Decimal = ZERO
     closed_profit: Decimal = ZERO
     market_unit: str = ""
+    quote_quantity: Decimal | None = None
+    """What a purchase on the spot market was to spend, where its size was given so."""
 
     @property
     def is_open(self) -> bool:

@@ -114,9 +114,19 @@ class Registry:
         self._messages, self._touched, self._paid = [], {}, False
         return taken
 
-    def settle(self, book: Book, updates: Sequence[OrderUpdate], executions: Sequence[Execution]) -> None:
-        """Carry what the matching did over to the venue's records."""
-        before, levels = self._ledger.position(book.key).quantity, book.levels
+    def settle(
+        self, book: Book, levels: Levels, updates: Sequence[OrderUpdate], executions: Sequence[Execution]
+    ) -> None:
+        """Carry what the matching did over to the venue's records.
+
+        Args:
+            book: that met a bar.
+            levels: of its position before that.
+            updates: what happened to its orders besides fills.
+            executions: its fills.
+        """
+        held = ZERO if book.key.category is Category.SPOT else self._ledger.position(book.key).quantity
+        kept = _levels_after(book, levels, held, executions)
         for update in updates:
             if update.status is not OrderStatus.CANCELLED and update.status is not OrderStatus.REJECTED:
                 self._advance(book, self.orders[update.client_order_id], update, executions)
@@ -130,8 +140,8 @@ class Registry:
                 cancel = CANCEL_TYPES.get(update.reason, "UNKNOWN")
                 self.end(order, cancelled_status(order, by_user=False), cancel, reason)
                 self.touch(book.key)
-        if executions and before * book.quantity > 0:
-            self._restore_levels(book, levels)
+        if book.quantity and kept != book.levels:
+            book.protect(kept)
         self.show_levels(book)
 
     def _advance(self, book: Book, order: VenueOrder, update: OrderUpdate, executions: Sequence[Execution]) -> None:
@@ -159,15 +169,20 @@ class Registry:
         is_maker = execution.is_maker
         order.filled += execution.quantity
         order.value += execution.quantity * execution.price
-        order.fee += execution.fee
         order.updated = now
         if order.close_on_trigger and not order.quantity:
             order.quantity = execution.quantity
         order.status = Status.FILLED if order.filled >= order.quantity else Status.PARTIALLY_FILLED
-        reduction = self._ledger.book(book.key, execution)
+        costs = self._setting.costs
+        fee, rate, reduction = execution.fee, costs.maker_fee if is_maker else costs.taker_fee, Reduction()
+        if book.key.category is Category.SPOT:
+            rate = self._setting.spot_fee
+            fee = self._ledger.exchange(book.key, execution, rate)
+        else:
+            reduction = self._ledger.book(book.key, execution)
+        order.fee += fee
         if reduction.quantity:
             self._note_profit(book, order, reduction, now)
-        costs = self._setting.costs
         self.record(
             VenueExecution(
                 execution_id=self.numbers.identity("execution"),
@@ -178,8 +193,8 @@ class Registry:
                 side=order.side,
                 quantity=execution.quantity,
                 price=execution.price,
-                fee=execution.fee,
-                fee_rate=costs.maker_fee if is_maker else costs.taker_fee,
+                fee=fee,
+                fee_rate=rate,
                 time=now,
                 sequence=self.numbers.count("sequence"),
                 mark_price=self.price(book.key.symbol),
@@ -193,6 +208,8 @@ class Registry:
                 kind="BustTrade" if execution.kind is ExecutionKind.LIQUIDATION else "Trade",
                 closed_size=reduction.quantity,
                 profit=reduction.profit,
+                fee_coin=rows.order_fee_coin(order),
+                market_unit=order.market_unit,
             )
         )
         if order.status is Status.FILLED:
@@ -258,16 +275,6 @@ class Registry:
         self._keep(order)
         return order
 
-    def _restore_levels(self, book: Book, levels: Levels) -> None:
-        """Give a position that was added to back the levels that it had, where the order brought none."""
-        now = book.levels
-        kept = Levels(
-            now.stop_loss if now.stop_loss is not None else levels.stop_loss,
-            now.take_profit if now.take_profit is not None else levels.take_profit,
-        )
-        if kept != now:
-            book.protect(kept)
-
     def show_levels(self, book: Book) -> None:
         """Keep the orders that Bybit shows for the levels of a position in line with them."""
         levels = book.levels
@@ -322,13 +329,28 @@ class Registry:
             self._messages.append(PrivateMessage("execution.fast", category, (rows.fast_execution_row(execution),)))
 
     def touch(self, key: BookKey) -> None:
-        """Let the position be told once more."""
-        self._touched[key] = None
+        """Let the position be told once more, where there are positions."""
+        if key.category is not Category.SPOT:
+            self._touched[key] = None
 
     def price(self, symbol: str) -> Decimal:
         """Of the moment; 0 where none is known."""
         bar = self._market.flat(symbol)
         return ZERO if bar is None else exact(bar.open)
+
+
+def _levels_after(book: Book, levels: Levels, held: Decimal, executions: Sequence[Execution]) -> Levels:
+    """Levels of a position after fills: an order that adds to it without levels of its own leaves them as they are."""
+    for execution in executions:
+        change = execution.signed_quantity
+        is_order = execution.kind not in _PROTECTIVE and execution.kind is not ExecutionKind.LIQUIDATION
+        own = book.own_levels(execution.client_order_id) if is_order else Levels()
+        if held * change >= 0:
+            levels = own.filled_up(levels) if held else own
+        elif abs(change) >= abs(held):
+            levels = own if abs(change) > abs(held) else Levels()
+        held += change
+    return levels
 
 
 def _merged(messages: Iterable[PrivateMessage]) -> list[PrivateMessage]:

@@ -15,7 +15,8 @@ from backtest.sandbox.refusals import ROUTE_NOT_FOUND, VenueRefusal, bad_paramet
 from backtest.sandbox.tape import Tape
 from bot.execution.instruments import Instrument
 
-EMPTY_CATEGORIES: Final = frozenset({"spot", "inverse", "option"})
+SPOT: Final = "spot"
+EMPTY_CATEGORIES: Final = frozenset({"inverse", "option"})
 """Categories that exist and have no instruments here."""
 MAXIMUM_SETTLEMENTS: Final = 200
 
@@ -52,7 +53,8 @@ class RestInterface:
 
     async def _kline(self, request: web.Request) -> web.Response:
         query = request.query
-        _check_category(query.get("category", protocol.CATEGORY))
+        category = query.get("category", protocol.CATEGORY)
+        _check_category(category)
         symbol, interval = query.get("symbol", ""), query.get("interval", "")
         if symbol not in self._instruments:
             raise bad_parameter("params error: Symbol Is Invalid")
@@ -61,7 +63,7 @@ class RestInterface:
         limit = _limit(query.get("limit"), protocol.DEFAULT_KLINES, protocol.MAXIMUM_KLINES)
         first, last = _whole(query.get("start"), "start"), _whole(query.get("end"), "end")
         bars = self._tape.candles(symbol, interval, first, last, limit)
-        return self._reply(protocol.kline_result(symbol, bars))
+        return self._reply(protocol.kline_result(symbol, bars, category))
 
     async def _instruments_info(self, request: web.Request) -> web.Response:
         query = request.query
@@ -74,6 +76,9 @@ class RestInterface:
             rows = [row for row in rows if row.symbol == symbol]
             if not rows:
                 raise bad_parameter("params error: symbol invalid")
+        if query["category"] == SPOT:
+            spot = [protocol.spot_instrument_row(number, row) for number, row in enumerate(rows, start=1)]
+            return self._reply({"category": SPOT, "list": spot})
         after = dict(parse_qsl(unquote(query.get("cursor", "")))).get("last", "")
         rows = [row for row in rows if row.symbol > after]
         limit = _limit(query.get("limit"), protocol.DEFAULT_INSTRUMENTS, protocol.MAXIMUM_INSTRUMENTS)
@@ -85,7 +90,8 @@ class RestInterface:
             return self._reply({"category": category, "list": []})
         _check_category(category)
         symbols = [self._symbol(request)] if request.query.get("symbol") else list(self._instruments)
-        rows = [self._data.ticker_row(symbol) for symbol in symbols]
+        row = self._data.spot_ticker_row if category == SPOT else self._data.ticker_row
+        rows = [row(symbol) for symbol in symbols]
         return self._reply({"category": category, "list": rows})
 
     async def _funding_history(self, request: web.Request) -> web.Response:
@@ -117,7 +123,7 @@ class RestInterface:
 
 
 def _check_category(category: str) -> None:
-    if category != protocol.CATEGORY:
+    if category not in (protocol.CATEGORY, SPOT):
         raise bad_parameter("params error: Category is invalid")
 
 

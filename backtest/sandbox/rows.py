@@ -116,7 +116,7 @@ def order_push_row(order: VenueOrder) -> JsonObject:
     del row["isLeverage"]
     row["category"] = str(order.book.category)
     row["closedPnl"] = rounded(order.closed_profit)
-    row["feeCurrency"] = "USDT"
+    row["feeCurrency"] = order_fee_coin(order)
     row["createType"] = order.create_type
     return row
 
@@ -131,7 +131,9 @@ def _order_core(order: VenueOrder) -> JsonObject:
         "blockTradeId": "",
         "symbol": order.book.symbol,
         "price": price_text(price, instrument),
-        "qty": quantity_text(order.quantity, instrument),
+        "qty": quantity_text(order.quantity, instrument)
+        if order.quote_quantity is None
+        else plain(order.quote_quantity),
         "side": SIDE_TEXT[order.side],
         "isLeverage": "",
         "positionIdx": order.book.index,
@@ -175,9 +177,7 @@ def _order_core(order: VenueOrder) -> JsonObject:
 
 def order_fee_coin(order: VenueOrder) -> str:
     """The coin that fees of an order are charged in: what it receives, on the spot market; else the settlement coin."""
-    if order.book.category is Category.SPOT and order.side.sign > 0:
-        return order.book.symbol.removesuffix("USDT")
-    return "USDT"
+    return order.book.base_coin if order.book.category is Category.SPOT and order.side.sign > 0 else "USDT"
 
 
 def execution_row(execution: VenueExecution) -> JsonObject:

@@ -381,3 +381,25 @@ def test_a_batch_tells_the_code_of_each_order_and_its_own_code_stays_zero():
     assert changed["retExtInfo"]["list"] == [{"code": 0, "msg": "OK"}]
     assert [row["code"] for row in cancelled["retExtInfo"]["list"]] == [0, 110001]
     assert large["retCode"] == 10001
+
+
+def test_orders_that_wait_follow_the_levels_of_the_position_and_never_bring_old_ones_back():
+    bars = bars_of((100, 100, 100, 100), (100, 100, 100, 100), (100, 100, 94, 96), (96, 96, 91, 92), (92, 92, 92, 92))
+    stop = {"category": "linear", "symbol": "BTCUSDT", "positionIdx": 0}
+
+    async def talk(client: Client) -> Any:
+        early = await client.placed("Buy", "1", "95")
+        await client.placed("Buy", "1", stopLoss="80")
+        late = await client.placed("Buy", "1", "92")
+        await client.post("position/trading-stop", **stop, stopLoss="85", takeProfit="150")
+        await client.venue.step(3)
+        first = await client.position()
+        await client.post("position/trading-stop", **stop, stopLoss="0")
+        await client.venue.step(1)
+        states = [(await client.shown(order))["orderStatus"] for order in (early, late)]
+        return states, first, await client.position()
+
+    states, first, second = play(trading_venue(bars), talk)
+    assert states == ["Filled", "Filled"]
+    assert (first["size"], first["stopLoss"], first["takeProfit"]) == ("2.000", "85.0", "150.0")
+    assert (second["size"], second["stopLoss"], second["takeProfit"]) == ("3.000", "", "150.0")
