@@ -141,7 +141,7 @@ class Book:
         return self._own.get(order_id, Levels())
 
     def _lend_levels(self) -> None:
-        """Let orders that add to the position keep its levels, where they bring none of their own.
+        """Let orders that add to the position keep its levels, where they bring none of their own, and those that reduce it.
 
         For the fill model the levels of an order are those that the position has afterwards.
         """
@@ -149,7 +149,10 @@ class Book:
         self._own = {order.client_order_id: self.own_levels(order.client_order_id) for order in side.working}
         for place, order in enumerate(side.working):
             own = self.own_levels(order.client_order_id)
-            wanted = own.filled_up(levels) if side.quantity * order.side.sign > 0 else own
+            if side.quantity * order.side.sign > 0:
+                wanted = own.filled_up(levels)
+            else:
+                wanted = levels if order.quantity <= abs(side.quantity) else own
             if (order.stop_loss, order.take_profit) != (wanted.stop_loss, wanted.take_profit):
                 side.working[place] = msgspec.structs.replace(
                     order, stop_loss=wanted.stop_loss, take_profit=wanted.take_profit

@@ -159,7 +159,7 @@ class Registry:
     def _execute(self, book: Book, execution: Execution) -> None:
         kind = _PROTECTIVE.get(execution.kind)
         if kind is not None:
-            order = self._protective.pop((book.key, kind))
+            order = self._protective.pop((book.key, kind), None) or self._unseen(book, execution, kind)
             order.quantity = execution.quantity
         elif execution.kind is ExecutionKind.LIQUIDATION:
             order = self._liquidating(book, execution)
@@ -248,6 +248,15 @@ class Registry:
         order.price = execution.price
         return order
 
+    def _unseen(self, book: Book, execution: Execution, kind: str) -> VenueOrder:
+        """The order of a level that was set and reached within one bar."""
+        order = self._venue_order(book, execution.side, execution.quantity, kind, f"CreateBy{kind}")
+        own = book.own_levels(execution.client_order_id)
+        order.trigger_price = own.stop_loss if kind == "StopLoss" else own.take_profit
+        order.trigger_direction = 1 if (kind == "TakeProfit") == (execution.side is Side.SELL) else 2
+        order.trigger_by = "LastPrice"
+        return order
+
     def _venue_order(
         self, book: Book, side: Side, quantity: Decimal, stop_order_type: str, create_type: str
     ) -> VenueOrder:
@@ -279,16 +288,17 @@ class Registry:
         """Keep the orders that Bybit shows for the levels of a position in line with them."""
         levels = book.levels
         for kind, level in (("StopLoss", levels.stop_loss), ("TakeProfit", levels.take_profit)):
+            side = Side.SELL if book.quantity > 0 else Side.BUY
+            is_wanted = level is not None and bool(book.quantity)
             shown = self._protective.get((book.key, kind))
-            if shown is not None and (level is None or not book.quantity):
+            if shown is not None and (not is_wanted or shown.side is not side):
                 del self._protective[book.key, kind]
                 self.end(shown, Status.DEACTIVATED, "CancelByTpSlTsClear", "EC_PerCancelRequest")
-                continue
-            if level is None or not book.quantity:
+                shown = None
+            if not is_wanted:
                 continue
             size = abs(book.quantity)
             if shown is None:
-                side = Side.SELL if book.quantity > 0 else Side.BUY
                 shown = self._venue_order(book, side, size, kind, f"CreateBy{kind}")
                 self._protective[book.key, kind] = shown
             elif (shown.trigger_price, shown.quantity) == (level, size):

@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockSetting
+from backtest.sandbox.faults import FaultPlan
 from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.venue import SandboxVenue
 from bot.execution.fills import PLAIN, Costs, FillRules
@@ -70,6 +71,7 @@ def trading_venue(
     enforce_limits: bool | None = None,
     funding: Mapping[str, FundingRates] | None = None,
     fills: FillRules = PLAIN,
+    faults: FaultPlan | None = None,
     **account: Any,
 ) -> SandboxVenue:
     """A stepped venue with an account, a bar after ``T0``."""
@@ -85,6 +87,7 @@ def trading_venue(
         partial_pushes=partial_pushes,
         enforce_limits=enforce_limits,
         funding=funding,
+        faults=faults,
     )
 
 
