@@ -289,12 +289,8 @@ class Meetings:
 
     def _edge(self, market: Decimal, side: Side) -> Decimal | None:
         """The worst price that the venue lets a limit order have; ``None`` where it does not care."""
-        ratio = self._instrument.price_limit
-        if not ratio:
-            return None
-        if side is _BUY:
-            return self._instrument.floor_price(market * (1 + ratio))
-        return self._instrument.ceil_price(market * (1 - ratio))
+        instrument = self._instrument
+        return instrument.highest_bid(market) if side is _BUY else instrument.lowest_offer(market)
 
     def _rest(self, order: Order) -> None:
         """Let a limit order wait at the market, behind those who are there."""
