@@ -104,7 +104,12 @@ class _Session(HTTP):  # type: ignore[misc]
 
     stamp: Callable[[], int]
 
-    def _prepare_headers(self, payload: str, recv_window: int, content_type: str = "application/json") -> dict[str, str]:
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.endpoint})"  # pybit's own shows the secret
+
+    def _prepare_headers(
+        self, payload: str, recv_window: int, content_type: str = "application/json"
+    ) -> dict[str, str]:
         timestamp = self.stamp()
         return {
             "Content-Type": content_type,
@@ -360,7 +365,9 @@ class BybitAccount:
                     ) from None
                 await self._pause(problem, attempt, resynchronise=call != self._questions.get_server_time)
 
-    async def _do(self, group: EndpointGroup, call: Callable[..., Any], parameters: dict[str, Any]) -> Mapping[str, Any]:
+    async def _do(
+        self, group: EndpointGroup, call: Callable[..., Any], parameters: dict[str, Any]
+    ) -> Mapping[str, Any]:
         return await self._call(self._deed_thread, group, call, parameters)
 
     async def _call(

@@ -246,7 +246,7 @@ def _wallet(row: Mapping[str, Any]) -> VenueWallet:
 Member = TypeVar("Member", bound=StrEnum)
 
 
-def _member(kind: type[Member], value: object, unknown: Member) -> Member:
+def _member(kind: type[Member], value: Any, unknown: Member) -> Member:
     try:
         return kind(value)
     except ValueError:
