@@ -10,7 +10,7 @@ from backtest.sandbox.protocol import JsonObject, number_text
 from backtest.sandbox.rows import plain, price_text
 from backtest.sandbox.tape import Tape
 from bot.execution.instruments import Instrument, exact
-from bot.market.funding import FundingRates
+from bot.market.funding_rates import FundingRates
 from bot.orders import ZERO
 from strategies.bars import DAY_MS, HOUR_MS, MINUTE_MS, Calendar
 

@@ -30,7 +30,7 @@ from backtest.sandbox.tape import Release, Tape
 from backtest.sandbox.trade_stream import TradeStream
 from backtest.sandbox.trading import PrivateRest, deeds
 from bot.execution.instruments import Instrument
-from bot.market.funding import FundingRates
+from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries
 
 

@@ -18,7 +18,7 @@ from bot.cli.common import stored_calendars
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
 from bot.market.bybit_rest import BybitRest
-from bot.market.funding import FundingRates
+from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
 
 # https://bybit-exchange.github.io/docs/v5/ws/connect; the demo environment has mainnet's public data

@@ -25,7 +25,7 @@ from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.venue import SandboxVenue
 from bot.execution.fills import PLAIN, Costs, FillRules
 from bot.execution.instruments import Instrument
-from bot.market.funding import FundingRates
+from bot.market.funding_rates import FundingRates
 from strategies.bars import HOUR_MS, Bar, BarSeries, Calendar
 from tests.bot.market.scenes import T0
 

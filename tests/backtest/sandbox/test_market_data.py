@@ -17,7 +17,7 @@ from backtest.sandbox.clock import ClockSetting
 from backtest.sandbox.resampling import floor_open, intervals_of, resample
 from backtest.sandbox.venue import SandboxVenue
 from bot.execution.fills import PLAIN
-from bot.market.funding import FundingRates
+from bot.market.funding_rates import FundingRates
 from strategies.bars import DAY_MS, HOUR_MS, Bar, BarSeries, Calendar
 from tests.backtest.sandbox.client import RULES, Client, bars_of, client_of, level, private_socket, pushed, receive
 from tests.backtest.sandbox.client import trading_venue as venue_of
