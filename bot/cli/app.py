@@ -40,6 +40,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     "Trading": {
         "backtest": Entry("backtest", "backtest", "Replay stored candles through the very code that trades."),
         "paper": Entry("paper", "paper", "Trade on paper: real or simulated candles, simulated fills."),
+        "doctor": Entry("doctor", "doctor", "Look at key, clock, account, symbols and stored data before trading."),
         "sandbox": Entry("sandbox", "sandbox", "Run a local venue that speaks Bybit's v5 protocol."),
     },
     "A run": {
