@@ -12,21 +12,33 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
 from benchmarks.etth1 import LOOKBACK, N_FEATURES, PublicTable, find_file, read_table, table_dataset
 from benchmarks.etth1_references import linear_errors, retrieval_errors
 from benchmarks.harness import Measurement, benchmark
 from memory_store.policy import Scope
+from strategies.bars import interval_ms
 from strategies.memory_transformer.config import ModelConfig, OutputType
-from strategies.memory_transformer.dataset import Dataset, Floats
+from strategies.memory_transformer.dataset import Dataset, Floats, Integers
 from strategies.memory_transformer.evaluation import forecast_rows, shuffle_outcomes
 from strategies.memory_transformer.model import MemoryTransformer
-from strategies.memory_transformer.span_memory import SpanMemory
+from strategies.memory_transformer.span_memory import (
+    Rows,
+    SpanMemory,
+    encode_span,
+    find_neighbours,
+    visibility_rule,
+    whitened,
+)
+from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.training import TrainingConfig, train_on
 from strategies.stretches import standard_error
 
 HORIZONS: Final = (96, 192)
 SEEDS: Final = 3
+VALIDATION_STEP: Final = 4
+"""Every so many windows of the validation part early stopping looks at one."""
 WHOLE: Final = 1_000_000
 """Capacity that never runs out."""
 TWINS: Final = (
@@ -89,10 +101,11 @@ class Errors(NamedTuple):
 
 def trained_errors(table: PublicTable, config: ModelConfig, training: TrainingConfig) -> Errors:
     """Train on the training part, stop by the validation part, and forecast the test part in all ways."""
-    model = train_on(table_dataset(table, config, table.validation), config, training).model
+    model = train_on(table_dataset(table, config, _validated(table)), config, training).model
     dataset = table_dataset(table, model.config, table.test)
-    memory = SpanMemory.build(model.encoder, dataset, model.config)
-    still = SpanMemory.build(model.encoder, frozen(dataset, int(table.open_time[table.test[0]])), model.config)
+    hidden = encode_span(model.encoder, dataset)
+    memory = _memory(model, dataset, hidden)
+    still = _memory(model, frozen(dataset, int(table.open_time[table.test[0]])), hidden)
     return Errors(
         _errors(table, dataset, model, memory),
         _errors(table, dataset, model, memory, outcomes=shuffle_outcomes(dataset.moments, training.seed)),
@@ -103,10 +116,25 @@ def trained_errors(table: PublicTable, config: ModelConfig, training: TrainingCo
 
 def errors_without_memory(table: PublicTable, config: ModelConfig, training: TrainingConfig) -> Floats:
     """The same net and parameters, trained and tested with an empty memory."""
-    shape = replace(config, memory_size=1, n_neighbors=1)  # forgotten before its outcome is known: never recalled
-    model = train_on(table_dataset(table, shape, table.validation), shape, training).model
-    dataset = table_dataset(table, shape, table.test)
-    return _errors(table, dataset, model, SpanMemory.build(model.encoder, dataset, shape))
+    model = train_on(frozen(table_dataset(table, config, _validated(table)), 0), config, training).model
+    dataset = frozen(table_dataset(table, config, table.test), 0)
+    return _errors(table, dataset, model, _memory(model, dataset, encode_span(model.encoder, dataset)))
+
+
+def _validated(table: PublicTable) -> Integers:
+    """Windows that early stopping looks at: neighbours in time tell nearly the same."""
+    return table.validation[::VALIDATION_STEP]
+
+
+def _memory(model: MemoryTransformer, dataset: Dataset, hidden: Rows) -> SpanMemory:
+    """The memory of a data set as its validation part may ask it, whitened as the model was trained."""
+    config, asking = model.config, dataset.validation
+    keys, rule = whitened(model.encoder.whitening, hidden), visibility_rule(dataset, config)
+    positions = np.full(len(hidden), -1, dtype=np.int64)
+    positions[asking] = np.arange(len(asking))
+    found = find_neighbours(keys, dataset, asking, rule, config)
+    unit = units(dataset.moments.volatility, config)
+    return SpanMemory(hidden, keys, found, positions, rule, dataset.moments, unit, interval_ms(dataset.interval))
 
 
 def frozen(dataset: Dataset, end: int) -> Dataset:
@@ -136,18 +164,31 @@ def measure_table(file: Path, horizon: int, seed: int) -> Mapping[str, Measureme
     """All rows of one horizon."""
     table, config = read_table(file, horizon), model_shape(horizon)
     plans = [training_plan(seed + number) for number in range(SEEDS)]
-    runs = [trained_errors(table, config, plan) for plan in plans]
+    runs = []
+    for plan in plans:
+        runs.append(trained_errors(table, config, plan))
+        _tell(horizon, plan, "with memory {:.4f}, shuffled {:.4f}, gate shut {:.4f}, frozen {:.4f}", *runs[-1])
+    without = []
+    for plan in plans:
+        without.append(errors_without_memory(table, config, plan))
+        _tell(horizon, plan, "trained without memory {:.4f}", without[-1])
     whole = table_dataset(table, config, table.test)
     rows = {
         "mse": [run.with_memory for run in runs],
         "mse_shuffled": [run.shuffled for run in runs],
         "mse_gate_shut": [run.gate_shut for run in runs],
-        "mse_without_memory": [errors_without_memory(table, config, plan) for plan in plans],
+        "mse_without_memory": without,
         "mse_frozen": [run.frozen for run in runs],
         "mse_linear": [linear_errors(table)],
         "mse_retrieval": [retrieval_errors(table, whole, config)],
     }
     return {f"etth1_h{horizon}_{name}": _measured(name, errors, rows["mse"], horizon) for name, errors in rows.items()}
+
+
+def _tell(horizon: int, plan: TrainingConfig, text: str, *errors: Floats) -> None:
+    """A sentence after every training, which takes minutes."""
+    found = text.format(*(each.mean() for each in errors))
+    Console().print(f"  horizon {horizon}, seed {plan.seed}: {found}", style="dim", highlight=False)
 
 
 _NOTES: Final = {

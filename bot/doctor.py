@@ -16,7 +16,7 @@ from bot.execution.bybit.clock import ALARMING_OFFSET_MS
 from bot.execution.bybit.decode import VenuePosition, VenueWallet, time_of
 from bot.execution.instruments import Instrument
 from bot.market.bybit_rest import BybitRest
-from strategies.base import StrategyError
+from strategies.errors import StrategyError
 
 EXPIRY_WARNING: Final = timedelta(days=7)
 LEAST_FREE_BYTES: Final = 1_000_000_000

@@ -32,6 +32,8 @@ _BANDWIDTHS: Final = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 2.0, 4.0)
 _SCALES: Final = (0.5, 0.7, 1.0)
 _DECOYS: Final = (0.0, 0.25, 0.5, 0.75)
 _LIMIT: Final = 300.0
+_HARDLY: Final = 0.005
+"""Share of the squared outcomes that a wider bandwidth has to explain beyond a narrower one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +205,20 @@ class SignReadout:
 def fit_readout(recalled: Recollections, outcome: Floats) -> SignReadout:
     """The read-out with the smallest squared error on some bars, over a grid: first who speaks, then what is believed.
 
+    Of bandwidths that hardly differ the narrowest is taken: nothing in the training span warns of look-alikes.
+
     Args:
         recalled: what was recalled at these bars.
         outcome: ``[n]`` what came, log returns.
     """
     spread = float(np.sqrt(np.mean(np.square(outcome))))
-    first = [
-        SignReadout(1.0, loudness, spread, hazard, bandwidth)
-        for loudness, hazard, bandwidth in product(_LOUDNESS, _HAZARDS, _BANDWIDTHS)
-    ]
-    found = _best(first, recalled, outcome)
+    fits = []
+    for bandwidth in _BANDWIDTHS:
+        grid = [SignReadout(1.0, loud, spread, hazard, bandwidth) for loud, hazard in product(_LOUDNESS, _HAZARDS)]
+        fits.append(_best(grid, recalled, outcome))
+    errors = [float(np.square(outcome - fit.forecast(recalled)).sum()) for fit in fits]
+    tolerable = min(errors) + _HARDLY * float(outcome @ outcome)
+    found = next(fit for fit, error in zip(fits, errors, strict=True) if error <= tolerable)
     second = [
         replace(found, size=1.0, loudness=loudness, scale=spread * scale, decoys=decoys)
         for loudness, scale, decoys in product(_LOUDNESS, _SCALES, _DECOYS)
