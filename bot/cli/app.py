@@ -54,6 +54,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "Try settings by walking forward, and say what is left of the best once all trials are counted.",
         ),
         "paper": Entry("paper", "paper", "Trade on paper: real or simulated candles, simulated fills."),
+        "doctor": Entry("doctor", "doctor", "Look at key, clock, account, symbols and stored data before trading."),
         "sandbox": Entry("sandbox", "sandbox", "Run a local venue that speaks Bybit's v5 protocol."),
     },
     "A run": {

@@ -17,7 +17,8 @@ from bot.assembly import Home, home_of, instruments_of
 from bot.cli.common import stored_calendars
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
-from bot.market.bybit_rest import BybitRest
+from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.market.bybit_rest import BybitRest, Environment
 from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
 
@@ -66,6 +67,26 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
         host = url.partition("://")[2]
         return Connection(BybitRest(url, timeout_s=timeout), f"ws://{host}/v5/public/linear")
     return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
+
+
+def account_at(config: Config) -> BybitAccount:
+    """The account of the configured venue and key.
+
+    Raises:
+        UsageError: there is no key, or the venue is a sandbox inside a process, which has no account.
+    """
+    live, name, timeout = config.live, config.venue.name, config.venue.rest_timeout
+    credentials = Credentials(live.api_key.get_secret_value(), live.api_secret.get_secret_value())
+    if not credentials.key or not credentials.secret:
+        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+    if name == "sandbox":
+        if not config.venue.sandbox_url:
+            raise UsageError(
+                "the sandbox inside this process has no account; start recall sandbox and set venue.sandbox_url to its URL"
+            )
+        return BybitAccount(credentials, config.venue.sandbox_url, timeout_s=timeout)
+    environment: Environment = "mainnet" if name == "bybit" else "testnet" if name == "testnet" else "demo"
+    return BybitAccount(credentials, None, environment, timeout_s=timeout)
 
 
 def plays_store(config: Config) -> bool:

@@ -9,6 +9,7 @@ it; the venue takes no id twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -180,7 +181,7 @@ class BybitAccount:
     async def send(self, order: Order) -> Sent:
         """Send an order that the journal has, once, however often the line breaks."""
         parameters = order_parameters(order)
-        refusal = Refused(Action.LOOK_UP, NO_REPLY, "it was never sent")
+        doubtful = False
         for attempt in range(1, self._attempts + 1):
             try:
                 reply = await self._do(EndpointGroup.CREATE, self._deeds.place_order, parameters)
@@ -188,23 +189,28 @@ class BybitAccount:
             except Refused as problem:
                 refusal = problem
             _log.warning("order not acknowledged", order=order.client_order_id, reason=str(refusal), attempt=attempt)
-            if refusal.action in (Action.REFUSE, Action.STAND_DOWN, Action.STOP):
-                break
-            if refusal.action is Action.LOOK_UP:
-                try:
-                    found = await self.find_order(order.symbol, order.client_order_id)
-                except VenueError:
-                    found = None
+            # Once an attempt may have arrived, a later refusal may be its very consequence, as where it took the funds.
+            doubtful |= refusal.is_ambiguous or refusal.code in _TAKEN
+            if doubtful or refusal.action is Action.LOOK_UP:
+                found = await self._looked_up(order)
                 if found is not None:
                     return Sent(Action.ACCEPT, found.order_id, str(refusal), attempt)
-                if not refusal.is_ambiguous and refusal.code not in _TAKEN:
-                    return Sent(Action.REFUSE, reason=str(refusal), attempts=attempt)
-            await self._pause(refusal, attempt)
-        return Sent(
-            Action.LOOK_UP if refusal.action is Action.RETRY and refusal.is_ambiguous else refusal.action,
-            reason=str(refusal),
-            attempts=attempt,
-        )
+            if refusal.action in _PASSING or refusal.is_ambiguous or refusal.code in _TAKEN:
+                if attempt < self._attempts:
+                    await self._pause(refusal, attempt)
+                continue
+            break
+        final = Action.REFUSE if refusal.action is Action.LOOK_UP else refusal.action
+        # A key that cannot trade stops the bot in any case.
+        unknown = doubtful and final is not Action.STOP
+        return Sent(Action.LOOK_UP if unknown else final, reason=str(refusal), attempts=attempt)
+
+    async def _looked_up(self, order: Order) -> VenueOrder | None:
+        """The order where the venue says that it has it; ``None`` also where the venue says nothing."""
+        try:
+            return await self.find_order(order.symbol, order.client_order_id)
+        except VenueError:
+            return None
 
     async def cancel(self, symbol: str, client_order_id: str) -> VenueOrder | None:
         """Cancel an order; returns it as it then is, ``None`` where the venue does not know it.
@@ -358,7 +364,7 @@ class BybitAccount:
             except Refused as problem:
                 passes = not problem.arrived or problem.code in REPEATED_READS
                 again = passes or problem.action is Action.RESYNCHRONISE
-                if problem.code == 403 or not again or attempt >= self._attempts:
+                if not again or attempt >= self._attempts:
                     raise VenueError(
                         f"{self.endpoint} did not answer a request for {subject}: {problem}; "
                         f"{_FIXES.get(problem.action, 'check the network, or try again later')}"
@@ -383,13 +389,15 @@ class BybitAccount:
 
     async def _pause(self, problem: Refused, attempt: int, *, resynchronise: bool = True) -> None:
         if problem.action is Action.RESYNCHRONISE and resynchronise:
-            await self.synchronise()
+            with contextlib.suppress(VenueError):
+                await self.synchronise()
             return
         await asyncio.sleep(max(self._backoff.delay(attempt - 1), problem.wait_s))
 
 
 _TAKEN: Final = frozenset({110072, 170141, 10014})
 """The id is taken, so the order is there, even where it cannot be found yet."""
+_PASSING: Final = frozenset({Action.RETRY, Action.RESYNCHRONISE})
 _FIXES: Final = {
     Action.STOP: "check RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET, the key's rights, and that it belongs to this host",
     Action.RESYNCHRONISE: "set this machine's clock",
@@ -463,7 +471,10 @@ def _attempt(call: Callable[..., Any], parameters: dict[str, Any]) -> Mapping[st
         status = error.status_code if isinstance(error.status_code, int) else NO_REPLY
         if status == NOT_JSON:
             raise Refused(Action.LOOK_UP, status, "the reply is no JSON", arrived=False) from None
-        raise Refused(action_of_status(status), status, f"HTTP status {status}", arrived=False) from None
+        action = action_of_status(status)
+        # A ban or a wrong path is an answer: nothing was carried out.
+        arrived = action is not Action.LOOK_UP
+        raise Refused(action, status, f"HTTP status {status}", arrived=arrived) from None
     except requests.exceptions.RequestException as error:
         raise Refused(Action.LOOK_UP, NO_REPLY, type(error).__name__, arrived=False) from None
     except (AttributeError, LookupError, TypeError, ValueError):

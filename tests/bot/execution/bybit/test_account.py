@@ -14,7 +14,7 @@ from backtest.sandbox.faults import Fault, FaultPlan, FaultRule
 from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.venue import SandboxVenue
 from bot.errors import VenueError
-from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.execution.bybit.client import BybitAccount, Credentials, Refused
 from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueExecution, VenueOrder, VenueOrderStatus, VenuePosition
 from bot.market.backoff import Backoff
@@ -95,6 +95,30 @@ def test_an_order_that_the_venue_never_answers_stays_unknown_and_is_not_called_r
     faults = plan(do=Fault.LOSE, on="*order*", status=502)
     sent = play(trading_venue(faults=faults), lambda account: account.send(market("mine")), attempts=2)
     assert sent.action is Action.LOOK_UP
+
+
+@pytest.mark.parametrize("code", [110007, 10006, 10001])
+def test_a_refusal_after_an_attempt_that_may_have_arrived_is_not_believed(code: int) -> None:
+    rules = (
+        FaultRule(do=Fault.LOSE, on="POST /v5/order/create", times=1, status=502),
+        FaultRule(do=Fault.OMIT, on="GET /v5/order/*", times=2, keep=0),
+        FaultRule(do=Fault.ANSWER, on="POST /v5/order/create", after=1, times=1, code=code),
+    )
+    sent, executions, _ = play(trading_venue(faults=FaultPlan(rules=rules)), sent_and_counted)
+    assert (sent.action, sent.attempts, len(executions)) == (Action.ACCEPT, 2, 1), sent
+
+
+def test_a_ban_of_the_address_is_answered_by_one_request_only() -> None:
+    venue = trading_venue(faults=plan(do=Fault.ANSWER, on="POST /v5/*", status=403))
+
+    async def talk(account: BybitAccount) -> Any:
+        sent = await account.send(market("mine"))
+        with pytest.raises(Refused) as caught:
+            await account.set_leverage("BTCUSDT", Decimal(3))
+        return sent, caught.value
+
+    sent, refused = play(venue, talk)
+    assert (sent.action, sent.attempts, refused.action) == (Action.STAND_DOWN, 1, Action.STAND_DOWN)
 
 
 @pytest.mark.parametrize(
