@@ -87,7 +87,9 @@ def test_pybit_hears_private_and_public_pushes_over_websockets(endpoints):
     venue = trading_venue(BARS)
     with threaded(venue) as run:
         endpoints(venue)
-        private = WebSocket(testnet=False, channel_type="private", api_key=KEY.key, api_secret=KEY.secret)
+        private = WebSocket(
+            testnet=False, channel_type="private", api_key=KEY.key, api_secret=KEY.secret, private_auth_expire=60
+        )
         public = WebSocket(testnet=False, channel_type="linear")
         heard: dict[str, queue.Queue[dict[str, Any]]] = {
             name: queue.Queue() for name in ("order", "execution", "position", "wallet", "kline")
@@ -222,7 +224,9 @@ def test_pybit_trades_and_listens_over_tls_with_a_certificate_made_here(endpoint
         assert (venue.rest_url[:8], venue.private_url[:6]) == ("https://", "wss://")
         session = session_of(venue)
         session.client.verify = str(authority)
-        private = WebSocket(testnet=False, channel_type="private", api_key=KEY.key, api_secret=KEY.secret)
+        private = WebSocket(
+            testnet=False, channel_type="private", api_key=KEY.key, api_secret=KEY.secret, private_auth_expire=60
+        )
         try:
             private.execution_stream(heard.put)
             run(venue.private.subscribed("execution"))
