@@ -23,6 +23,9 @@ from tests.backtest.sandbox.threaded import LONG_S, threaded
 BARS = bars_of((100, 100, 100, 100), (100, 106, 100, 105), (105, 105, 105, 105))
 ORDER = {"category": "linear", "symbol": "BTCUSDT"}
 
+LOGIN = {"api_key": KEY.key, "api_secret": KEY.secret, "private_auth_expire": 60}
+"""pybit's own second to log in is over before it begins on a busy machine, and then it waits for ever."""
+
 
 @pytest.fixture
 def endpoints(monkeypatch: pytest.MonkeyPatch) -> Any:
