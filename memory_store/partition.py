@@ -18,7 +18,7 @@ from memory_store.index import BLOCK, best_first, candidates, rescore, scan_marg
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.shortlist import floor_below
 
-TARGET_RECALL: Final = 0.996
+TARGET_RECALL: Final = 0.995
 """Share of the true neighbours that the cells looked into must hold, measured on the keys that they were fitted to. Keys that
 come later find up to 0.3 % fewer."""
 NO_CELL: Final = -1
