@@ -23,7 +23,6 @@ from strategies.memory_transformer.config import ModelConfig, OutputType
 from strategies.memory_transformer.dataset import Dataset, Floats, Integers
 from strategies.memory_transformer.evaluation import forecast_rows, shuffle_outcomes
 from strategies.memory_transformer.model import MemoryTransformer
-from strategies.memory_transformer.shrinkage import standard_error
 from strategies.memory_transformer.span_memory import (
     Rows,
     SpanMemory,
@@ -34,6 +33,7 @@ from strategies.memory_transformer.span_memory import (
 )
 from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.training import TrainingConfig, train_on
+from strategies.stretches import standard_error
 
 HORIZONS: Final = (96, 192)
 SEEDS: Final = 3

@@ -7,6 +7,7 @@ from math import ceil, exp, sqrt
 from typing import ClassVar, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from memory_store import BankConfig, MemoryBank
 from strategies.bars import Bar, BarSeries, interval_ms
