@@ -45,6 +45,8 @@ class ProbeReport:
     """All cuts of a probe."""
 
     cuts: tuple[CutReport, ...]
+    sha256: str
+    """Over all decisions up to the last cut; see ``DecisionCore.decisions_sha256``."""
 
     @property
     def leaks(self) -> int:
@@ -61,6 +63,7 @@ class ProbeReport:
         return {
             "cuts": [{name: getattr(cut, name) for name in CutReport.__slots__} for cut in self.cuts],
             "leaks": self.leaks,
+            "sha256": self.sha256,
         }
 
 
@@ -101,14 +104,16 @@ def probe(
     random = np.random.default_rng(seed)
     chosen = np.sort(random.choice(np.arange(1, len(closes) - 1), size=min(cuts, len(closes) - 2), replace=False))
     moments = [int(closes[position]) for position in chosen]
-    truth = _trace(make_engine(), series, moments)
+    engine = make_engine()
+    truth = _trace(engine, series, moments)
+    sha256 = engine.core.decisions_sha256
     reports = []
     for done, (position, cut) in enumerate(zip(chosen, moments, strict=True), start=1):
         other = {symbol: _other_future(one, cut, random) for symbol, one in series.items()}
         reports.append(_compare(truth, _trace(make_engine(), other, [cut]), cut, len(closes) - int(position) - 1))
         if progress is not None:
             progress(done)
-    return ProbeReport(tuple(reports))
+    return ProbeReport(tuple(reports), sha256)
 
 
 def probe_strategy(

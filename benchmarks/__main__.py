@@ -17,6 +17,7 @@ SUITES: Final = (
     "benchmarks.memory",
     "benchmarks.whitening",
     "benchmarks.training",
+    "benchmarks.report",
 )
 EVALUATIONS: Final = (
     "benchmarks.synthetic",
@@ -27,11 +28,13 @@ EVALUATIONS: Final = (
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
 python -m benchmarks --evaluate [NAME ...]
 python -m benchmarks --results EVALUATION.json
+python -m benchmarks --walk WALK.json
 
 Without names all are measured. With a candle store, such as data/candles after recall fetch, the memory is measured on the
 hours in it as well, under names that end in _stored_hours. With --evaluate the tasks of known optimum and the public table are
 measured instead, the latter where RECALL_TEST_DATA names a folder with ETTh1.csv, and written to docs/results.md;
---results takes what recall evaluate --json said of real candles, merges its figures and writes docs/results.md."""
+--results takes what recall evaluate --json said of real candles, merges its figures and writes docs/results.md;
+--walk takes what recall walk-forward --json said and writes it there."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,6 +55,15 @@ def main(arguments: Sequence[str]) -> int:
         try:
             publish(Path(names[1]) if names[1:] else Path("evaluation.json"))
             write_page()
+        except BenchmarkError as problem:
+            console.print(str(problem), style="red", highlight=False)
+            return 2
+        return 0
+    if names[:1] == ["--walk"]:
+        from benchmarks.walk import write_walk
+
+        try:
+            write_walk(Path(names[1]) if names[1:] else Path("walk.json"))
         except BenchmarkError as problem:
             console.print(str(problem), style="red", highlight=False)
             return 2

@@ -29,7 +29,11 @@ def plot_gain(studies: Sequence[MotifStudy], settings: MotifSettings, folder: Pa
     axes = _axes(figure.subplots())
     counts = np.arange(_MOST + 1)
     best = [bayes_r2(int(count), settings.drift, settings.noise) for count in counts]
-    axes.plot(counts, best, color=_BEST, linestyle="--", label="the most that can be known (Bayes)")
+    axes.plot(counts, best, color=_BEST, linestyle="--", label="the most that can be known, on average")
+    reached = [_explained(studies, lambda study: study.best, int(count))[0] for count in counts]
+    axes.plot(
+        counts, reached, color=_BEST, linestyle="", marker="_", markersize=12, label="Bayes forecast of these motifs"
+    )
     lines: tuple[tuple[str, str, str, Callable[[MotifStudy], Floats]], ...] = (
         ("model", _MODEL, "o", lambda study: study.model),
         ("the same, gate shut", _SHUT, "s", lambda study: study.without_memory),
@@ -41,8 +45,9 @@ def plot_gain(studies: Sequence[MotifStudy], settings: MotifSettings, folder: Pa
     axes.set_xticks(counts)
     axes.set_xlabel("earlier occurrences of the motif whose outcome is known")
     axes.set_ylabel("R² of what follows")
-    axes.set_title(f"Motifs that training has not seen, weights frozen, {len(studies)} seeds")
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_title(f"Motifs that training has not seen, weights frozen; seeds: {len(studies)}")
+    axes.set_ylim(bottom=min(-0.3, axes.get_ylim()[0] - 0.1))
+    axes.legend(frameon=False, loc="lower right", ncols=2)
     _save(figure, folder / "motif_gain.png")
 
 
@@ -51,22 +56,26 @@ def plot_gate(studies: Sequence[MotifStudy], folder: Path = IMAGES) -> None:
     figure = Figure(figsize=(7.5, 4.5), dpi=120, layout="constrained")
     axes = _axes(figure.subplots())
     since = np.concatenate([study.since_motif for study in studies])
-    matured = np.concatenate([study.last_matured for study in studies])
+    matured = np.concatenate([study.bar_matured for study in studies])
     gate = np.concatenate([study.bar_gate for study in studies])
     groups = (
         ("first time", matured == 0, _SHUT),
         ("after 1", matured == 1, _SHUFFLED),
         ("after 2 and more", matured >= 2, _MODEL),
     )
-    bars = np.arange(int(np.percentile(since, 99)) + 1)
+    first, last = int(since.min()), int(np.percentile(since, 99))
+    bars = np.arange(first, last + 1)
+    axes.axvspan(first - 0.5, 0.5, color="0.95", zorder=0)
+    axes.text((first + 0.0) / 2, 0.95, "the motif", ha="center", color="0.4")
     for label, among, color in groups:
         means = [float(gate[among & (since == bar)].mean()) for bar in bars]
         axes.plot(bars, means, color=color, marker="o", markersize=4, label=label)
     axes.set_ylim(0.0, 1.0)
-    axes.set_xlabel("bars since the last bar of a motif")
+    axes.set_xticks(bars[::2])
+    axes.set_xlabel("bars since the last bar of a motif, where its consequence is asked for")
     axes.set_ylabel("gate: share of the memory")
     axes.set_title("When the gate opens, by how often the motif was seen before")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
     _save(figure, folder / "motif_gate.png")
 
 

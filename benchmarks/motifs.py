@@ -33,9 +33,9 @@ MODEL: Final = ModelConfig(
     memory_size=10_000,
 )
 TRAINING: Final = TrainingConfig(
-    epochs=9,
+    epochs=6,
     learning_rate=3e-3,
-    patience=9,
+    patience=6,
     segment_blocks=2,
     segments_per_step=1,
     mirrored=0.5,

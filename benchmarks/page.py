@@ -24,6 +24,7 @@ _GOALS: Final = {
     "replay_sma_bars_per_s": "at least 50,000",
     "replay_sma_vs_backtestingpy": "at least 1",
     "replay_model_vs_naive": "at least 10",
+    "report_10k_trades_s": "under 5",
     "decision_ms_p50": "under 10",
     "stream_decision_ms_p50": "under 3",
     "train_vs_naive": "at least 100",

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from benchmarks.harness import LATEST, BenchmarkError, commit, machine, merge
 from benchmarks.tasks import PAGE, with_tasks
+from benchmarks.walk import walk_of, with_walk
 
 MODEL: Final = "model"
 COMMAND: Final = "make evaluate"
@@ -61,9 +62,9 @@ def publish(source: Path, *, figures: Path = LATEST, page: Path = PAGE) -> None:
             if value is not None
         },
     )
-    page.write_text(
-        with_tasks(render(document, code), json.loads(figures.read_text(encoding="utf-8"))), encoding="utf-8"
-    )
+    walk = walk_of(page.read_text(encoding="utf-8")) if page.exists() else ""
+    text = with_tasks(render(document, code), json.loads(figures.read_text(encoding="utf-8")))
+    page.write_text(with_walk(text, walk), encoding="utf-8")
 
 
 def render(document: Mapping[str, Any], code: str) -> str:

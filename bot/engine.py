@@ -5,20 +5,22 @@ Replay calls ``step`` in a plain loop, paper trading calls the very same ``step`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 import msgspec
 
 from bot.core import CoreState, DecisionCore
-from bot.execution.fills import PLAIN, BookSide, Costs, FillModel, FillRules
+from bot.execution.fills import PLAIN, BookSide, Costs, FillModel, FillRules, MarginMode
+from bot.execution.fills.margin import is_margin_gone, worst_price
 from bot.execution.fills.model import FinerBars
 from bot.execution.funding import FundingSchedule
-from bot.execution.instruments import Instrument
+from bot.execution.instruments import Instrument, exact
 from bot.orders import BarBatch, Decision, Event, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade, Portfolio
 from bot.risk import RiskLayer, RiskLimits, run_token
+from strategies.bars import Bar
 from strategies.base import Strategy
 
 
@@ -76,6 +78,7 @@ class SimulatedEngine:
             funding: the settlements of its symbols; ``None`` for a market without.
         """
         self.funding = funding
+        self._is_cross = account.rules.margin is MarginMode.CROSS
         self.account = account
         self.instruments = instruments
         self.fills = FillModel(account.costs, instruments, account.rules, finer_bars=finer_bars)
@@ -99,9 +102,12 @@ class SimulatedEngine:
             every: answer with every decision; else only with those that have orders.
         """
         core, fills = self.core, self.fills
-        executions = fills.on_bars(batch.bars)
-        for execution in executions:
-            core.apply(execution)
+        if self._is_cross:
+            executions = self._under_cross_margin(batch.bars)
+        else:
+            executions = fills.on_bars(batch.bars)
+            for execution in executions:
+                core.apply(execution)
         decisions = core.decide(batch, every)
         for decision in decisions:
             for order in decision.orders:
@@ -109,6 +115,30 @@ class SimulatedEngine:
         if fills.updates:
             return Step(batch, executions, decisions, core.equity, fills.take_updates())
         return Step(batch, executions, decisions, core.equity)
+
+    def _under_cross_margin(self, bars: Sequence[Bar]) -> list[Execution]:
+        """Fills of a batch, and what the account's margin costs: looked at with the positions before them and after."""
+        executions = self._margin_call(bars)
+        for matched in (executions, self.fills.on_bars(bars)):
+            for execution in matched:
+                self.core.apply(execution)
+        called = self._margin_call(bars)
+        for execution in called:
+            self.core.apply(execution)
+        return [*executions, *matched, *called]
+
+    def _margin_call(self, bars: Sequence[Bar]) -> list[Execution]:
+        fills, portfolio = self.fills, self.portfolio
+        by_symbol = {bar.symbol: bar for bar in bars}
+        prices = {
+            symbol: worst_price(book, by_symbol[symbol]) if symbol in by_symbol else exact(portfolio.marks[symbol])
+            for symbol, book in fills.books.items()
+            if book.quantity
+        }
+        rate = self.account.rules.maintenance_rate
+        if not is_margin_gone(portfolio.cash, fills.books, prices, self.instruments, rate):
+            return []
+        return fills.liquidate(prices, by_symbol, bars[0].open_time)
 
     def settle(self, close_time: int) -> list[Funding]:
         """Charge the funding that is due up to the close of the batch that was stepped last, milliseconds.

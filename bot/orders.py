@@ -160,6 +160,8 @@ class OrderReason(StrEnum):
     """It is smaller than the venue takes."""
     ABOVE_MAXIMUM = "above_maximum"
     """It is larger than the venue takes."""
+    LIQUIDATION = "liquidation"
+    """The account's margin was gone."""
     INCOMPLETE = "incomplete"
     """A limit order without a price, or a trigger price without its direction."""
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from bot.assembly import Home, account_of, build_strategy, funding_of, home_named, instruments_of
 from bot.config import Config, stored_config
-from bot.engine import SimulatedEngine
+from bot.engine import AccountSettings, SimulatedEngine
 from bot.errors import UsageError
 from bot.execution.fills.model import FinerBars
 from bot.execution.instruments import Instrument
@@ -60,18 +60,28 @@ class Session:
             bank.stop_recording()
         self.strategy.warm(self.history)
 
-    def engine(self, run_id: str, trades: list[ClosedTrade], *, finer_bars: FinerBars | None = None) -> SimulatedEngine:
+    def engine(
+        self,
+        run_id: str,
+        trades: list[ClosedTrade],
+        *,
+        finer_bars: FinerBars | None = None,
+        strategy: Strategy | None = None,
+        account: AccountSettings | None = None,
+    ) -> SimulatedEngine:
         """An engine with a fresh account.
 
         Args:
             run_id: of the run.
             trades: closed trades are appended to it.
             finer_bars: tells the order of events inside a bar, where it is known.
+            strategy: decides; that of the session by default.
+            account: settings of the account; those of the configuration by default.
         """
         return SimulatedEngine(
-            self.strategy,
+            self.strategy if strategy is None else strategy,
             self.instruments,
-            account_of(self.config),
+            account_of(self.config) if account is None else account,
             run_id=run_id,
             on_trade=trades.append,
             finer_bars=finer_bars,

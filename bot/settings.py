@@ -226,7 +226,10 @@ class ModelSection(Section):
     )
     gate_bias: float = Field(2.0, ge=-10, le=10, description="positive prefers the local state, negative the memory")
     kernel_size: int = Field(3, ge=1, le=128, description="bars that the token convolution sees")
-    output_type: Literal["regression", "direction", "portfolio"] = Field("regression", description="prediction head")
+    linear_window: int = Field(0, ge=0, le=128, description="bars that a linear map sees; 0: none")
+    output_type: Literal["regression", "direction", "portfolio", "path"] = Field(
+        "regression", description="prediction head"
+    )
     in_sample: bool = Field(False, description="allow decisions on bars that the model has learned from")
 
     @field_validator("whitening", mode="before")
@@ -368,7 +371,7 @@ class FillsSection(Section):
     price_band: BandAction = Field(
         _FILLS.price_band, description="limit prices beyond the venue's band: move or reject"
     )
-    margin: MarginMode = Field(_FILLS.margin, description="none (no liquidation) or isolated")
+    margin: MarginMode = Field(_FILLS.margin, description="none (no liquidation), isolated or cross")
     leverage: Exact = Field(
         _FILLS.leverage, ge=0, le=200, description="of isolated positions; 0: the least that risk.max_position needs"
     )

@@ -15,22 +15,16 @@ from typing import Final
 import numpy as np
 
 from memory_store.index import Candidates
-from memory_store.partition import Partition, fit_partition
+from memory_store.partition import NO_CELL, Partition, fit_partition
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
-from memory_store.shortlist import floor_below, shortlist
+from memory_store.shortlist import shortlist
 from memory_store.visibility import Bitmap, bitmap_of
 
 FIRST_TRAINING: Final = 8192
 """Entries from which an index is worth having; until then a scan of all is as fast."""
-BULK: Final = 256
-"""Queries from which it is faster to go cell by cell than query by query."""
 _FEW: Final = 4096
 """Visible entries up to which all of them are read."""
 _AT_ONCE: Final = 1024
-_FIRST_CELLS: Final = 3
-"""Nearest cells read first in bulk, so that a bound is known for the others."""
-
-_NO_PAIRS: Final = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 def training_points(capacity: int) -> Iterator[int]:
@@ -100,7 +94,7 @@ class ApproximateIndex:
                 whatever their slots.
             unit: as above.
         """
-        return cls(keys, fit_partition(keys[slots_in_id_order]), slots_in_id_order, unit=unit)
+        return cls(keys, fit_partition(keys[slots_in_id_order], unit=unit), slots_in_id_order, unit=unit)
 
     def write(self, slot: int) -> None:
         """Take note that the key of a slot has changed. The work is done by the next search that sees it."""
@@ -129,14 +123,10 @@ class ApproximateIndex:
             pairs = zip(queries, margin.tolist(), strict=True)
             return _joined([shortlist(self._keys, shown, query, k, error) for query, error in pairs])
         selected = self._follow(bitmap_of(hidden) if bitmap is None else bitmap)
-        probes = self.partition.probes_among(visible)
-        if len(queries) < BULK:
-            pairs = zip(queries, margin.tolist(), strict=True)
-            return _joined([self._search(query, hidden, selected, k, error, probes) for query, error in pairs])
         found: list[IntArray] = []
         for start in range(0, len(queries), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
-            found += self._sweep(queries[rows], hidden, k, margin[rows], probes)
+            found += self._found(queries[rows], hidden, selected, k, margin[rows], visible)
         return _joined(found)
 
     # -- what is in the lists ---------------------------------------------------------------------------------------
@@ -171,74 +161,31 @@ class ApproximateIndex:
                 self._listed[slot >> 3] &= 0xFF ^ bit
         self._changed.clear()
 
-    # -- one query --------------------------------------------------------------------------------------------------
+    # -- asking -----------------------------------------------------------------------------------------------------
 
-    def _search(
-        self, query: KeyArray, hidden: BoolArray, selected: Bitmap | None, k: int, margin: float, probes: int
-    ) -> IntArray:
+    def _found(
+        self,
+        queries: KeyArray,
+        hidden: BoolArray,
+        selected: Bitmap | None,
+        k: int,
+        margin: ScoreArray,
+        visible: int,
+    ) -> list[IntArray]:
         """What the coarse codes say is near, where that is enough, else what a scan of the cells' keys says."""
-        cells = self.partition.nearest(query, probes)
-        near = self._lists.nearest(query, cells, selected, k)
-        if near is not None:
-            return near
-        within = np.concatenate([self._visible_in(cell, hidden) for cell in cells.tolist()])
+        cells = self.partition.looked_into(queries, visible)
+        found = []
+        for row, near in enumerate(self._lists.nearest(queries, cells, selected, k, margin)):
+            found.append(self._read(queries[row], cells[row], hidden, k, float(margin[row])) if near is None else near)
+        return found
+
+    def _read(self, query: KeyArray, cells: IntArray, hidden: BoolArray, k: int, margin: float) -> IntArray:
+        """The nearest by all keys in some cells, or by all where these hold too few."""
+        within = np.concatenate([self._lists.slots_in(cell) for cell in cells[cells != NO_CELL].tolist()])
+        within = within[~hidden[within]]
         if len(within) < k:
             within = np.flatnonzero(~hidden)
         return shortlist(self._keys, within, query, k, margin)
-
-    def _visible_in(self, cell: int, hidden: BoolArray) -> IntArray:
-        """Visible slots of a cell."""
-        slots = self._lists.slots_in(cell)
-        return slots[~hidden[slots]]
-
-    # -- many queries -----------------------------------------------------------------------------------------------
-
-    def _sweep(self, queries: KeyArray, hidden: BoolArray, k: int, margin: ScoreArray, probes: int) -> list[IntArray]:
-        """Go through the cells once, scoring the keys of each with all queries that look into it.
-
-        Every query's nearest cells come first; the k-th best score in them bounds what has to be kept of the others.
-        """
-        cells = np.stack([self.partition.nearest(query, probes) for query in queries])
-        first = _nearest_first(queries, self.partition.centres, cells, _FIRST_CELLS)
-        members = {cell: self._visible_in(cell, hidden) for cell in np.unique(cells).tolist()}
-        leaders: KeyArray = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        kept = [_NO_PAIRS]
-        for cell, rows in _askers(cells, first):
-            slots = members[cell]
-            if len(slots):
-                scores = queries[rows] @ self._keys.take(slots, axis=0).T
-                leaders[rows] = _largest(np.concatenate((leaders[rows], scores), axis=1), k)
-                kept.append(_reaching(scores, rows, slots, floor_below(leaders[rows, 0], margin[rows])))
-        floor = floor_below(leaders[:, 0], margin)
-        for cell, rows in _askers(cells, ~first):
-            slots = members[cell]
-            if len(slots):
-                scores = queries[rows] @ self._keys.take(slots, axis=0).T
-                kept.append(_reaching(scores, rows, slots, floor[rows]))
-        return self._settled(kept, queries, hidden, k, margin)
-
-    def _settled(
-        self,
-        kept: list[tuple[IntArray, IntArray, KeyArray]],
-        queries: KeyArray,
-        hidden: BoolArray,
-        k: int,
-        margin: ScoreArray,
-    ) -> list[IntArray]:
-        """What is left of the kept pairs when the k-th best score of every query is known."""
-        rows, slots, scores = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-        order = np.argsort(rows, kind="stable")
-        ends = np.searchsorted(rows[order], np.arange(len(queries) + 1))
-        found = []
-        for row, (start, stop) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
-            mine = order[start:stop]
-            if len(mine) < k:
-                everything = np.flatnonzero(~hidden)
-                found.append(shortlist(self._keys, everything, queries[row], k, float(margin[row])))
-                continue
-            kth = float(np.partition(scores[mine], -k)[-k])
-            found.append(slots[mine[scores[mine] >= floor_below(kth, float(margin[row]))]])
-        return found
 
 
 def _slots(places: IntArray, bytes_there: Bitmap) -> IntArray:
@@ -252,40 +199,8 @@ def _slots(places: IntArray, bytes_there: Bitmap) -> IntArray:
 
 def _joined(found: list[IntArray]) -> Candidates:
     """Slots of every query as pairs."""
+    if len(found) == 1:
+        return Candidates(np.zeros(len(found[0]), dtype=np.int64), found[0], np.ones(1, dtype=np.bool_))
     rows = np.repeat(np.arange(len(found)), [len(slots) for slots in found])
     slots = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
     return Candidates(rows, slots, np.ones(len(found), dtype=np.bool_))
-
-
-def _nearest_first(queries: KeyArray, centres: KeyArray, cells: IntArray, count: int) -> BoolArray:
-    """Marks about ``count`` of the cells of every query: those nearest to it. Only speed depends on which."""
-    scores = np.take_along_axis(queries @ centres.T, cells, axis=1)
-    count = min(count, cells.shape[1])
-    marked: BoolArray = scores >= np.partition(scores, -count, axis=1)[:, -count, None]
-    return marked
-
-
-def _askers(cells: IntArray, marked: BoolArray) -> Iterator[tuple[int, IntArray]]:
-    """Every cell with a mark, and the queries that marked it."""
-    places = np.flatnonzero(marked)
-    asked = cells.ravel()[places]
-    order = np.argsort(asked, kind="stable")
-    rows = places[order] // cells.shape[1]
-    names, counts = np.unique(asked[order], return_counts=True)
-    ends = np.cumsum(counts)
-    for name, start, stop in zip(names.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True):
-        yield name, rows[start:stop]
-
-
-def _largest(values: KeyArray, k: int) -> KeyArray:
-    """The ``k`` largest of every row, the smallest of them first."""
-    return np.partition(values, -k, axis=1)[:, -k:]
-
-
-def _reaching(
-    scores: KeyArray, rows: IntArray, slots: IntArray, floor: KeyArray
-) -> tuple[IntArray, IntArray, KeyArray]:
-    """Row, slot and score of every score that reaches its row's floor."""
-    places = np.flatnonzero(scores >= floor[:, None])
-    lines = places // scores.shape[1]
-    return rows[lines], slots[places - lines * scores.shape[1]], scores.ravel()[places]

@@ -1,17 +1,14 @@
 """The inverted lists of FAISS: slots and coarse copies of their keys, cell by cell, changed in place.
 
-Keys of length one are kept as bytes: their coordinates relative to the mean, in equal steps. The nearest of them by inner
-product are the nearest by distance, which does not care about the mean, and distances of bytes are whole numbers, so that
-FAISS's integer arithmetic makes no error at all. What rounding to bytes moved a key is known (``_ByteLists``). Keys of any
-length are kept as they are (``_FloatLists``).
+Keys of length one are kept as bytes: their coordinates relative to the mean, in equal steps. Keys of any length are kept
+as they are, relative to the mean. Either way it is known how far a kept key is from the key, and so what the product of a
+query with the one says about that with the other.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, Final
 
 import faiss
@@ -27,23 +24,25 @@ from memory_store.visibility import Bitmap
 # Their constructors in Python take more than their declarations say.
 _search_parameters: Any = faiss.SearchParametersIVF
 _bitmap_selector: Any = faiss.IDSelectorBitmap
-_LEVELS: Final = 255
-"""Steps between the smallest and the largest number that a byte can stand for."""
+_MIDDLE: Final = 127
+"""The byte of the mean; keys lie at most so many steps from it."""
 _HEADROOM: Final = 1.1
 """Keys to come may be this much larger than those that the steps were chosen for before they have to be chosen anew."""
 _LANES: Final = 16
-"""FAISS computes with bytes where the dimension is a multiple of this, and with numbers made of them elsewhere."""
-_MIDDLE: Final = 127
-"""The byte of the mean."""
+"""FAISS reads so many bytes at once, where the dimension is a multiple of it."""
 _SMALLEST: Final = 2.0**-60
 _TINY: Final = 2.0**-40
-"""More than float64 rounds off what is computed here, where numbers are below a few hundred."""
-_ROUNDING: Final = 1.0 + 2.0**-20
-"""FAISS gives squares, whole numbers, in float32, which holds them up to 2**24 and rounds larger ones."""
-_SPARE: Final = 32
-_BAND: Final = 5
-"""Times as many are asked for as wanted: on encoder keys, between which bytes cannot tell, about three times as many."""
-_BUFFERS: Final = 64
+"""More than float64 rounds off in what is computed here, relative to the lengths of what is multiplied."""
+_DECODED: Final = 2.0**-24 * 4 * 128
+"""How far a number that FAISS makes of a byte is from whole steps, in steps: four float32 roundings of numbers below 128."""
+_FIRST: Final = (2, 32)
+"""How many are asked for: so many times the neighbours wanted and so many more. On encoder keys, between which bytes can
+hardly tell, that is enough for nineteen of twenty queries."""
+_SECOND: Final = (8, 128)
+"""The same for the others."""
+_TOGETHER: Final = 8192
+"""Keys looked at together."""
+_LOWEST: Final = np.finfo(np.float64).min
 _NOWHERE: Final = -1
 _ROWS: Final = 16384
 
@@ -62,6 +61,12 @@ class CellLists(ABC):
     def __init__(self, keys: KeyArray, partition: Partition) -> None:
         self._keys = keys
         self._partition = partition
+        self._mean = partition.mean.astype(np.float64)
+        self._mean_length = float(np.sqrt(np.square(self._mean).sum()))
+        self._radius = 0.0
+        """Upper bound of the lengths of what is kept."""
+        self._moved = 0.0
+        """Upper bound of how far what is kept is from the centred key."""
         self._faiss: Any = self._made(keys.shape[1], partition.cells)
         self._faiss.is_trained = True
         self._lists: Any = self._faiss.invlists
@@ -69,22 +74,80 @@ class CellLists(ABC):
         self._offsets: npt.NDArray[np.int32] = np.zeros(len(keys), dtype=np.int32)
         self._selector: Any = None
         self._selected: Bitmap | None = None
-        self._parameters: dict[int, Any] = {}
-        self._selecting: dict[int, Any] = {}
-        self._buffers: dict[tuple[int, int], _Buffer] = {}
+        self._parameters: Any = _search_parameters()
+        self._selecting: Any = None
+        self._unused: KeyArray = np.zeros(partition.cells, dtype=np.float32)
+        """Scores of the cells, which FAISS adds where codes are relative to them; they are not."""
         self.size = 0
         """Slots listed."""
 
-    @abstractmethod
-    def nearest(self, query: KeyArray, cells: IntArray, selected: Bitmap | None, k: int) -> IntArray | None:
-        """Slots among which the ``k`` best entries of some cells are; ``None`` where too many come close to say.
+    def nearest(
+        self, queries: KeyArray, cells: IntArray, selected: Bitmap | None, k: int, margin: ScoreArray
+    ) -> list[IntArray | None]:
+        """For every query, slots among which the ``k`` best entries of its cells are; ``None`` where that cannot be said.
+
+        FAISS gives more than wanted, by coarse codes, and these are scored by their keys. What it left out scores no better
+        than ``_ceiling``; where the k-th of what it gave does, none of the best is missed.
 
         Args:
-            query: ``[d]``.
-            cells: ``[n]``, each at most once.
+            queries: ``[n, d]``.
+            cells: ``[n, p]``, each at most once, then ``NO_CELL``.
             selected: look at these slots only; ``None`` looks at all.
             k: at least one.
+            margin: ``[n]`` from ``scan_margin``.
         """
+        found = self._attempt(queries, cells, selected, k, margin, _FIRST)
+        missing = [row for row, near in enumerate(found) if near is None]
+        if missing:
+            again = self._attempt(queries[missing], cells[missing], selected, k, margin[missing], _SECOND)
+            for row, near in zip(missing, again, strict=True):
+                found[row] = near
+        return found
+
+    def _attempt(
+        self,
+        queries: KeyArray,
+        cells: IntArray,
+        selected: Bitmap | None,
+        k: int,
+        margin: ScoreArray,
+        asked: tuple[int, int],
+    ) -> list[IntArray | None]:
+        """The same with one number of entries asked for."""
+        wanted = asked[0] * k + asked[1]
+        found: list[IntArray | None] = []
+        together = max(1, _TOGETHER // wanted)
+        for start in range(0, len(queries), together):
+            part = slice(start, start + together)
+            some, error = queries[part], margin[part]
+            last, slots = self._ask(some, cells[part], selected, wanted)
+            scores = np.matmul(self._keys.take(slots, axis=0, mode="clip"), some[:, :, None])[:, :, 0]
+            ceiling = self._ceiling(some, last)
+            if slots[:, -1].min() < 0:  # the cells hold no more
+                ceiling[slots[:, -1] < 0] = _LOWEST
+                scores[slots < 0] = -np.inf
+            kth = np.partition(scores, wanted - k, axis=1)[:, wanted - k]
+            near = scores >= floor_below(kth, error)[:, None]
+            certain = kth - error > ceiling
+            found += [slots[row, near[row]] if sure else None for row, sure in enumerate(certain.tolist())]
+        return found
+
+    def _ceiling(self, queries: KeyArray, last: KeyArray) -> ScoreArray:
+        """What an entry scores at most that FAISS ranks behind the last one it gave, ``[n]``.
+
+        With query ``q``, mean ``m``, key ``m + x`` and ``y`` kept for ``x``: ``q.(m + x) <= q.m + q.y + |q| |x - y|``. Centring
+        rounds once to float32, in which FAISS computes ``q.y`` (Higham, Accuracy and Stability of Numerical Algorithms, 2nd
+        ed., section 3.1).
+
+        Args:
+            queries: ``[n, d]``.
+            last: ``[n]`` FAISS's score of that one.
+        """
+        wide = queries.astype(np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+        error = scan_margin(queries.shape[1] + 2, self._radius, lengths)
+        ceiling: ScoreArray = last + wide @ self._mean + error + (self._moved + _TINY * self._mean_length) * lengths
+        return ceiling
 
     @abstractmethod
     def _made(self, dimension: int, cells: int) -> Any:
@@ -92,7 +155,11 @@ class CellLists(ABC):
 
     @abstractmethod
     def _codes(self, keys: KeyArray) -> npt.NDArray[np.uint8]:
-        """What FAISS stores of some keys, ``[n, bytes]``."""
+        """What FAISS stores of some keys, ``[n, bytes]``; ``_radius`` and ``_moved`` are to cover them."""
+
+    def _asking(self, queries: KeyArray) -> KeyArray:
+        """Queries as FAISS takes them, ``[n, width]``."""
+        return np.ascontiguousarray(queries)
 
     def add(self, slots: IntArray) -> None:
         """Put slots that are in no list into those of their keys' cells."""
@@ -126,47 +193,44 @@ class CellLists(ABC):
         slots: IntArray = faiss.rev_swig_ptr(self._lists.get_ids(cell), size)
         return slots
 
-    def _ask(self, query: KeyArray, cells: IntArray, selected: Bitmap | None, wanted: int) -> tuple[KeyArray, IntArray]:
+    def _ask(
+        self, queries: KeyArray, cells: IntArray, selected: Bitmap | None, wanted: int
+    ) -> tuple[KeyArray, IntArray]:
         """What FAISS finds best in some cells, best first; slot -1 where there are fewer than ``wanted``.
 
         Returns:
-            FAISS's scores and slots, valid until the next call.
+            FAISS's score of the last of every query, and slots, ``[n, wanted]``.
         """
-        buffer = self._buffers.get((len(cells), wanted))
-        if buffer is None:
-            if len(self._buffers) >= _BUFFERS:
-                self._buffers.clear()
-            buffer = self._buffers[len(cells), wanted] = _Buffer.of(len(cells), wanted)
-        parameters = self._parameters_for(len(cells), selected)
+        count, probes = cells.shape
+        cells, asking = np.ascontiguousarray(cells), self._asking(queries)
+        scores: KeyArray = np.empty((count, wanted), dtype=np.float32)
+        slots: IntArray = np.empty((count, wanted), dtype=np.int64)
+        if cells.size > len(self._unused):
+            self._unused = np.zeros(cells.size, dtype=np.float32)
         pointer = faiss.swig_ptr
         self._faiss.search_preassigned_c(
-            1,
-            pointer(query),
+            count,
+            pointer(asking),
             wanted,
             pointer(cells),
-            buffer.unused_pointer,
-            buffer.scores_pointer,
-            buffer.slots_pointer,
+            pointer(self._unused),
+            pointer(scores),
+            pointer(slots),
             False,
-            parameters,
+            self._parameters_for(probes, selected),
         )
-        return buffer.scores, buffer.slots
+        return scores[:, -1], slots
 
     def _parameters_for(self, probes: int, selected: Bitmap | None) -> Any:
         """FAISS's search parameters, which are kept because making them takes as long as a tenth of a search."""
-        if selected is None:
-            known = self._parameters.get(probes)
-            if known is None:
-                known = self._parameters[probes] = _search_parameters(nprobe=probes)
-            return known
-        if self._selected is not selected:
-            self._selector, self._selected = _bitmap_selector(selected), selected
-            self._selecting.clear()
-        known = self._selecting.get(probes)
-        if known is None:
-            known = _search_parameters(sel=self._selector, nprobe=probes)
-            self._selecting[probes] = known
-        return known
+        parameters = self._parameters
+        if selected is not None:
+            if self._selected is not selected:
+                self._selector, self._selected = _bitmap_selector(selected), selected
+                self._selecting = _search_parameters(sel=self._selector)
+            parameters = self._selecting
+        parameters.nprobe = probes
+        return parameters
 
     def _append(self, slots: IntArray, cells: IntArray) -> None:
         """Add to the ends of lists; equal cells are next to each other."""
@@ -184,45 +248,8 @@ class CellLists(ABC):
         self._cells[slots] = cells
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Buffer:
-    """Where FAISS writes its answers; kept, because making it and its pointers takes as long as reading a cell."""
-
-    scores: KeyArray
-    slots: IntArray
-    unused: KeyArray
-    """Scores of the cells, which FAISS adds where codes are relative to them; they are not."""
-    scores_pointer: Any
-    slots_pointer: Any
-    unused_pointer: Any
-
-    @classmethod
-    def of(cls, cells: int, wanted: int) -> _Buffer:
-        scores: KeyArray = np.empty(wanted, dtype=np.float32)
-        slots: IntArray = np.empty(wanted, dtype=np.int64)
-        unused: KeyArray = np.zeros(cells, dtype=np.float32)
-        pointer = faiss.swig_ptr
-        return cls(scores, slots, unused, pointer(scores), pointer(slots), pointer(unused))
-
-
 class _FloatLists(CellLists):
     """Keys of any length, relative to the mean, in float32."""
-
-    _radius = 0.0
-
-    def nearest(self, query: KeyArray, cells: IntArray, selected: Bitmap | None, k: int) -> IntArray | None:
-        """Some more than wanted are asked for. What FAISS left out scores at most as its last answer; if that is two errors
-        below the k-th, it is not among the best.
-        """
-        query = np.ascontiguousarray(query)
-        scores, slots = self._ask(query, cells, selected, k + max(_SPARE, k // 2))
-        if slots[k - 1] < 0:
-            return None
-        floor = float(scores[k - 1]) - 2.0 * self._error(query)
-        if slots[-1] >= 0 and float(scores[-1]) >= floor:
-            return None
-        near: IntArray = slots[(slots >= 0) & (scores >= floor_below(floor, 0.0))]
-        return near
 
     def _made(self, dimension: int, cells: int) -> Any:
         self._quantizer: Any = faiss.IndexFlatIP(dimension)
@@ -230,85 +257,47 @@ class _FloatLists(CellLists):
 
     def _codes(self, keys: KeyArray) -> npt.NDArray[np.uint8]:
         centred = self._partition.centred(keys)
-        longest = float(np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64).max()))
-        self._radius = max(self._radius, longest * (1.0 + 2.0**-20))
+        self._radius = max(self._radius, _longest(centred.astype(np.float64)))
         return centred.view(np.uint8)
-
-    def _error(self, query: KeyArray) -> float:
-        """How far a score may be from that of the key: centring rounds once to float32, in which the product is summed
-        (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
-        """
-        length = float(np.sqrt(np.square(query, dtype=np.float64).sum()))
-        return float(scan_margin(len(query) + 2, self._radius, np.array([length]))[0])
 
 
 class _ByteLists(CellLists):
-    """Keys of length one, relative to the mean, in steps that fit a byte.
+    """Keys of length one, relative to the mean, in steps that fit a byte."""
 
-    All lengths below are in steps. Let ``q`` and ``x`` be query and key relative to the mean, ``q'`` and ``x'`` their bytes,
-    ``a = |q - q'|`` and ``b >= |x - x'|`` for every key. By the triangle inequality ``|q - x|`` lies within ``a + b`` of
-    ``|q' - x'|``, of which FAISS gives the square.
-    """
-
-    def __init__(self, keys: KeyArray, partition: Partition) -> None:
-        super().__init__(keys, partition)
-        self._mean = partition.mean.astype(np.float64)
-        self._steps = 0.0
-        """Steps in one; 0 while there is no key."""
-        self._moved = 0.0
-        """Upper bound of how far a key was moved by rounding, in steps."""
-        self._uneven = 0.0
-        """Upper bound of how far a squared length of a key is from one."""
+    _step = 0.0
+    """Length of a step; 0 while there is no key."""
 
     def add(self, slots: IntArray) -> None:
         if len(slots):
             largest = self._largest(slots)
-            if 2.0 * largest * self._steps > _LEVELS or not self._steps:
-                self._choose_steps(largest)
+            if largest > _MIDDLE * self._step:
+                self._choose_step(largest)
         super().add(slots)
-
-    def nearest(self, query: KeyArray, cells: IntArray, selected: Bitmap | None, k: int) -> IntArray | None:
-        """Why none is missed: let ``y`` be one of the ``k`` that FAISS finds nearest, the furthest at distance ``D``. So
-        ``|q - y| <= D + a + b``. Since ``|q - x|^2 = |q + m|^2 + |x + m|^2 - 2 (q + m).(x + m)``, a key with as large a product
-        lies no further than ``sqrt((D + a + b)^2 + 2 u)``, ``u`` being what squared lengths differ from one, and FAISS sees it
-        at most ``a + b`` further.
-        """
-        bytes_, moved = self._rounded(query[None].astype(np.float64))
-        code = bytes_[0].astype(np.float32)
-        squares, slots = self._ask(code, cells, selected, _BAND * k + _SPARE)
-        if slots[k - 1] < 0:
-            return None
-        slack = self._moved + moved
-        uneven = 2.0 * self._uneven * self._steps**2
-        reach = math.sqrt((math.sqrt(float(squares[k - 1])) + slack) ** 2 + uneven) + slack
-        limit = reach * reach * _ROUNDING
-        if slots[-1] >= 0 and float(squares[-1]) <= limit:
-            return None
-        count = int(np.searchsorted(squares, limit, side="right"))
-        near: IntArray = slots[:count]
-        return near[near >= 0]
 
     def _made(self, dimension: int, cells: int) -> Any:
         self._width = -(-dimension // _LANES) * _LANES
-        self._quantizer: Any = faiss.IndexFlatL2(self._width)
-        kind = faiss.ScalarQuantizer.QT_8bit_direct
-        return faiss.IndexIVFScalarQuantizer(self._quantizer, self._width, cells, kind, faiss.METRIC_L2, False)
+        self._quantizer: Any = faiss.IndexFlatIP(self._width)
+        kind = faiss.ScalarQuantizer.QT_8bit_uniform
+        return faiss.IndexIVFScalarQuantizer(
+            self._quantizer, self._width, cells, kind, faiss.METRIC_INNER_PRODUCT, False
+        )
+
+    def _asking(self, queries: KeyArray) -> KeyArray:
+        if self._width == queries.shape[1]:
+            return np.ascontiguousarray(queries)
+        wide: KeyArray = np.zeros((len(queries), self._width), dtype=np.float32)
+        wide[:, : queries.shape[1]] = queries
+        return wide
 
     def _codes(self, keys: KeyArray) -> npt.NDArray[np.uint8]:
-        wide = keys.astype(np.float64)
-        codes, moved = self._rounded(wide)
-        self._moved = max(self._moved, moved)
-        self._uneven = max(self._uneven, float(np.abs(np.einsum("ij,ij->i", wide, wide) - 1.0).max()) + _TINY)
+        steps = (keys - self._mean) / self._step
+        whole = np.clip(np.rint(steps), -_MIDDLE, _MIDDLE)
+        codes = np.full((len(keys), self._width), _MIDDLE, dtype=np.uint8)
+        codes[:, : keys.shape[1]] = whole + _MIDDLE
+        rounded = self._step * (1.0 + _TINY)
+        self._radius = max(self._radius, rounded * (_longest(whole) + 1.0))
+        self._moved = max(self._moved, rounded * (_longest(steps - whole) + _DECODED * self._width**0.5))
         return codes
-
-    def _rounded(self, vectors: ScoreArray) -> tuple[npt.NDArray[np.uint8], float]:
-        """Bytes of some vectors, ``[n, width]``, and an upper bound of how far any of them was moved, in steps."""
-        steps = (vectors - self._mean) * self._steps
-        whole = np.clip(np.rint(steps), -_MIDDLE, _LEVELS - _MIDDLE)
-        codes = np.full((len(vectors), self._width), _MIDDLE, dtype=np.uint8)
-        codes[:, : vectors.shape[1]] = whole + _MIDDLE
-        steps -= whole
-        return codes, math.sqrt(float(np.einsum("ij,ij->i", steps, steps).max())) + _TINY
 
     def _largest(self, slots: IntArray) -> float:
         """Largest coordinate of some keys relative to the mean."""
@@ -318,9 +307,12 @@ class _ByteLists(CellLists):
             largest = max(largest, float(centred.max()), -float(centred.min()))
         return largest
 
-    def _choose_steps(self, largest: float) -> None:
-        """Choose steps that hold a coordinate and somewhat larger ones, and write all bytes anew."""
-        self._steps, self._moved = (_LEVELS - 2) / (2.0 * _HEADROOM * largest), 0.0
+    def _choose_step(self, largest: float) -> None:
+        """Choose a step with which a coordinate and somewhat larger ones fit a byte, and write all bytes anew."""
+        step = np.float32(_HEADROOM * largest / _MIDDLE)
+        self._step, self._moved, self._radius = float(step), 0.0, 0.0
+        # FAISS makes (byte + 1/2) / 255 * range + least of a byte.
+        faiss.copy_array_to_vector(np.array([-127.5 * step, 255.0 * step], dtype=np.float32), self._faiss.sq.trained)
         listed = np.flatnonzero(self._cells != _NOWHERE)
         cells = self._cells[listed].astype(np.int64)
         for cell in np.unique(cells).tolist():
@@ -328,6 +320,11 @@ class _ByteLists(CellLists):
         order = np.argsort(cells, kind="stable")
         if len(listed):
             self._append(listed[order], cells[order])
+
+
+def _longest(rows: ScoreArray) -> float:
+    """Upper bound of the lengths of some rows."""
+    return float(np.sqrt(np.einsum("ij,ij->i", rows, rows).max())) * (1.0 + _TINY)
 
 
 def make_lists(keys: KeyArray, partition: Partition, *, unit: bool) -> CellLists:

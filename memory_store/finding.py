@@ -229,8 +229,8 @@ class Finder:
         learned = slots[ring.still(ids, slots) & (ids < reached)]
         if not len(learned):
             return
-        partition = fit_partition(ring.keys[learned], held=min(reached, capacity))
         unit = ring.config.metric is Metric.COSINE
+        partition = fit_partition(ring.keys[learned], unit=unit, held=min(reached, capacity))
         occupied = np.flatnonzero(ring.ids != EMPTY)
         self._approximate = ApproximateIndex(ring.keys, partition, occupied, unit=unit)
         self._pruned = PrunedIndex(ring.keys)

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
 from memory_store.index import BLOCK, best_first, candidates, rescore, scan_margin
-from memory_store.records import IntArray, KeyArray
+from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.shortlist import floor_below
 
-TARGET_RECALL: Final = 0.995
-"""Share of the true neighbours that the cells looked into must hold, measured on the keys that they were fitted to."""
+TARGET_RECALL: Final = 0.996
+"""Share of the true neighbours that the cells looked into must hold, measured on the keys that they were fitted to. Keys that
+come later find up to 0.3 % fewer."""
+NO_CELL: Final = -1
+_LEADERS: Final = 16
+"""A query looks into cells that are not much worse than its so many best: where keys lie close together these are hardly
+worse than the best, and where it is lonely it looks further."""
 _ITERATIONS: Final = 6
 _KEYS_PER_CELL: Final = 32
 """Keys that a cell's centre is learned from; more make it little better and learning slower."""
@@ -44,37 +49,33 @@ class Partition:
     """``[d]``."""
     centres: KeyArray
     """``[cells, d]``, relative to the mean, all different."""
-    probes: int
-    """Cells that a query looks into when all entries are visible."""
+    reach: float
+    """How much further away than the 16th best a cell may be and be looked into, when all entries are visible."""
     recall: float
-    """Share of true neighbours found in them when the cells were fitted."""
+    """Share of true neighbours found in these when the cells were fitted."""
     count: int
     """Entries that they are for."""
+    unit: bool
+    """Whether keys and queries have length one: then the nearest cells are best, else those of the largest products."""
     _extended: KeyArray = field(init=False, repr=False)
     _columns: KeyArray = field(init=False, repr=False)
-    _extended_columns: KeyArray = field(init=False, repr=False)
-    _longest: tuple[float, float] = field(init=False, repr=False)
+    _longest: float = field(init=False, repr=False)
+    _margin: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         extended = _extended_centres(self.centres)
         object.__setattr__(self, "_extended", extended)
-        object.__setattr__(self, "_columns", np.ascontiguousarray(self.centres.T))
-        object.__setattr__(self, "_extended_columns", np.ascontiguousarray(extended.T))
-        object.__setattr__(self, "_longest", (_longest(self.centres), _longest(extended)))
+        object.__setattr__(self, "_columns", np.ascontiguousarray(extended.T))
+        object.__setattr__(self, "_longest", _longest(extended))
+        asking = 1.001 + float(np.sqrt(rescore(self.mean[None], self.mean)[0])) + 1.0
+        # Twice what two scanned scores are off, and so more than the rounding of their difference as well.
+        margin = 2.0 * scan_margin(extended.shape[1], self._longest, np.array([asking]))
+        object.__setattr__(self, "_margin", float(margin[0]))
 
     @property
     def cells(self) -> int:
         """How many there are."""
         return len(self.centres)
-
-    def probes_among(self, visible: int) -> int:
-        """Cells to look into when only so many entries are visible: then the nearest of them lie further away.
-
-        A third more for every halving: measured on encoder keys, where an eighth visible needs about 2.3 times the cells.
-        """
-        halvings = max(0, (self.count // max(visible, 1)).bit_length() - 1)
-        thirds: int = -(-self.probes * 4**halvings // 3**halvings)
-        return min(self.cells, thirds)
 
     def centred(self, keys: KeyArray) -> KeyArray:
         """Keys relative to the mean, same shape."""
@@ -82,27 +83,83 @@ class Partition:
 
     def assign(self, centred: KeyArray) -> IntArray:
         """The cell of every centred key, ``[n]``: that of the nearest centre, of equally near ones the first."""
-        return _assign(centred, self._extended, self._extended_columns, self._longest[1])
+        return _assign(centred, self._extended, self._columns, self._longest)
 
-    def nearest(self, query: KeyArray, count: int) -> IntArray:
-        """The ``count`` cells whose centres have the largest inner product with a query ``[d]``; ties go to the first.
+    def exact_scores(self, query: KeyArray) -> ScoreArray:
+        """What every cell is worth to a query ``[d]``, ``[cells]``.
 
-        They come about in the order of these products: who looks into the best first soon knows how good is good enough.
+        For keys of length one half the square by which the centre is nearer than the mean; otherwise the inner product with a
+        query of length one. Whoever is nearest to a query is nearest in both, and cells are chosen as keys are put in them.
         """
-        cells = len(self.centres)
-        if count >= cells:
-            return np.arange(cells)
-        scores = np.matmul(query, self._columns)
-        kth = float(np.partition(scores, cells - count)[cells - count])
-        length = float(np.sqrt(rescore(query[None], query[None])[0]))
-        margin = float(scan_margin(len(query), self._longest[0], np.array([length]))[0])
-        near = np.flatnonzero(scores >= kth - margin)
-        if len(near) == count:
-            return near[np.argsort(-scores[near])]
-        sure = np.flatnonzero(scores > kth + margin)
-        close = np.setdiff1d(near, sure, assume_unique=True)
-        best = best_first(rescore(self.centres[close], query), close, count - len(sure))
-        return np.concatenate((sure, close[best]))
+        return rescore(self._extended, self._asking(query[None])[0])
+
+    def looked_into(self, queries: KeyArray, visible: int) -> IntArray:
+        """The cells that every query looks into, ``[n, most]``: the better ones about first, then ``NO_CELL``.
+
+        They are those whose ``exact_scores`` are at most ``reach`` below the 16th best. When fewer entries are visible the
+        nearest of them lie further away, and a third more are looked into for every halving: measured on encoder keys, where
+        an eighth visible needs about 2.3 times the cells.
+
+        Args:
+            queries: ``[n, d]``.
+            visible: entries that may be found.
+        """
+        rows = self._asking(queries)
+        scores: KeyArray = np.matmul(rows, self._columns)
+        chosen = self._within_reach(rows, scores)
+        halvings = max(0, (self.count // max(visible, 1)).bit_length() - 1)
+        if halvings:
+            for row, one in enumerate(rows):
+                wanted = -(-int(np.count_nonzero(chosen[row])) * 4**halvings // 3**halvings)
+                best = best_first(rescore(self._extended, one), np.arange(self.cells), max(1, wanted))
+                chosen[row, best] = True
+        return _better_first(chosen, scores)
+
+    def _asking(self, queries: KeyArray) -> KeyArray:
+        """``[n, d + 1]``, to be multiplied with the extended centres."""
+        rows: KeyArray = np.empty((len(queries), queries.shape[1] + 1), dtype=np.float32)
+        if self.unit:
+            np.subtract(queries, self.mean, out=rows[:, :-1])
+            rows[:, -1] = -1.0
+            return rows
+        lengths = np.sqrt(rescore(queries, queries))
+        lengths[lengths == 0.0] = 1.0
+        rows[:, :-1] = queries / lengths[:, None]
+        rows[:, -1] = 0.0
+        return rows
+
+    def _within_reach(self, rows: KeyArray, scores: KeyArray) -> BoolArray:
+        """``[n, cells]``, by scanned scores where these can tell and by exact ones elsewhere."""
+        place = max(0, self.cells - _LEADERS)
+        leader = np.partition(scores, place, axis=1)[:, place, None]
+        chosen: BoolArray = scores >= leader - np.float32(self.reach + self._margin)
+        sure = scores >= leader - np.float32(self.reach - self._margin)
+        if np.count_nonzero(chosen) > np.count_nonzero(sure):
+            for row in np.flatnonzero((chosen != sure).any(axis=1)).tolist():
+                exact = rescore(self._extended, rows[row])
+                chosen[row] = exact >= np.partition(exact, place)[place] - self.reach
+        return chosen
+
+
+def _better_first(chosen: BoolArray, scores: KeyArray) -> IntArray:
+    """The chosen columns of every row, ``[n, most]``, in about the order of their scores, then ``NO_CELL``.
+
+    Only speed depends on the order: who looks into the best first soon knows how good is good enough.
+    """
+    if len(chosen) == 1:
+        columns = np.flatnonzero(chosen)
+        only: IntArray = columns[(-scores[0].take(columns)).argsort()][None]
+        return only
+    places = np.flatnonzero(chosen)
+    rows = places // chosen.shape[1]
+    counts = np.bincount(rows, minlength=len(chosen))
+    depths = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+    names = np.full((len(chosen), int(counts.max())), NO_CELL, dtype=np.int64)
+    behind: KeyArray = np.full(names.shape, np.inf, dtype=np.float32)
+    names[rows, depths] = places - rows * chosen.shape[1]
+    behind[rows, depths] = -scores.ravel()[places]
+    ordered: IntArray = np.take_along_axis(names, behind.argsort(axis=1), axis=1)
+    return ordered
 
 
 def cells_for(count: int) -> int:
@@ -110,13 +167,14 @@ def cells_for(count: int) -> int:
     return 1 << max(0, round(math.log2(4.0 * max(count, 1) ** 0.5)))
 
 
-def fit_partition(keys: KeyArray, *, held: int | None = None) -> Partition:
+def fit_partition(keys: KeyArray, *, unit: bool, held: int | None = None) -> Partition:
     """Learn cells from keys: Lloyd's k-means on an evenly spread sample, started from a sparser one; nothing is drawn by lot.
 
-    How many cells a query must look into is then measured: see ``TARGET_RECALL``.
+    How far a query must look is then measured: see ``TARGET_RECALL``.
 
     Args:
         keys: ``[n, d]`` in the order of their ids, one or more.
+        unit: whether keys and queries have length one.
         held: entries that the cells are for, where ``keys`` are only a part of them. The 16 nearest of half of them lie as far
             away as the 32 nearest of all, but are alike in more than that: measured, the cells that the 24 nearest of half
             need are those that the 32 nearest of all need.
@@ -128,11 +186,12 @@ def fit_partition(keys: KeyArray, *, held: int | None = None) -> Partition:
     centres: KeyArray = np.unique(sample[_spread(len(sample), cells)], axis=0)
     for _ in range(_ITERATIONS):
         centres = _moved(sample, centres)
-    partition = Partition(mean, centres, len(centres), 1.0, held)
-    for probes, recall in _recall_curve(keys, partition):
-        if recall >= TARGET_RECALL:
-            return Partition(mean, centres, probes, recall, held)
-    return partition
+    partition = Partition(mean, centres, np.inf, 1.0, held, unit)
+    behind = np.sort(np.concatenate([np.empty(0), *_behind_leaders(keys, partition)]))
+    if not len(behind):
+        return partition  # too few keys to measure with
+    reach = max(0.0, float(behind[math.ceil(TARGET_RECALL * len(behind)) - 1]))
+    return replace(partition, reach=reach, recall=float(np.mean(behind <= reach)))
 
 
 def _spread(count: int, wanted: int) -> IntArray:
@@ -189,24 +248,15 @@ def _assign(centred: KeyArray, extended: KeyArray, columns: KeyArray, longest: f
     return cells
 
 
-def _recall_curve(keys: KeyArray, partition: Partition) -> Iterator[tuple[int, float]]:
-    """Probes and the share of true neighbours found with so many, in increasing order.
+def _behind_leaders(keys: KeyArray, partition: Partition) -> Iterator[ScoreArray]:
+    """For true neighbours of tested keys: by how much their cells score less than the 16th best cell of the tested key.
 
     Stretches of the keys themselves ask for their neighbours among keys that are not close by in the order of ids.
     """
-    ranks = [ranks for ranks in _neighbour_ranks(keys, partition) if len(ranks)]
-    if not ranks:
-        return iter(())  # too few keys to measure with
-    counts = np.bincount(np.concatenate(ranks), minlength=partition.cells)
-    found = np.cumsum(counts) / counts.sum()
-    return zip(range(1, partition.cells + 1), found.tolist(), strict=True)
-
-
-def _neighbour_ranks(keys: KeyArray, partition: Partition) -> Iterator[IntArray]:
-    """For true neighbours of tested keys: how many cells are nearer to the tested key than the neighbour's own."""
     size = len(keys) // BLOCK * BLOCK
     wanted = max(1, _NEIGHBOURS * (partition.count + len(keys)) // (2 * partition.count))
     longest = _longest(keys)
+    place = max(0, partition.cells - _LEADERS)
     for middle in ((np.arange(_STRETCHES) + 0.5) / _STRETCHES * size).astype(np.int64).tolist():
         start = max(0, middle - _STRETCH * _STRIDE // 2)
         queries = keys[start : start + _STRETCH * _STRIDE : _STRIDE]
@@ -219,7 +269,5 @@ def _neighbour_ranks(keys: KeyArray, partition: Partition) -> Iterator[IntArray]
         for row, query in enumerate(queries):
             slots = found.slots[found.rows == row]
             slots = slots[best_first(rescore(keys[slots], query), slots, wanted)]
-            order = np.lexsort((np.arange(partition.cells), -rescore(partition.centres, query)))
-            rank = np.empty(partition.cells, dtype=np.int64)
-            rank[order] = np.arange(partition.cells)
-            yield rank[partition.assign(partition.centred(keys[slots]))]
+            scores = partition.exact_scores(query)
+            yield np.partition(scores, place)[place] - scores[partition.assign(partition.centred(keys[slots]))]

@@ -14,6 +14,7 @@ from backtest.evaluation.protocol import ALL, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _COLOURS: Final = (
     "#1f5fa8", "#c0392b", "#1e8e5a", "#b7791f", "#6b46c1", "#66737f",
@@ -35,7 +36,7 @@ def plot_evaluation(folder: Path, evaluation: Evaluation) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, draw in drawn.items():
-        figure = Figure(figsize=(7.0, 4.6), dpi=150, facecolor="white", layout="constrained")
+        figure = Figure(figsize=(9.0, 4.6), dpi=150, facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         if not draw(axes, evaluation):
@@ -55,6 +56,23 @@ def _named(evaluation: Evaluation, answered: Callable[[Forecasts], bool]) -> lis
     return [(name, evaluation.answers[name], _COLOURS[place % len(_COLOURS)]) for place, name in enumerate(names)]
 
 
+def _legend(axes: Axes) -> None:
+    """Beside the chart, as a dozen names hide lines; those whose lines lie on each other share an entry."""
+    shared: dict[bytes, tuple[Line2D, list[str]]] = {}
+    for line in axes.get_lines():
+        if not str(line.get_label()).startswith("_"):
+            drawn = np.round(np.asarray(line.get_xydata(), dtype=np.float64), 3).tobytes()
+            shared.setdefault(drawn, (line, []))[1].append(str(line.get_label()))
+    axes.legend(
+        [line for line, _ in shared.values()],
+        ["\n".join(names) for _, names in shared.values()],
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=8,
+    )
+
+
 def _reliability(axes: Axes, evaluation: Evaluation) -> bool:
     shown = _named(evaluation, lambda given: bool(np.isfinite(given.probability_up).all()))
     axes.plot([0.0, 1.0], [0.0, 1.0], color="#66737f", linewidth=0.8, linestyle="--")
@@ -64,7 +82,7 @@ def _reliability(axes: Axes, evaluation: Evaluation) -> bool:
         axes.plot(table.probability[large], table.frequency[large], "o-", color=colour, label=name, markersize=4)
     axes.set(xlabel="probability of a rise", ylabel="share that rose", title="Reliability")
     if shown:
-        axes.legend(frameon=False, fontsize=8)
+        _legend(axes)
     return bool(shown)
 
 
@@ -89,7 +107,7 @@ def _coverage(axes: Axes, evaluation: Evaluation) -> bool:
     axes.axhline(0.8, color="#66737f", linewidth=0.8, linestyle="--")
     axes.set(xlabel="fold from", ylabel="share of outcomes inside", title="Coverage of the 80 % interval")
     if values:
-        axes.legend(frameon=False, fontsize=8)
+        _legend(axes)
     return bool(values)
 
 
@@ -112,7 +130,7 @@ def _memory_size(axes: Axes, evaluation: Evaluation) -> bool:
     axes.set_xscale("symlog", linthresh=100)
     axes.set(xlabel="moments in memory", ylabel="R² of log volatility", title="Gain against the size of the memory")
     if ladders:
-        axes.legend(frameon=False, fontsize=8)
+        _legend(axes)
     return bool(ladders)
 
 
@@ -127,5 +145,5 @@ def _risk_coverage(axes: Axes, evaluation: Evaluation) -> bool:
         xlabel="share of forecasts kept, most certain first", ylabel="mean absolute error", title="Risk and coverage"
     )
     if shown:
-        axes.legend(frameon=False, fontsize=8)
+        _legend(axes)
     return bool(shown)

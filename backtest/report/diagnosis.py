@@ -189,6 +189,19 @@ def _lookahead(material: Material) -> Finding:
             "No lookahead by construction",
             "A paper run decides on bars as they close; recall audit recomputes every decision from them.",
         )
+    prefix = (material.figures.get("certificate") or {}).get("prefix")
+    if prefix is not None and prefix["changed"]:
+        return Finding(
+            Severity.WARNING,
+            "The lookahead probe failed",
+            f"With another future the past changes: {prefix['first_change']}.",
+        )
+    if prefix is not None:
+        return Finding(
+            Severity.PASSED,
+            "Lookahead probe passed",
+            f"Another future after {prefix['cuts']} random moments changed no decision before them.",
+        )
     probe = material.probe
     command = (
         f"recall probe --strategy {record.strategy} --symbols {','.join(record.symbols)} --interval {record.interval}"

@@ -71,8 +71,13 @@ def render_run(material: Material) -> str:
         run_id=record.run_id,
         model_id=record.model_id,
         verdict=verdict_of(
-            material.daily, material.calendar.days_per_year, len(material.trades), material.recollection
+            material.daily,
+            material.calendar.days_per_year,
+            len(material.trades),
+            material.recollection,
+            figures.get("significance"),
         ),
+        certificate=figures.get("certificate"),
         tiles=_tiles(figures, material.initial_cash),
         findings=diagnose(material),
         marks=MARKS,

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from backtest.report.formats import number, percent
 from backtest.report.recollection import Agreement, Recollection
 from backtest.report.returns import DailyReturns
+from backtest.significance.verdict import Outcome
 from strategies.bars import FloatArray
 
 FEWEST_DAYS: Final = 20
 """Below this no interval is given."""
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
+
+
+_HEADLINES: Final = {
+    Outcome.SIGNIFICANT: ("Better than luck alone explains", "good"),
+    Outcome.LUCK: ("Cannot be told from luck", "open"),
+    Outcome.LOSS: ("A loss that luck alone does not explain", "bad"),
+    Outcome.UNDECIDED: ("Too short to judge", "open"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +81,29 @@ def block_length(days: int) -> int:
     return max(1, round(math.cbrt(days)))
 
 
-def verdict_of(daily: DailyReturns, days_per_year: int, trades: int, recollection: Recollection | None) -> Verdict:
-    """What the returns of a run prove."""
+def verdict_of(
+    daily: DailyReturns,
+    days_per_year: int,
+    trades: int,
+    recollection: Recollection | None,
+    judged: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """What the returns of a run prove.
+
+    Args:
+        daily: returns of the run.
+        days_per_year: of its calendar.
+        trades: closed round trips.
+        recollection: what the memory said, where there was one.
+        judged: ``SignificanceReport.to_json`` of the run, where it was tested when it ended; then it has the word.
+    """
+    memory = _memory(recollection)
+    if judged is not None:
+        headline, tone = _HEADLINES[Outcome(judged["outcome"])]
+        return Verdict(headline, tone, (*judged["sentences"], *(memory if recollection is not None else ())), None)
     interval = sharpe_interval(daily, days_per_year)
     headline, tone, luck = _luck(interval, len(daily), trades)
-    return Verdict(headline, tone, (luck, *_memory(recollection)), interval)
+    return Verdict(headline, tone, (luck, *memory), interval)
 
 
 def _luck(interval: SharpeInterval | None, days: int, trades: int) -> tuple[str, str, str]:
@@ -83,8 +111,7 @@ def _luck(interval: SharpeInterval | None, days: int, trades: int) -> tuple[str,
         return "Nothing was traded to an end", "open", "There is no closed round trip, so there is nothing to judge."
     if interval is None:
         return (
-            "Too short to judge",
-            "open",
+            *_HEADLINES[Outcome.UNDECIDED],
             f"Of {days} days with returns nothing can be said; {FEWEST_DAYS} are the least, and years are better.",
         )
     span = f"{number(interval.low, 2, signed=True)} and {number(interval.high, 2, signed=True)}"
@@ -93,10 +120,10 @@ def _luck(interval: SharpeInterval | None, days: int, trades: int) -> tuple[str,
         f"The Sharpe ratio is {ratio}, and with {percent(LEVEL, 0)} confidence between {span} ({interval.days:,} days)."
     )
     if interval.low > 0.0:
-        return "Better than luck alone explains", "good", f"{figures} Zero is outside."
+        return *_HEADLINES[Outcome.SIGNIFICANT], f"{figures} Zero is outside."
     if interval.high < 0.0:
-        return "A loss that luck alone does not explain", "bad", f"{figures} Zero is outside: this loses by itself."
-    return "Cannot be told from luck", "open", f"{figures} Zero is inside."
+        return *_HEADLINES[Outcome.LOSS], f"{figures} Zero is outside: this loses by itself."
+    return *_HEADLINES[Outcome.LUCK], f"{figures} Zero is inside."
 
 
 def _memory(recollection: Recollection | None) -> tuple[str, ...]:

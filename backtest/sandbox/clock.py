@@ -31,6 +31,11 @@ class ClockSetting:
         if not 0.0 < self.speed < float("inf"):
             raise ValueError(f"speed {self.speed} must be a positive number of simulated seconds per real second")
 
+    @property
+    def passes_as_outside(self) -> bool:
+        """Whether simulated time passes as time does outside."""
+        return self.mode is not ClockMode.STEPPED and self.speed == 1.0
+
     @classmethod
     def real(cls) -> ClockSetting:
         """Time passes as it does outside."""

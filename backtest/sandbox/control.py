@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from backtest.sandbox.faults import FaultPlan
+
 if TYPE_CHECKING:
     from backtest.sandbox.venue import SandboxVenue
 
@@ -16,7 +18,7 @@ class _BadRequest(Exception):
 
 
 class ControlInterface:
-    """Handlers of ``/control``: ``state``, ``resume``, ``step``, ``drop``, ``mute``, ``raw``, ``fail``."""
+    """Handlers of ``/control``: ``state``, and what is done by name to the venue."""
 
     def __init__(self, venue: SandboxVenue) -> None:
         self._venue = venue
@@ -31,6 +33,9 @@ class ControlInterface:
             ("mute", self._mute),
             ("raw", self._raw),
             ("fail", self._fail),
+            ("faults", self._plant),
+            ("skew", self._skew),
+            ("restart", self._restart),
         ):
             router.add_post(f"/control/{name}", self._guarded(handler))
 
@@ -69,6 +74,18 @@ class ControlInterface:
         self._venue.fail_requests(
             _whole(body, "times", 1), status=_whole(body, "status", 200), code=_whole(body, "code", 10006)
         )
+
+    async def _plant(self, body: dict[str, Any]) -> None:
+        self._venue.plant(FaultPlan.of(body))
+
+    async def _skew(self, body: dict[str, Any]) -> None:
+        milliseconds = body.get("milliseconds", 0)
+        if not isinstance(milliseconds, int) or isinstance(milliseconds, bool):
+            raise _BadRequest(f"milliseconds must be a whole number, not {milliseconds!r}")
+        self._venue.clock.skew_ms = milliseconds
+
+    async def _restart(self, body: dict[str, Any]) -> None:
+        self._venue.restart()
 
 
 def _whole(body: dict[str, Any], name: str, default: int) -> int:

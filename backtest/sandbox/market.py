@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from backtest.sandbox.resampling import WEEK_OFFSET_MS
 from bot.execution.instruments import Instrument
 from strategies.bars import COLUMNS, DAY_MS, Bar, BarSeries, Calendar, FloatArray, IntArray, interval_ms
 
@@ -29,7 +30,7 @@ CACHED_CHUNKS: Final = 256
 
 ANNUAL_VOLATILITY: Final = 0.6
 LARGEST_RETURN: Final = 0.25
-WEEK_OFFSET_MS: Final = 4 * DAY_MS  # the epoch was a Thursday, and the venue's weeks begin on Monday
+
 
 # Chance of a regime in a segment, its volatility and its drift in units of the bar volatility:
 # calm, rising, falling, turbulent.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,13 +19,13 @@ from bot.execution.instruments import Instrument
 from strategies.bars import Bar
 
 CATEGORY: Final = "linear"
-PARAMETER_ERROR: Final = 10001
-ROUTE_NOT_FOUND: Final = 10017
 MAXIMUM_KLINES: Final = 1000
 DEFAULT_KLINES: Final = 200
 MAXIMUM_INSTRUMENTS: Final = 1000
 DEFAULT_INSTRUMENTS: Final = 500
 MAXIMUM_ARGUMENT_CHARACTERS: Final = 21_000
+OTHER_TOPICS: Final = frozenset({"tickers", "orderbook.1"})
+"""Topics besides candles, without their symbol."""
 
 JsonObject = dict[str, Any]
 
@@ -131,9 +131,9 @@ def time_result(time: int) -> JsonObject:
     return {"timeSecond": str(time // 1000), "timeNano": str(time * 1_000_000)}
 
 
-def kline_result(symbol: str, bars: Sequence[Bar]) -> JsonObject:
+def kline_result(symbol: str, bars: Sequence[Bar], category: str = CATEGORY) -> JsonObject:
     """Result of ``/v5/market/kline`` for bars in order; the venue lists them newest first."""
-    return {"symbol": symbol, "category": CATEGORY, "list": [kline_row(bar) for bar in reversed(bars)]}
+    return {"symbol": symbol, "category": category, "list": [kline_row(bar) for bar in reversed(bars)]}
 
 
 def instrument_row(instrument: Instrument) -> JsonObject:
@@ -187,6 +187,37 @@ def instrument_row(instrument: Instrument) -> JsonObject:
     }
 
 
+def spot_instrument_row(number: int, instrument: Instrument) -> JsonObject:
+    """One row of ``/v5/market/instruments-info`` for a pair of the spot market."""
+    lot, most_limit = format(instrument.lot_size, "f"), format(instrument.maximum_limit_quantity, "f")
+    most_market = format(instrument.maximum_market_quantity, "f")
+    band = instrument.price_limit
+    return {
+        "symbolId": number,
+        "symbol": instrument.symbol,
+        "baseCoin": instrument.symbol.removesuffix("USDT") or instrument.symbol,
+        "quoteCoin": "USDT",
+        "innovation": "0",
+        "status": "Trading",
+        "marginTrading": "none",
+        "stTag": "0",
+        "lotSizeFilter": {
+            "basePrecision": lot,
+            "quotePrecision": "0.0000001",
+            "minOrderQty": format(instrument.minimum_quantity, "f"),
+            "maxOrderQty": most_limit,
+            "minOrderAmt": format(instrument.minimum_notional, "f"),
+            "maxOrderAmt": "1000000000",
+            "maxLimitOrderQty": most_limit,
+            "maxMarketOrderQty": most_market,
+            "postOnlyMaxLimitOrderSize": most_limit,
+        },
+        "priceFilter": {"tickSize": format(instrument.tick_size, "f")},
+        "riskParameters": {"priceLimitRatioX": format(band, "f"), "priceLimitRatioY": format(2 * band, "f")},
+        "symbolType": "",
+    }
+
+
 def instruments_result(instruments: Sequence[Instrument], *, more: bool) -> JsonObject:
     """Result of ``/v5/market/instruments-info``; ``more`` says that another page follows."""
     cursor = quote(f"first={instruments[0].symbol}&last={instruments[-1].symbol}", safe="") if more else ""
@@ -210,18 +241,26 @@ def complaint(message: str, connection: str) -> str:
     return json.dumps({"success": False, "ret_msg": message, "conn_id": connection}, separators=(",", ":"))
 
 
-def first_bad_topic(arguments: Sequence[str], interval: str, known: Mapping[str, object], held: set[str]) -> str:
+def first_bad_topic(
+    arguments: Sequence[str], intervals: Collection[str], known: Mapping[str, object], held: set[str]
+) -> str:
     """Why a subscription is refused, naming the first bad topic, or an empty string when every topic is good.
 
     One bad topic refuses the whole request, as on the real stream.
     """
     for topic in arguments:
-        kind, _, rest = topic.partition(".")
-        code, _, symbol = rest.partition(".")
-        if kind != "kline" or code != interval:
+        prefix, _, symbol = topic.rpartition(".")
+        kind, _, code = prefix.partition(".")
+        is_known = code in intervals if kind == "kline" else prefix in OTHER_TOPICS
+        if not is_known:
             return f"error:handler not found,topic:{topic}"
         if symbol not in known:
             return f"Invalid symbol :[{topic}]"
         if topic in held:
             return f"error:already subscribed,topic:{topic}"
     return ""
+
+
+def topic_push(topic: str, kind: str, data: JsonObject, time: int, **more: int) -> str:
+    """The text of a push of ``tickers`` or ``orderbook``."""
+    return json.dumps({"topic": topic, "type": kind, "data": data, **more, "ts": time}, separators=(",", ":"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backtest.sandbox.clock import Clock, ClockSetting, make_clock
 from backtest.sandbox.protocol import forming
+from backtest.sandbox.resampling import floor_open, intervals_of, resample
 from backtest.sandbox.sources import BarSource
 from strategies.bars import Bar, interval_ms
 
@@ -57,6 +58,8 @@ class Tape:
                 f"the sandbox has no bar of {', '.join(sources)} from the start asked for; choose an earlier one"
             )
         self.interval = interval
+        self.intervals = intervals_of(interval)
+        """What can be asked for, the venue's own first."""
         self.setting = setting
         self._sources = dict(sources)
         begin = min(bar.open_time for bar in firsts.values())
@@ -65,6 +68,9 @@ class Tape:
         if None not in finals:
             self.clock.stop_at(max(final for final in finals if final is not None))
         self.released = dict.fromkeys(self._sources, 0)
+        self.closes = 0
+        """Moments at which candles were released."""
+        self._hidden: dict[tuple[str, int], int | None] = {}
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -85,6 +91,7 @@ class Tape:
         if time is None:
             return []
         self.clock.advance_to(time)
+        self.closes += 1
         released = []
         for symbol, bar in self._next.items():
             if bar is None or bar.close_time != time:
@@ -96,11 +103,41 @@ class Tape:
             released.append(Release(bar, opened))
         return released
 
+    def hide(self, bar: Bar, closes: int = 0) -> None:
+        """Do not tell a bar, as if it did not exist: for ever or, where ``closes`` is not 0, for so many closes."""
+        self._hidden[bar.symbol, bar.open_time] = self.closes + closes if closes else None
+
     def current(self, symbol: str) -> Bar | None:
         """The candle that is forming now, as far as it has come."""
         now = self.now()
         bar = self._sources[symbol].following(now)
         return forming(bar, now) if bar is not None and bar.open_time <= now else None
+
+    def flat(self, symbol: str) -> Bar | None:
+        """A bar flat at the price of the moment, with the volume that the bar which forms will have.
+
+        The price is where the forming candle stands or, while none forms, the last close.
+        """
+        now = self.now()
+        bars = self._sources[symbol].between(0, now, 1)
+        if not bars:
+            return None
+        bar = bars[-1]
+        price = bar.open if bar.close_time > now else bar.close
+        return Bar(symbol, now, now, price, price, price, price, bar.volume)
+
+    def candles(self, symbol: str, interval: str, first: int | None, last: int | None, limit: int) -> list[Bar]:
+        """As ``klines``, of an interval that the venue's own can be put together to."""
+        if interval == self.interval:
+            return self.klines(symbol, first, last, limit)
+        now, length = self.now(), interval_ms(interval)
+        newest = floor_open(now if last is None else min(last, now), interval)
+        begin = 0 if first is None else floor_open(first + length - 1, interval)
+        if first is not None and last is None:
+            newest = min(newest, begin + (limit - 1) * length)
+        begin = max(begin, newest - (limit - 1) * length)
+        bars = self.klines(symbol, begin, newest + length - 1, limit * (length // interval_ms(self.interval)))
+        return resample(bars, interval)
 
     def klines(self, symbol: str, first: int | None, last: int | None, limit: int) -> list[Bar]:
         """Bars that open in ``[first, last]`` and not after now, in order, the last perhaps still forming.
@@ -114,7 +151,11 @@ class Tape:
         bars = self._sources[symbol].between(0 if first is None else first, until, limit)
         if bars and bars[-1].close_time > now:
             bars[-1] = forming(bars[-1], now)
-        return bars
+        return [bar for bar in bars if not self._is_hidden(bar)] if self._hidden else bars
+
+    def _is_hidden(self, bar: Bar) -> bool:
+        until = self._hidden.get((bar.symbol, bar.open_time), 0)
+        return until is None or self.closes < until
 
 
 def _first_release(source: BarSource, start: int | None, history_until: int | None) -> Bar | None:

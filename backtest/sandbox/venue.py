@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
 
+from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockMode, ClockSetting
 from backtest.sandbox.control import ControlInterface
+from backtest.sandbox.exchange import Exchange
+from backtest.sandbox.faults import CLOSE, Fault, FaultInjector, FaultPlan
+from backtest.sandbox.gate import Gate
+from backtest.sandbox.keys import KeyRing, ServerClock
+from backtest.sandbox.limits import RateLimits
+from backtest.sandbox.market_data import DEFAULT_FUNDING, MarketData
+from backtest.sandbox.operations import Operations
+from backtest.sandbox.outbox import Outbox
+from backtest.sandbox.private_stream import PrivateStream
 from backtest.sandbox.rest import RestInterface
 from backtest.sandbox.sources import BarSource, StoredBars
 from backtest.sandbox.stream import PublicStream
-from backtest.sandbox.tape import Tape
+from backtest.sandbox.tape import Release, Tape
+from backtest.sandbox.trade_stream import TradeStream
+from backtest.sandbox.trading import PrivateRest, deeds
 from bot.execution.instruments import Instrument
+from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries
 
 
@@ -34,7 +49,15 @@ class SandboxVenue:
             ``start``, so that bars that were forming when it stopped are still pushed.
         end: bars of series that open at or after this are never shown.
         instruments: trading rules by symbol; a symbol without gets the defaults of ``Instrument``.
+        account: one account that orders may be sent to, and the keys to it; without it the venue has public data only.
+        enforce_limits: whether requests beyond Bybit's limits are refused; by default unless the clock is stepped, since
+            a stepped market's orders come as fast as the machine goes.
+        funding: rates by symbol, where they are known.
+        funding_rate: of every settlement that ``funding`` does not know; longs pay it where it is positive.
+        partial_pushes: pushes of every candle that forms, between two closes.
+        faults: what is to go wrong; more can be planted while the venue runs.
         paused: let the clock stand still until ``resume``, so that a client can warm up without missing anything.
+        tls: a certificate to serve https and wss with; see ``backtest.sandbox.tls``.
         host: the interface to listen on.
 
     Raises:
@@ -51,7 +74,14 @@ class SandboxVenue:
         history_until: int | None = None,
         end: int | None = None,
         instruments: Mapping[str, Instrument] | None = None,
+        account: AccountSetting | None = None,
+        enforce_limits: bool | None = None,
+        funding: Mapping[str, FundingRates] | None = None,
+        funding_rate: Decimal = DEFAULT_FUNDING,
+        partial_pushes: int = 0,
+        faults: FaultPlan | None = None,
         paused: bool = False,
+        tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
     ) -> None:
         self._sources = {
@@ -63,8 +93,17 @@ class SandboxVenue:
         self._start_time = start
         self._history_until = history_until
         self._instruments = {symbol: (instruments or {}).get(symbol, Instrument(symbol)) for symbol in sources}
+        self._account = account
+        is_stepped = clock.mode is ClockMode.STEPPED
+        self._enforce_limits = not is_stepped if enforce_limits is None else enforce_limits
+        self._funding = dict(funding or {})
+        self._funding_rate = funding_rate
+        self._partial_pushes = partial_pushes
+        self._plan = faults or FaultPlan()
         self._paused = paused
         self._running = asyncio.Event()
+        self._tls = tls
+        self._secure = "" if tls is None else "s"
         self._host = host
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -76,18 +115,39 @@ class SandboxVenue:
         self.tape = Tape(
             self._sources, self._interval, self._setting, self._start_time, history_until=self._history_until
         )
-        self._stream = PublicStream(self.tape)
-        self._rest = RestInterface(self.tape, self._instruments)
+        self.clock = ServerClock(self.tape)
+        self.clock = ServerClock(self.tape)
+        self._injector = FaultInjector(self._plan)
+        self._outbox = Outbox(self._injector)
+        self._gate = Gate(self.clock, self._injector)
+        self._data = MarketData(self.tape, self._instruments, self._funding, self._funding_rate)
+        self._stream = PublicStream(self.tape, self._data, self._outbox, self._injector)
+        self._rest = RestInterface(self.tape, self.clock, self._data, self._instruments)
+        setting = self._account
+        self._keys = KeyRing(setting.keys if setting is not None else (), self.clock)
+        self.private = PrivateStream(self._keys, self.clock, self._outbox)
+        self.exchange = None if setting is None else Exchange(setting, self._instruments, self.tape)
+        self._trade: TradeStream | None = None
 
     @property
     def rest_url(self) -> str:
         """What takes the place of ``https://api.bybit.com``."""
-        return f"http://{self._host}:{self._port}"
+        return f"http{self._secure}://{self._host}:{self._port}"
 
     @property
     def public_url(self) -> str:
         """What takes the place of ``wss://stream.bybit.com/v5/public/linear``."""
-        return f"ws://{self._host}:{self._port}/v5/public/linear"
+        return f"ws{self._secure}://{self._host}:{self._port}/v5/public/linear"
+
+    @property
+    def private_url(self) -> str:
+        """What takes the place of ``wss://stream.bybit.com/v5/private``."""
+        return f"ws{self._secure}://{self._host}:{self._port}/v5/private"
+
+    @property
+    def trade_url(self) -> str:
+        """What takes the place of ``wss://stream.bybit.com/v5/trade``."""
+        return f"ws{self._secure}://{self._host}:{self._port}/v5/trade"
 
     @property
     def control_url(self) -> str:
@@ -101,14 +161,22 @@ class SandboxVenue:
             OSError: the port is taken.
         """
         self._open_tape()
-        application = web.Application(middlewares=[self._rest.guard])
+        application = web.Application(middlewares=[self._gate.guard])
         application.router.add_get("/v5/public/linear", self._stream.handle)
+        application.router.add_get("/v5/private", self.private.handle)
+        if self.exchange is not None:
+            limits = RateLimits(enforced=self._enforce_limits)
+            doable = deeds(Operations(self.exchange))
+            private = PrivateRest(self.exchange, doable, self._keys, self.clock, limits, self._announce)
+            private.add_routes(application.router)
+            self._trade = TradeStream(doable, self._keys, self.clock, limits, self._announce, self._injector)
+            application.router.add_get("/v5/trade", self._trade.handle)
         ControlInterface(self).add_routes(application.router)
         self._rest.add_routes(application.router)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, port).start()
+            await web.TCPSite(self._runner, self._host, port, ssl_context=self._tls).start()
         except OSError:
             await self._runner.cleanup()
             raise
@@ -124,7 +192,8 @@ class SandboxVenue:
             self._player.cancel()
             await asyncio.gather(self._player, return_exceptions=True)
             self._player = None
-        self._stream.cut_all()
+        self._outbox.forget()
+        self.drop_connections()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -148,10 +217,13 @@ class SandboxVenue:
             raise ValueError(f"the sandbox's clock is {self._setting.mode}: only a stepped clock can be stepped")
         async with self._stepping:
             for done in range(bars):
+                for moment in self._moments_between():
+                    self.tape.clock.advance_to(moment)
+                    await self._stream.push_forming()
                 releases = self.tape.release()
                 if not releases:
                     return done
-                await self._stream.push(releases)
+                await self._tell(releases)
         return bars
 
     def resume(self) -> None:
@@ -162,8 +234,43 @@ class SandboxVenue:
     async def _play(self) -> None:
         await self._running.wait()
         while (close := self.tape.next_close()) is not None:
+            for moment in self._moments_between():
+                await asyncio.sleep(self.tape.clock.seconds_until(moment))
+                await self._stream.push_forming()
             await asyncio.sleep(self.tape.clock.seconds_until(close))
-            await self._stream.push(self.tape.release())
+            await self._tell(self.tape.release())
+
+    def _moments_between(self) -> list[int]:
+        """When forming candles are pushed before the next close."""
+        begin, close, parts = self.tape.now(), self.tape.next_close(), self._partial_pushes + 1
+        if close is None:
+            return []
+        return [begin + (close - begin) * part // parts for part in range(1, parts)]
+
+    async def _tell(self, releases: list[Release]) -> None:
+        """Let orders meet the bars that have closed, and tell the account first, then everybody."""
+        self._injector.closes = self.tape.closes
+        self._break_at_close()
+        await self._outbox.on_close()
+        if self.exchange is not None:
+            for release in releases:
+                self.exchange.on_close(release.closed)
+            for _, symbol, rate in self._data.take_due():
+                self.exchange.fund(symbol, rate)
+            await self._announce()
+        await self._stream.push(releases)
+
+    def _break_at_close(self) -> None:
+        if (rule := self._injector.strike(CLOSE, frozenset({Fault.SKEW}))) is not None:
+            self.clock.skew_ms = rule.milliseconds
+        if self._injector.strike(CLOSE, frozenset({Fault.RESTART})) is not None:
+            self.restart()
+        if self._injector.strike(CLOSE, frozenset({Fault.CUT})) is not None:
+            self.drop_connections()
+
+    async def _announce(self) -> None:
+        if self.exchange is not None:
+            await self.private.push(self.exchange.take_messages())
 
     @property
     def finished(self) -> bool:
@@ -176,7 +283,14 @@ class SandboxVenue:
 
     def drop_connections(self) -> int:
         """Cut every socket without a word; returns how many there were."""
-        return self._stream.cut_all()
+        trading = 0 if self._trade is None else self._trade.cut_all()
+        return self._stream.cut_all() + self.private.cut_all() + trading
+
+    def restart(self) -> int:
+        """Restart: every socket is cut, and closed orders are known to the history alone; returns how many there were."""
+        if self.exchange is not None:
+            self.exchange.forget_closed()
+        return self.drop_connections()
 
     def mute(self, symbol: str, bars: int = 1) -> None:
         """Do not push the next closes of a symbol, as if the messages were lost; REST still knows them.
@@ -194,12 +308,22 @@ class SandboxVenue:
 
     def fail_requests(self, times: int, *, status: int = 200, code: int = 10006) -> None:
         """Let the next REST requests fail with an HTTP status or, where that is 200, a return code."""
-        self._rest.fail(times, status=status, code=code)
+        self._gate.fail(times, status=status, code=code)
+
+    def plant(self, plan: FaultPlan) -> None:
+        """Let more go wrong from now on; chances are drawn from the seed of the plan that the venue was made with."""
+        self._plan = FaultPlan(self._plan.rules + plan.rules, self._plan.seed)
+        self._injector.plant(plan)
+
+    @property
+    def faults_struck(self) -> int:
+        """How often something planned went wrong so far."""
+        return self._injector.struck
 
     @property
     def requests(self) -> int:
         """REST requests answered so far."""
-        return self._rest.requests
+        return self._gate.requests
 
     def state(self) -> dict[str, Any]:
         """What ``/control/state`` tells: clock, progress, connections."""
@@ -212,5 +336,8 @@ class SandboxVenue:
             "released": dict(self.tape.released),
             "finished": self.finished,
             "connections": self._stream.connections,
+            "private_connections": self.private.connections,
             "subscriptions": self._stream.subscriptions(),
+            "clock_skew_ms": self.clock.skew_ms,
+            "faults_struck": self.faults_struck,
         }

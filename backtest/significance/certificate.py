@@ -57,6 +57,8 @@ class LeakCertificate:
     """Half-open, milliseconds: bars that the model learned from; ``None`` where nothing was fitted."""
     test_span: tuple[int, int]
     """First open and last close of the bars that were decided on, milliseconds."""
+    walk: tuple[tuple[int, int, int, int], ...] = ()
+    """Of a walk, for every window that fitted something: ``train_span`` and then ``test_span``."""
 
     @property
     def is_clean(self) -> bool | None:
@@ -68,6 +70,7 @@ class LeakCertificate:
             checks.append(self.maturity.violations == 0)
         if self.train_span is not None:
             checks.append(self.train_span[1] <= self.test_span[0])
+        checks += [learned <= tested for _, learned, tested, _ in self.walk]
         return all(checks) if checks else None
 
     def sentences(self) -> tuple[str, ...]:
@@ -81,7 +84,7 @@ class LeakCertificate:
 
 def _prefix(prefix: PrefixInvariance | None) -> str:
     if prefix is None:
-        return "Whether decisions know later bars was not probed: recall probe does."
+        return "Whether decisions know later bars was not probed: recall probe and recall backtest --verdict full do."
     if prefix.changed:
         return f"LEAK: with another future the past changes: {prefix.first_change}."
     return f"With another future after {prefix.cuts} random moments, nothing before them changed (sha256 {prefix.sha256[:16]})."
@@ -104,6 +107,13 @@ def _maturity(audit: MaturityAudit | None) -> str:
 def _spans(certificate: LeakCertificate) -> str:
     first, last = certificate.test_span
     tested = f"{format_time(first)} to {format_time(last)}"
+    if certificate.walk:
+        ahead = sum(learned > opened for _, learned, opened, _ in certificate.walk)
+        if ahead:
+            return f"HINDSIGHT: in {ahead} of {len(certificate.walk)} windows the training reaches into the test, {tested}."
+        return (
+            f"In each of {len(certificate.walk)} windows the model learned from earlier bars only; tested on {tested}."
+        )
     if certificate.train_span is None:
         return f"Nothing was fitted; tested on {tested}."
     trained = f"{format_time(certificate.train_span[0])} to {format_time(certificate.train_span[1])}"

@@ -38,7 +38,7 @@ class BaselineComparison:
     total_return: float
     sharpe_ratio: float | None
     p_value: float
-    """Hansen's consistent p-value of no superior ability (see ``superiority``); one-sided."""
+    """Hansen's upper p-value of no superior ability (see ``superiority``); one-sided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def _memory(report: SignificanceReport) -> str:
         return "How much came from the memory is not known: it has none, or was not compared with a shuffled one."
     part = f"{memory.total_return:+.2%} with its memory, {memory.shuffled_return:+.2%} with the outcomes in it shuffled"
     verdict = (
-        "the memory earned the difference"
+        "the difference is the memory's"
         if memory.p_value <= report.level
         else "the difference cannot be told from luck"
     )
@@ -189,7 +189,7 @@ def _baselines(report: SignificanceReport) -> str:
         f"({each.total_return:+.2%}, p = {each.p_value:.3f})"
         for each in report.baselines
     ]
-    return f"It is {', and '.join(parts)}."
+    return f"It is {', '.join(parts)}."
 
 
 def _timing(report: SignificanceReport) -> str:

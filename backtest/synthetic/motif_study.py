@@ -56,8 +56,8 @@ class MotifStudy:
     """Share of the earlier occurrences among the neighbours; nan without any."""
     gate: Floats
     since_motif: Integers
-    """``[bars]`` bars of the test span: how long ago the last motif ended."""
-    last_matured: Integers
+    """``[bars]`` bars of the test span: how long ago its motif ended, negative within the motif."""
+    bar_matured: Integers
     """``[bars]`` earlier occurrences of that motif."""
     bar_gate: Floats
     """``[bars]`` the gate there."""
@@ -143,8 +143,8 @@ def _study(
     matured = events.matured[place]
     with np.errstate(invalid="ignore"):
         found = same.sum(axis=1) / np.where(matured > 0, matured, np.nan)
-    last = np.searchsorted(events.bar, rows, side="right") - 1
-    inside = last >= place[0]
+    nearest = np.minimum(np.searchsorted(events.bar, rows + task.settings.length, side="left") - 1, place[-1])
+    inside = nearest >= place[0]
     return MotifStudy(
         matured=matured,
         outcome=events.outcome[place],
@@ -157,8 +157,8 @@ def _study(
         mean_read=np.array([_mean_of_earlier(task, int(each)) for each in place]),
         found=found,
         gate=gate[asked],
-        since_motif=(rows - events.bar[last])[inside],
-        last_matured=events.matured[last][inside],
+        since_motif=(rows - events.bar[nearest])[inside],
+        bar_matured=events.matured[nearest][inside],
         bar_gate=gate[inside],
     )
 

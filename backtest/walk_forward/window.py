@@ -3,20 +3,22 @@ computed in any order, on any machine, and again after a crash, with the same nu
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from backtest.replay import ReplayResult, replay
-from backtest.report.exposure import exposure_of
+from backtest.replay import replay
 from backtest.significance.certificate import MaturityAudit
 from backtest.significance.maturity import audit_maturity
+from backtest.significance.positions import hold_curve, positions_of
 from backtest.significance.recording import RecordingStrategy
 from backtest.significance.shuffling import shuffle_memory
 from backtest.significance.stress import closed, slippage_of, stress_runs
@@ -27,7 +29,7 @@ from bot.errors import UsageError
 from bot.lifecycle.training import model_config, training_config
 from bot.portfolio import ClosedTrade
 from bot.session import open_session
-from strategies.bars import BarSeries, Calendar, FloatArray
+from strategies.bars import Calendar, FloatArray
 
 Progress = Callable[[str, float], None]
 """Told what is done, and what share of it, in [0, 1]."""
@@ -57,8 +59,13 @@ class WindowJob:
     home: Home
     """Where the candles are."""
     folder: Path
-    """Where models and results go."""
+    """Where results go."""
     threads: int = 1
+
+    @property
+    def root(self) -> Path:
+        """Folder of all walks, with the models that they trained."""
+        return self.folder.parent
 
     @property
     def file(self) -> Path:
@@ -129,9 +136,8 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
     config, window = settings_of(job), job.window
     if needs_model(config):
         config = config.changed({"model": {"id": _model(job, config, progress)}}, "the walk")
-    models = Home(job.folder, "")
     session = open_session(
-        config, job.home, job.symbols, job.interval, job.calendars, window.start, models=models.models
+        config, job.home, job.symbols, job.interval, job.calendars, window.start, models=job.root / "models"
     )
     upcoming = {
         name: job.home.candles.load(name, job.interval, start=window.start, end=window.end) for name in job.symbols
@@ -152,8 +158,14 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
     result = replay(engine, upcoming, trades=trades, progress=lambda done: progress("trading", done / total))
     cases: dict[str, FloatArray] = {}
     if job.arm is Arm.PLAIN:
-        cases = stress_runs(recording.tape, engine.account, session.instruments, upcoming, closes=True)
-    exposure, returns = _held(result, upcoming, job.symbols)
+        cases = stress_runs(
+            recording.tape,
+            engine.account,
+            lambda strategy, account: session.engine("stress", [], strategy=strategy, account=account),
+            upcoming,
+            closes=True,
+        )
+    exposure, returns = positions_of(result, upcoming, job.symbols)
     audit = audit_maturity(recording, session.history, upcoming)
     span = recording.learned_until
     return WindowResult(
@@ -165,12 +177,12 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
         closed(result.equity, engine).tolist(),
         exposure.tolist(),
         returns.tolist(),
-        _hold(result, upcoming, float(config.account.initial_cash)).tolist(),
+        hold_curve(result, upcoming, float(config.account.initial_cash)).tolist(),
         {name: equity.tolist() for name, equity in cases.items()},
         trades,
         float(engine.portfolio.fees_paid),
         float(engine.portfolio.funding_paid),
-        slippage_of(result.executions, config.costs.slippage),
+        slippage_of(result.executions, upcoming, engine.account.costs),
         float(engine.portfolio.turnover),
         None
         if audit is None
@@ -196,16 +208,12 @@ def settings_of(job: WindowJob) -> Config:
 
 
 def _model(job: WindowJob, config: Config, progress: Progress) -> str:
-    """Id of the window's model: trained now, or before by another arm or by a walk that was interrupted."""
+    """Id of the window's model: trained now, or before by whoever needed the same one."""
     # Imported here because torch takes seconds to load.
     from strategies.memory_transformer.bundle import save_bundle
     from strategies.memory_transformer.training import TrainingProgress, train
 
     window = job.window
-    kind = "without" if job.arm is Arm.WITHOUT else "with"
-    name = job.folder / f"{window.number:03}-{kind}.model"
-    if name.is_file():
-        return name.read_text(encoding="utf-8")
     series = {
         symbol: job.home.candles.load(symbol, job.interval, start=window.train_start, end=window.train_end)
         for symbol in job.symbols
@@ -213,47 +221,23 @@ def _model(job: WindowJob, config: Config, progress: Progress) -> str:
     enough = {symbol: bars for symbol, bars in series.items() if len(bars)}
     if not enough:
         raise UsageError(f"there are no stored candles to learn from before {window.name}; choose a later --start")
+    shape, plan = model_config(config), training_config(config, threads=job.threads)
+    content = [shape.as_dict(), asdict(replace(plan, threads=1)), [bars.digest() for bars in enough.values()]]
+    key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    root = job.root / "models"
+    root.mkdir(parents=True, exist_ok=True)
+    name = root / f"{key}.trained"
 
     def tell(at: TrainingProgress) -> None:
         progress("training", ((at.epoch - 1) * at.steps + at.step) / (at.epochs * at.steps))
 
-    trained = train(
-        enough,
-        model_config(config),
-        training_config(config, threads=job.threads),
-        progress=tell,
-        checkpoints=job.folder / f".training-{window.number:03}-{kind}",
-    )
-    model_id = save_bundle(job.folder / "models", trained)
-    _write(name, model_id.encode())
-    return model_id
-
-
-def _held(
-    result: ReplayResult, upcoming: Mapping[str, BarSeries], symbols: tuple[str, ...]
-) -> tuple[FloatArray, FloatArray]:
-    """Exposure to every symbol at every close, and the symbol's return until the next close, ``[n, symbols]`` both."""
-    times = result.close_times
-    exposure, returns = np.zeros((len(times), len(symbols))), np.zeros((len(times), len(symbols)))
-    for column, symbol in enumerate(symbols):
-        series = upcoming.get(symbol)
-        if series is None:
-            continue
-        own = exposure_of(result.executions, {symbol: series}, times, result.equity)
-        place = np.searchsorted(times, own.times)
-        exposure[place, column] = own.net
-        at = np.searchsorted(series.close_time, times, side="right")
-        marks = np.concatenate(([series.open[0]], series.close))[at]
-        returns[:-1, column] = marks[1:] / marks[:-1] - 1.0
-    return np.nan_to_num(exposure), returns
-
-
-def _hold(result: ReplayResult, upcoming: Mapping[str, BarSeries], cash: float) -> FloatArray:
-    from backtest.report.returns import hold_equally
-
-    times, held = hold_equally(dict(upcoming), cash)
-    assert np.array_equal(times, result.close_times), "held and traded bars are not the same"
-    return held
+    with (root / f"{key}.lock").open("w") as lock:
+        # Trials of a sweep that share a model wait for whoever trains it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not name.is_file():
+            trained = train(enough, shape, plan, progress=tell, checkpoints=root / f".training-{key}")
+            _write(name, save_bundle(root, trained).encode())
+    return name.read_text(encoding="utf-8")
 
 
 def _write(file: Path, content: bytes) -> None:

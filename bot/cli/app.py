@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 # Modules are loaded when their command is used, so that `recall --help` answers at once.
 SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     "Candles": {
-        "fetch": Entry("data", "fetch", "Download candles, or import them from a file at PATH."),
+        "fetch": Entry("data", "fetch", "Download candles or funding rates, or import them from a file at PATH."),
         "data": Entry("data", "data", "List and check stored candles."),
     },
     "Models": {
@@ -38,8 +38,23 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "memory": Entry("memory", "memory", "Ask the memory, fill it and look after it."),
     },
     "Trading": {
-        "backtest": Entry("backtest", "backtest", "Replay stored candles through the very code that trades."),
+        "backtest": Entry(
+            "backtest",
+            "backtest",
+            "Replay stored candles through the very code that trades, and say whether the result can be told from luck.",
+        ),
+        "walk-forward": Entry(
+            "walk_forward",
+            "walk_forward",
+            "Train, encode, warm and trade window by window, and judge all of it as one account.",
+        ),
+        "sweep": Entry(
+            "sweep",
+            "sweep",
+            "Try settings by walking forward, and say what is left of the best once all trials are counted.",
+        ),
         "paper": Entry("paper", "paper", "Trade on paper: real or simulated candles, simulated fills."),
+        "doctor": Entry("doctor", "doctor", "Look at key, clock, account, symbols and stored data before trading."),
         "sandbox": Entry("sandbox", "sandbox", "Run a local venue that speaks Bybit's v5 protocol."),
     },
     "A run": {

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 import click
+import numpy as np
 
 from backtest.metrics import PerformanceMetrics, performance
 from backtest.replay import ReplayResult, replay
 from backtest.report.material import common_calendar
 from backtest.report.panels import plot_panels
 from backtest.report.terminal import print_summary, span_title
+from backtest.significance.assessment import Account
+from backtest.significance.judging import MOST_RECORDED, Depth, Run, enter_backtest, judge_run
+from backtest.significance.ledger import Ledger
+from backtest.significance.positions import hold_curve, positions_of
+from backtest.significance.recording import RecordingStrategy
+from backtest.significance.stress import slippage_of
 from bot.assembly import home_of
 from bot.cli.common import (
     Context,
@@ -26,6 +33,7 @@ from bot.cli.common import (
 )
 from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, output, progress_bar
+from bot.cli.walk_forward import missing_judges
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
 from bot.execution.detail import finer_bars_of
@@ -47,11 +55,26 @@ _HASHES: Final = ("decisions_sha256", "trades_sha256")
         "recall backtest --strategy sma_cross --set strategy.parameters.fast=10 --json",
         "recall backtest --interval 60 --detail-interval 1",
         "recall backtest --strategy my_package.my_module:MyStrategy",
+        "recall backtest --strategy memory_transformer --verdict full --shuffles 19",
     ),
 )
 @market_options
 @span_options
 @strategy_options
+@click.option(
+    "--verdict",
+    type=click.Choice(["none", "quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="Test the result against luck; full also trades with a shuffled memory and probes for lookahead.",
+)
+@click.option(
+    "--shuffles",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="With --verdict full: runs with a shuffled memory; 19 and more give a permutation test.",
+)
 @click.option("--detail-interval", help="Take the order of events inside a bar from stored candles of this interval.")
 @click.option("--keep-decisions", is_flag=True, help="Journal every decision, not only those with orders.")
 @click.option("--plot/--no-plot", default=True, help="Write the PNG with its four panels.")
@@ -65,14 +88,17 @@ def backtest(
     strategy: str | None,
     model_id: str | None,
     memory_size: int | None,
+    verdict: str,
+    shuffles: int,
     detail_interval: str | None,
     keep_decisions: bool,
     plot: bool,
 ) -> None:
-    """Replay stored candles through the very code that trades.
+    """Replay stored candles through the very code that trades, and say whether the result can be told from luck.
 
     Features and memory are warmed from all stored candles before --start (up to the memory's capacity); without --start
-    the replay begins as soon as there are enough of them.
+    the replay begins as soon as there are enough of them. Every backtest is entered into the ledger of trials, trials.jsonl in
+    data_dir: the more settings are tried on the same data, the more a result has to show.
     """
     config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
     names, code = chosen_market(config, symbols, interval)
@@ -83,23 +109,36 @@ def backtest(
         first = earliest_start(config, home, names, code)
     upcoming = _upcoming(home.candles, names, code, first, last)
     session = open_session(config, home, names, code, calendars, first)
+    depth = _depth(verdict)
+    total = sum(len(series) for series in upcoming.values())
+    recording = None
+    if depth is Depth.FULL or (depth is Depth.QUICK and total <= MOST_RECORDED):
+        recording = session.strategy = RecordingStrategy(session.strategy)
     journal = Journal(config.journal_url, durable=False)
     run_id = new_run_id(RunKind.REPLAY)
     console.print(f"run [bold]{run_id}[/]")
     finer_bars = None if detail_interval is None else _finer_bars(home.candles, upcoming, code, detail_interval)
-    result, session_engine = _run(session, run_id, upcoming, finer_bars, keep_decisions=keep_decisions)
-    portfolio = session_engine.portfolio
+    result, engine = _run(session, run_id, upcoming, finer_bars, keep_decisions=keep_decisions)
+    cash, calendar = float(config.account.initial_cash), common_calendar(calendars)
+    curve = Account(result.close_times, result.equity, cash, calendar)
+    exposure, returns = positions_of(result, upcoming, names)
+    judged = Run(session, first, recording, finer_bars, upcoming, result, curve, exposure, returns)
+    portfolio = engine.portfolio
     metrics = performance(
         result.close_times,
         result.equity,
         result.trades,
-        initial_cash=float(config.account.initial_cash),
-        calendar=common_calendar(calendars),
+        initial_cash=cash,
+        calendar=calendar,
         fees_paid=float(portfolio.fees_paid),
         funding_paid=float(portfolio.funding_paid),
         turnover=float(portfolio.turnover),
+        slippage_paid=slippage_of(result.executions, upcoming, engine.account.costs),
+        exposure=np.abs(exposure).sum(axis=1),
+        benchmark=hold_curve(result, upcoming, cash),
     )
     document = _document(run_id, session, result, metrics)
+    sentences = _judge(judged, run_id, Ledger(config.storage.data_dir), depth, shuffles, document)
     title = span_title(config.strategy.name, names, code, result.close_times)
     if plot and len(result.equity) > 1:
         path = config.reports_dir / f"{run_id}.png"
@@ -110,7 +149,7 @@ def backtest(
             result.equity,
             title,
             initial_cash=config.account.initial_cash,
-            calendar=common_calendar(calendars),
+            calendar=calendar,
         )
         document["plot"] = str(path)
     journal.write_replay(
@@ -128,7 +167,35 @@ def backtest(
     if context.as_json:
         context.answer(document)
     else:
+        for sentence in sentences:
+            output.print(sentence, soft_wrap=True)
         print_summary(output, title, document | {name: document[name][:16] for name in _HASHES})
+
+
+def _depth(verdict: str) -> Depth:
+    """How far to look: not at all, in one sentence, where the libraries are missing."""
+    if verdict != Depth.NONE and missing_judges():
+        console.print(
+            f"[yellow]no verdict:[/] it needs {', '.join(missing_judges())}; pip install 'recall-bot[evaluate]'",
+            soft_wrap=True,
+        )
+        return Depth.NONE
+    return Depth(verdict)
+
+
+def _judge(
+    run: Run, run_id: str, ledger: Ledger, depth: Depth, shuffles: int, document: dict[str, Any]
+) -> tuple[str, ...]:
+    """Enter the run into the ledger and judge it; the verdict goes into the document, its sentences are returned."""
+    trials, head = enter_backtest(run, run_id, ledger)
+    if depth is Depth.NONE:
+        return ()
+    with console.status("judging ...") as status:
+        report, certificate = judge_run(
+            run, trials, head, depth, shuffles=shuffles, note=lambda what: status.update(f"{what} ...")
+        )
+    document["significance"], document["certificate"] = report.to_json(), certificate.to_json()
+    return (*report.sentences(), *certificate.sentences())
 
 
 def _upcoming(

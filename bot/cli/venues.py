@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockSetting
+from backtest.sandbox.faults import FaultPlan
 from backtest.sandbox.market import SyntheticMarket
 from backtest.sandbox.sources import BarSource
 from backtest.sandbox.venue import SandboxVenue
@@ -14,7 +17,9 @@ from bot.assembly import Home, home_of, instruments_of
 from bot.cli.common import stored_calendars
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
-from bot.market.bybit_rest import BybitRest
+from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.market.bybit_rest import BybitRest, Environment
+from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
 
 # https://bybit-exchange.github.io/docs/v5/ws/connect; the demo environment has mainnet's public data
@@ -28,6 +33,17 @@ _ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
     "testnet": "testnet",
     "demo": "mainnet",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """What makes a sandbox more than a source of public data."""
+
+    account: AccountSetting
+    faults: FaultPlan
+    partial_pushes: int = 0
+    tls: ssl.SSLContext | None = None
+
 
 Advance = Callable[[int], Awaitable[bool]]
 
@@ -51,6 +67,26 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
         host = url.partition("://")[2]
         return Connection(BybitRest(url, timeout_s=timeout), f"ws://{host}/v5/public/linear")
     return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
+
+
+def account_at(config: Config) -> BybitAccount:
+    """The account of the configured venue and key.
+
+    Raises:
+        UsageError: there is no key, or the venue is a sandbox inside a process, which has no account.
+    """
+    live, name, timeout = config.live, config.venue.name, config.venue.rest_timeout
+    credentials = Credentials(live.api_key.get_secret_value(), live.api_secret.get_secret_value())
+    if not credentials.key or not credentials.secret:
+        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+    if name == "sandbox":
+        if not config.venue.sandbox_url:
+            raise UsageError(
+                "the sandbox inside this process has no account; start recall sandbox and set venue.sandbox_url to its URL"
+            )
+        return BybitAccount(credentials, config.venue.sandbox_url, timeout_s=timeout)
+    environment: Environment = "mainnet" if name == "bybit" else "testnet" if name == "testnet" else "demo"
+    return BybitAccount(credentials, None, environment, timeout_s=timeout)
 
 
 def plays_store(config: Config) -> bool:
@@ -77,10 +113,12 @@ def make_sandbox(
     end: int | None,
     history_until: int | None = None,
     paused: bool = False,
+    trade: Trade | None = None,
 ) -> SandboxVenue:
     """A sandbox that is not started yet, playing what the configuration says.
 
     ``history_until`` is where a run that goes on once began: bars that were forming when it stopped are still released.
+    Without ``trade`` it has public data only.
 
     Raises:
         UsageError: the candle store lacks a symbol, or nothing is left to play.
@@ -104,6 +142,7 @@ def make_sandbox(
             end=end,
             instruments=instruments,
             paused=paused,
+            **_trading(trade, {}),
         )
     home = home_of(config, venue="sandbox")
     calendars = stored_calendars(home.candles, symbols, interval)
@@ -112,6 +151,7 @@ def make_sandbox(
         symbol: home.candles.load(symbol, interval, end=end) for symbol in symbols
     }
     begin = stored_start(home, symbols, interval) if start is None else start
+    rates = {symbol: home.funding.load(symbol) for symbol in symbols}
     try:
         return SandboxVenue(
             stored,
@@ -122,11 +162,25 @@ def make_sandbox(
             end=end,
             instruments=instruments,
             paused=paused,
+            **_trading(trade, rates),
         )
     except ValueError:
         raise NothingLeftToPlay(
             "the candle store has no bars left to play in that span; choose an earlier --start or a later --end"
         ) from None
+
+
+def _trading(trade: Trade | None, funding: dict[str, FundingRates]) -> dict[str, Any]:
+    """Arguments of a venue that has an account."""
+    if trade is None:
+        return {}
+    return {
+        "account": trade.account,
+        "faults": trade.faults,
+        "partial_pushes": trade.partial_pushes,
+        "tls": trade.tls,
+        "funding": funding,
+    }
 
 
 def synthetic_start(config: Config) -> int:

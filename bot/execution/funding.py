@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from bot.execution.instruments import Instrument, exact
-from bot.market.funding import FundingRates
+from bot.market.funding_rates import FundingRates
 from bot.orders import Funding
 from bot.portfolio import Portfolio
 from strategies.bars import HOUR_MS, MINUTE_MS, Calendar

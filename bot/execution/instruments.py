@@ -51,6 +51,14 @@ class Instrument(msgspec.Struct, frozen=True):
         """The tick at or above ``price``."""
         return (price / self.tick_size).to_integral_value(ROUND_CEILING) * self.tick_size
 
+    def highest_bid(self, market: Decimal) -> Decimal | None:
+        """The highest price that a limit order may buy at where the market is at ``market``; ``None``: any."""
+        return self.floor_price(market * (1 + self.price_limit)) if self.price_limit else None
+
+    def lowest_offer(self, market: Decimal) -> Decimal | None:
+        """The lowest price that a limit order may sell at where the market is at ``market``; ``None``: any."""
+        return self.ceil_price(market * (1 - self.price_limit)) if self.price_limit else None
+
 
 def exact(value: float) -> Decimal:
     """The shortest decimal that reads back as ``value``: how a price from a candle becomes money."""

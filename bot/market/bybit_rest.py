@@ -20,6 +20,7 @@ from pybit.exceptions import FailedRequestError, InvalidRequestError
 from pybit.unified_trading import HTTP
 
 from bot.errors import VenueError
+from bot.execution.bybit.codes import REPEATED_READS
 from bot.execution.instruments import Instrument
 from bot.market.backoff import Backoff
 from bot.market.bybit_decode import (
@@ -43,7 +44,6 @@ PAGE_INSTRUMENTS: Final = 1000
 FORBIDDEN: Final = 403
 NOT_JSON: Final = 409
 """What pybit reports when a reply with HTTP status 200 is no JSON, as a page of a proxy is."""
-RETRIED_CODES: Final = frozenset({-1, 429, 10000, 10006, 10016})
 LONGEST_RATE_WAIT_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -284,8 +284,8 @@ class BybitRest:
     def _refusal(self, request: _Request, error: InvalidRequestError) -> Exception:
         """A reply whose return code is not 0."""
         code = error.status_code
-        if code in RETRIED_CODES:
-            return _Transient(f"code {code}, {error.message}", _rate_wait_s(error.resp_headers))
+        if code in REPEATED_READS:
+            return _Transient(f"code {code}, {error.message}", rate_wait_s(error.resp_headers))
         return VenueError(
             f"{self.endpoint} refused a request for {request.subject}: {error.message} (code {code}); "
             "check the symbol and the interval"
@@ -309,7 +309,7 @@ class BybitRest:
         )
 
 
-def _rate_wait_s(headers: Mapping[str, str] | None) -> float:
+def rate_wait_s(headers: Mapping[str, str] | None) -> float:
     """Seconds until a rate limit is lifted, as the reply says; 0 when it does not, or when that has passed."""
     try:
         reset = int((headers or {}).get("X-Bapi-Limit-Reset-Timestamp", "0"))

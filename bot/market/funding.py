@@ -6,9 +6,7 @@ revised: a rate that comes again with another value is refused.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from bot.errors import StorageError
 from bot.execution.instruments import exact
 from bot.market.candles import check_symbol
+from bot.market.funding_rates import FundingRates
 from bot.market.importing import read_table, read_time_column
 from bot.market.parts import folder_lock, write_atomically
 from bot.market.validation import DataError
@@ -34,20 +33,6 @@ PageOfRates = Callable[[str, int, int], Sequence[tuple[int, Decimal]]]
 """Settlements of a symbol from the second to the third argument, milliseconds, both included: the newest ``PAGE_RATES``."""
 
 _SCHEMA: Final = pa.schema([("time_ms", pa.int64()), ("rate", pa.string())])
-
-
-@dataclass(frozen=True, slots=True)
-class FundingRates:
-    """Settlements of one symbol in increasing order of time."""
-
-    times: tuple[int, ...] = ()
-    """Milliseconds, UTC."""
-    rates: tuple[Decimal, ...] = ()
-    """What a long position pays of its value; a short one receives it."""
-
-    def following(self, time: int) -> int:
-        """Position of the first settlement after ``time``."""
-        return bisect_right(self.times, time)
 
 
 class FundingStore:

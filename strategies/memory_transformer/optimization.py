@@ -10,7 +10,7 @@ import torch
 from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.training_config import TrainingConfig
 
-_FAST: Final = 5.0  # learning rate of the memory's own scalars in units of the others'
+_FAST: Final = 10.0  # learning rate of the memory's own scalars in units of the others'
 _LAST_RATE: Final = 0.05  # share of the learning rate that the cosine ends at
 
 
@@ -21,13 +21,7 @@ def make_optimizer(model: MemoryTransformer, training: TrainingConfig) -> torch.
     learn ``_FAST`` times as fast.
     """
     read = model.memory_read
-    fast = [
-        read.log_scale,
-        read.null_similarity,
-        read.gate.bias,
-        *read.outcomes.belief.parameters(),
-        read.outcomes.power,
-    ]
+    fast = [read.log_scale, read.null_similarity, read.gate.bias, read.outcomes.belief.bias, read.outcomes.power]
     chosen = {id(parameter) for parameter in fast}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     decayed = [p for p in rest if p.ndim == 2 and p is not read.metric.weight]

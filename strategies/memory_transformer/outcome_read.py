@@ -11,7 +11,6 @@ from math import pi, sqrt
 from typing import Final, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ORDINARY_SIZE: Final = sqrt(2.0 / pi)
@@ -20,7 +19,6 @@ _PRIOR_SHARE: Final = 0.01
 """Share of the vote that speaks for the expected volatility whatever the neighbours say; keeps the logarithm finite."""
 _LARGEST_BELIEF: Final = 4.0
 """Bound of the logarithms of trust and of its bound, either way."""
-_INNER: Final = 32
 _TINY: Final = 1e-8
 
 
@@ -45,8 +43,7 @@ class OutcomeRead(nn.Module):
     hypotheses evidence adds up and belief is bounded, ``drift * tanh(drift * sum(y) / noise**2)``
     (:mod:`backtest.synthetic.optimum`). So the mean is taken as ``bound * tanh(trust * m * number**power / bound)``, where the
     number is the effective one of the neighbours (Kish, "Survey sampling", 1965: ``sum(w)**2 / sum(w**2)``). Trust and bound
-    depend on the state of the bar and on how much followed the neighbours, whichever way it went. They are positive, so that
-    the memory never says the opposite of what it remembers.
+    depend on the state of the bar, and are positive, so that the memory never says the opposite of what it remembers.
 
     Args:
         d_model: numbers of a state.
@@ -56,10 +53,8 @@ class OutcomeRead(nn.Module):
     def __init__(self, d_model: int, horizons: int) -> None:
         super().__init__()
         self.horizons = horizons
-        self.evidence = nn.Linear(d_model + 2 * horizons, _INNER)
-        self.belief = nn.Linear(_INNER, 2 * horizons)
-        with torch.no_grad():
-            self.belief.weight.mul_(0.1)
+        self.belief = nn.Linear(d_model, 2 * horizons)
+        nn.init.zeros_(self.belief.weight)
         nn.init.zeros_(self.belief.bias)
         self.power = nn.Parameter(torch.zeros(horizons))
         self.sizes = nn.Linear(horizons, horizons, bias=False)
@@ -81,7 +76,6 @@ class OutcomeRead(nn.Module):
         number = (known.square() / (squares + _TINY)).clamp(min=1.0)
         typical = (size / _ORDINARY_SIZE + _PRIOR_SHARE) / (known + _PRIOR_SHARE)
         log_typical = typical.clamp(min=_PRIOR_SHARE).log()
-        evidence = F.gelu(self.evidence(torch.cat((hidden, log_typical, known), dim=1)))
-        log_trust, log_bound = self.belief(evidence).clamp(-_LARGEST_BELIEF, _LARGEST_BELIEF).chunk(2, dim=1)
+        log_trust, log_bound = self.belief(hidden).clamp(-_LARGEST_BELIEF, _LARGEST_BELIEF).chunk(2, dim=1)
         trust, bound = (log_trust + self.power * number.log()).exp(), log_bound.exp()
         return Remembered(bound * torch.tanh(trust * mean / bound), self.sizes(known * log_typical))

@@ -82,6 +82,7 @@ def test_a_memory_may_know_more_after_a_longer_past() -> None:
         n_neighbors=8,
         minimum_neighbors=2,
         confidence_threshold=0.55,
+        significance=1.0,
         horizons=(1, 3),
         primary=3,
         embargo=4,

@@ -113,7 +113,7 @@ def test_a_killed_run_gives_its_strategy_the_state_that_bars_do_not_tell(
     assert run_with_kills(tmp_path, (*arguments, *SANDBOX, *span(first, last)), 2, last - first, seed=3) == 2
     report = assert_nothing_lost_or_doubled(tmp_path, arguments, first, last)
     assert final_hashes(tmp_path) == (report["replay"]["decisions_sha256"], report["replay"]["trades_sha256"])
-    assert report["buys"] >= 7, "it hardly took its turns"
+    assert report["buys"] >= 6, "it hardly took its turns"
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_store.approximate import BULK, FIRST_TRAINING, ApproximateIndex, trained_at, training_points
+from memory_store.approximate import FIRST_TRAINING, ApproximateIndex, trained_at, training_points
 from memory_store.index import best_first, rescore, scan_margin
 from memory_store.partition import Partition, fit_partition
 from memory_store.visibility import bitmap_of
 from tests.memory_store.test_pruned import make_keys, unit
 
 SLOTS = 6400
+MANY = 256
 seeds = st.integers(0, 2**32)
 kinds = st.sampled_from(["spread", "clustered", "duplicated", "flat", "crowded", "in time"])
 
@@ -59,7 +60,7 @@ def expected(
     cells = partition.assign(partition.centred(keys[shown]))
     wanted = []
     for query in queries:
-        within = shown[np.isin(cells, partition.nearest(query, partition.probes_among(len(shown))))]
+        within = shown[np.isin(cells, partition.looked_into(query[None], len(shown)))]
         everything = len(shown) <= max(4096, k) or len(within) < k
         wanted.append(ranked(keys, shown if everything else within, query, k))
     return wanted
@@ -96,7 +97,7 @@ def test_the_best_visible_entries_of_the_cells_looked_into_are_found(seed, kind,
 @given(seeds, kinds, st.booleans(), st.sampled_from([1, 32]))
 def test_queries_asked_together_find_what_each_finds_alone(seed, kind, cosine, k):
     bank = make_bank(kind, seed, cosine=cosine)
-    queries = some_queries(kind, seed, BULK + 3, cosine=cosine)
+    queries = some_queries(kind, seed, MANY + 3, cosine=cosine)
     together = bank.ask(queries, k)
     assert_equal([bank.ask(query[None], k)[0] for query in queries[::7]], together[::7])
 
@@ -155,11 +156,11 @@ def test_k_are_found_even_where_all_that_is_near_is_hidden():
     random = np.random.default_rng(5)
     near = np.arange(SLOTS) < 2000
     keys = unit(random.standard_normal((SLOTS, 8)) * 0.05 + np.where(near[:, None], 1.0, -1.0))
-    fitted = fit_partition(keys)
-    partition = Partition(fitted.mean, fitted.centres, 3, fitted.recall, SLOTS)
+    fitted = fit_partition(keys, unit=True)
+    partition = replace(fitted, reach=0.0)
     bank = Bank(keys, near, ApproximateIndex(keys, partition, np.arange(SLOTS), unit=True))
     shown = np.flatnonzero(~near)
-    for queries in (keys[:1], keys[:BULK]):
+    for queries in (keys[:1], keys[:MANY]):
         assert_equal(bank.ask(queries, 32), [ranked(keys, shown, query, 32) for query in queries])
 
 
@@ -167,7 +168,7 @@ def test_k_are_found_even_where_all_that_is_near_is_hidden():
 def test_with_few_visible_all_of_them_are_looked_at(visible):
     bank = make_bank("spread", 6)
     hidden = np.arange(SLOTS) >= visible
-    for queries in (bank.keys[:2], bank.keys[: BULK + 1]):
+    for queries in (bank.keys[:2], bank.keys[: MANY + 1]):
         for row, found in enumerate(bank.ask(queries, 32, hidden)):
             assert found.tolist() == ranked(bank.keys, np.arange(visible), queries[row], 32).tolist()
 
@@ -211,7 +212,7 @@ def test_nearly_all_true_neighbours_are_found():
     pairs = zip(bank.ask(queries, 32), queries, strict=True)
     hits = [len(np.intersect1d(found, ranked(keys, everything, query, 32))) for found, query in pairs]
     assert np.mean(hits) / 32 > 0.985
-    assert bank.index.partition.probes < bank.index.partition.cells
+    assert 1 < np.count_nonzero(bank.index.partition.looked_into(queries[:1], SLOTS) >= 0) < bank.index.partition.cells
 
 
 def test_an_index_is_trained_when_the_bank_has_doubled_then_when_half_of_it_was_replaced():
@@ -231,8 +232,8 @@ def test_cells_survive_being_written_down():
     """The partition is all that a reopened bank needs to answer as before."""
     bank = make_bank("clustered", 11)
     told = bank.index.partition
-    again = Partition(told.mean.copy(), told.centres.copy(), told.probes, told.recall, told.count)
+    again = Partition(told.mean.copy(), told.centres.copy(), told.reach, told.recall, told.count, told.unit)
     reopened = Bank(bank.keys, bank.hidden, ApproximateIndex(bank.keys, again, np.arange(SLOTS), unit=True))
     queries = some_queries("clustered", 11, 5)
     assert_equal(reopened.ask(queries, 32), bank.ask(queries, 32))
-    assert fit_partition(bank.keys).centres.tobytes() == told.centres.tobytes()
+    assert fit_partition(bank.keys, unit=True).centres.tobytes() == told.centres.tobytes()

@@ -556,8 +556,8 @@ def test_whatever_happens_the_memory_is_what_the_plain_model_says(
     # Sizes from which an approximate index pays, brought down to the size of these banks.
     monkeypatch.setattr(approximate, "FIRST_TRAINING", 4)
     monkeypatch.setattr(approximate, "_FEW", 2)
-    monkeypatch.setattr(cell_lists, "_SPARE", 1)
-    monkeypatch.setattr(cell_lists, "_BAND", 1)
+    monkeypatch.setattr(cell_lists, "_FIRST", (1, 1))
+    monkeypatch.setattr(cell_lists, "_SECOND", (2, 1))
     machine = type("Machine", (MemoryMachine,), {"eviction": eviction, "index": index, "steps": 0})
     run_state_machine_as_test(
         machine,

@@ -22,6 +22,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
     cost: Decimal = ZERO
     """Quantity times price of what is filled."""
     fills: int = 0
+    protections: int = 0
+    """Executions at levels that it has set, while it waits to be filled further."""
     wait: int = 0
     """Bars that it lets pass before it meets one."""
     triggered: bool = False

@@ -1,6 +1,11 @@
-"""Isolated margin: when the venue takes a position over, and at what price it is closed then.
+"""Margin: when the venue takes positions over, and at what price they are closed then.
 
-Bybit's formulas for USDT contracts under isolated margin
+Under cross margin all positions stand for each other with all that the account has: they are taken over when its equity, at the
+worst prices of a bar, is no more than their maintenance margins together
+(https://www.bybit.com/en/help-center/article/Liquidation-Process-under-Cross-Margin-Mode-Unified-Trading-Account). A stop loss
+that is nearer than the worst price bounds it.
+
+Under isolated margin each stands alone. Bybit's formulas for USDT contracts under isolated margin
 (https://www.bybit.com/en/help-center/article/Liquidation-Price-Calculation-under-Isolated-Mode-Unified-Trading-Account):
 
     initial margin      = quantity × entry price / leverage
@@ -14,12 +19,14 @@ Rate and deduction are those of the tier that the value of the position lies in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from bot.execution.fills.book import BookSide
 from bot.execution.fills.rules import FillRules
-from bot.execution.instruments import Instrument
+from bot.execution.instruments import Instrument, exact
 from bot.orders import ZERO
+from strategies.bars import Bar
 
 
 def maintenance_margin(value: Decimal, instrument: Instrument, fallback_rate: Decimal) -> Decimal:
@@ -83,3 +90,37 @@ def hold(book: BookSide, change: Decimal, price: Decimal, rules: FillRules, inst
         maintenance = maintenance_margin(abs(book.cost), instrument, rules.maintenance_rate)
         leverage = max(rules.leverage, Decimal(1))
         book.liquidation, book.bankruptcy = isolated_prices(after, book.cost, leverage, maintenance, instrument)
+
+
+def worst_price(book: BookSide, bar: Bar) -> Decimal:
+    """The worst that a bar can do to the position of a book: its extreme, or the fill of a stop loss on the way there."""
+    opened, stop = exact(bar.open), book.stop_loss
+    if book.quantity > 0:
+        low = exact(bar.low)
+        return low if stop is None else max(low, min(opened, stop))
+    high = exact(bar.high)
+    return high if stop is None else min(high, max(opened, stop))
+
+
+def is_margin_gone(
+    cash: Decimal,
+    books: Mapping[str, BookSide],
+    prices: Mapping[str, Decimal],
+    instruments: Mapping[str, Instrument],
+    fallback_rate: Decimal,
+) -> bool:
+    """Whether an account under cross margin has no more than its positions must keep.
+
+    Args:
+        cash: of the account, in quote units.
+        books: with its positions.
+        prices: of every symbol with a position.
+        instruments: whose tiers count.
+        fallback_rate: maintenance margin over value, where an instrument has no tiers.
+    """
+    equity, maintenance = cash, ZERO
+    for symbol, price in prices.items():
+        quantity = books[symbol].quantity
+        equity += quantity * price
+        maintenance += maintenance_margin(abs(quantity) * price, instruments[symbol], fallback_rate)
+    return bool(prices) and equity <= maintenance

@@ -128,6 +128,19 @@ class Meetings:
                 self._drop_reductions()
         return None
 
+    def liquidate(self, bar: Bar, price: Decimal) -> None:
+        """Let the venue take over what is held, around ``price``, and cancel what waits."""
+        book = self._book
+        self._bar = bar
+        self.executions = []
+        for order in book.working:
+            self._cancel(order, OrderReason.LIQUIDATION)
+        book.working = []
+        if book.quantity:
+            side = Side.SELL if book.quantity > 0 else Side.BUY
+            taken = self._pricing.taken(price, side, abs(book.quantity), bar, sent=False)
+            self._leave(taken, ExecutionKind.LIQUIDATION)
+
     # -- phases ----------------------------------------------------------------------------------------------
 
     def _open(self, waiting: list[Order]) -> list[Order]:
@@ -276,12 +289,8 @@ class Meetings:
 
     def _edge(self, market: Decimal, side: Side) -> Decimal | None:
         """The worst price that the venue lets a limit order have; ``None`` where it does not care."""
-        ratio = self._instrument.price_limit
-        if not ratio:
-            return None
-        if side is _BUY:
-            return self._instrument.floor_price(market * (1 + ratio))
-        return self._instrument.ceil_price(market * (1 - ratio))
+        instrument = self._instrument
+        return instrument.highest_bid(market) if side is _BUY else instrument.lowest_offer(market)
 
     def _rest(self, order: Order) -> None:
         """Let a limit order wait at the market, behind those who are there."""
@@ -368,6 +377,7 @@ class Meetings:
         """Book one fill of an order that wanted ``wanted``."""
         book, name, side = self._book, order.client_order_id, order.side
         rate = self._pricing.maker_fee if kind is _LIMIT else self._pricing.taker_fee
+        protections = 0
         if quantity == wanted and name not in book.progress:
             number = ""
         else:
@@ -377,6 +387,7 @@ class Meetings:
             progress.fills += 1
             is_whole = quantity == wanted
             number = "" if is_whole and progress.fills == 1 else str(progress.fills)
+            protections = progress.protections
             if is_whole:
                 del book.progress[name]
         if self._budget is not None:
@@ -390,7 +401,7 @@ class Meetings:
         if not order.only_reduces:
             book.stop_loss, book.take_profit = order.stop_loss, order.take_profit
             if book.protected_by != name:
-                book.protected_by, book.protective_fills = name, 0
+                book.protected_by, book.protective_fills = name, protections
         if not book.quantity:
             book.stop_loss = book.take_profit = None
 
@@ -403,6 +414,9 @@ class Meetings:
         if kind is not ExecutionKind.LIQUIDATION:
             price = self._pricing.taken(level, side, quantity, bar, sent=False)
         book.protective_fills += 1
+        if book.protected_by in book.progress:
+            # Another order may set the levels before this one does again, and ids must go on counting.
+            book.progress[book.protected_by].protections = book.protective_fills
         self.executions.append(
             Execution(
                 execution_id=f"{book.protected_by}-p{book.protective_fills}",
@@ -423,7 +437,7 @@ class Meetings:
     def _hold(self, change: Decimal, price: Decimal) -> None:
         """Change the position, and the prices at which its margin is gone."""
         book = self._book
-        if self._rules.margin is MarginMode.NONE:
+        if self._rules.margin is not MarginMode.ISOLATED:
             book.quantity += change
             return
         hold(book, change, price, self._rules, self._instrument)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -13,7 +13,7 @@ from bot.execution.fills.meeting import Meetings, update_of
 from bot.execution.fills.pricing import Pricing
 from bot.execution.fills.rules import PLAIN, Costs, FillRules
 from bot.execution.instruments import Instrument
-from bot.orders import Execution, Order, OrderReason, OrderStatus, OrderUpdate
+from bot.orders import ZERO, Execution, Order, OrderReason, OrderStatus, OrderUpdate
 from strategies.bars import Bar
 
 FinerBars = Callable[[Bar], Sequence[Bar]]
@@ -142,7 +142,8 @@ class FillModel:
             symbol: of the position.
             stop_loss: the level from now on; ``None`` for none.
             take_profit: likewise.
-            name: the client order id that executions at these levels get; ``None`` keeps that of the order before.
+            name: the client order id that executions at these levels get, new or that of the levels now; ``None`` keeps
+                that of the order before.
         """
         book = self.books[symbol]
         if not book.quantity:
@@ -196,6 +197,26 @@ class FillModel:
             for progress in book.progress.values():
                 progress.wait = max(0, progress.wait - 1)
         self._note(book, book.quiet_range() if quiet is None else quiet)
+        return executions
+
+    def liquidate(self, prices: Mapping[str, Decimal], bars: Mapping[str, Bar], time: int) -> list[Execution]:
+        """Close every position and cancel every order, because the account's margin is gone.
+
+        Args:
+            prices: at which positions are closed, before what a taker pays; of every symbol that has one.
+            bars: in which it happens, by symbol; a symbol without one trades flat at its price.
+            time: the market's, of symbols without a bar, milliseconds.
+        """
+        executions: list[Execution] = []
+        for symbol, book in self.books.items():
+            if not book.quantity and not book.working:
+                continue
+            price = float(prices.get(symbol, 0))
+            bar = bars.get(symbol) or Bar(symbol, time, time, price, price, price, price, 0.0)
+            meetings = self._meetings[symbol]
+            meetings.liquidate(bar, prices.get(symbol, ZERO))
+            executions += meetings.executions
+            self._note(book, book.quiet_range())
         return executions
 
     def state(self) -> tuple[BookSide, ...]:

@@ -35,6 +35,8 @@ class MarginMode(StrEnum):
     """No position is ever liquidated."""
     ISOLATED = "isolated"
     """Its own initial margin, and no more."""
+    CROSS = "cross"
+    """All that the account has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,13 @@ def test_a_replay_that_nobody_probed_says_how_to_probe_it(material: Material) ->
     assert found(material, "Out-of-sample result missing") is not None
 
 
+@pytest.mark.parametrize(("changed", "title"), [(0, "Lookahead probe passed"), (2, "The lookahead probe failed")])
+def test_the_certificate_of_a_run_counts_as_its_probe(material: Material, changed: int, title: str) -> None:
+    prefix = {"cuts": 3, "changed": changed, "first_change": "BTCUSDT: side", "sha256": ""}
+    certified = replace(material, figures={**material.figures, "certificate": {"prefix": prefix}})
+    assert found(certified, title) is not None and found(certified, "Lookahead probe not run") is None
+
+
 @pytest.mark.slow
 def test_a_paper_run_is_out_of_sample_and_cannot_look_ahead(runs: Runs, paper_run: str) -> None:
     paper = gathered(runs, paper_run)

@@ -54,3 +54,12 @@ def test_what_is_too_short_flat_or_without_trades_is_not_judged() -> None:
 
 def test_a_run_without_a_memory_owes_it_nothing() -> None:
     assert "no memory" in verdict_of(normal_returns(99, 0.0, 1), 365, 9, None).sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tone"), [("significant", "good"), ("luck", "open"), ("loss", "bad"), ("undecided", "open")]
+)
+def test_a_run_that_was_tested_when_it_ended_is_told_by_that_test(outcome: str, tone: str) -> None:
+    judged = {"outcome": outcome, "sentences": ["It was tested."]}
+    verdict = verdict_of(normal_returns(1000, 0.002, 3), 365, 50, None, judged)
+    assert (verdict.tone, verdict.sentences) == (tone, ("It was tested.",))

@@ -93,4 +93,4 @@ def test_a_number_is_written_without_exponent_and_reads_back_as_itself(value):
 )
 def test_a_subscription_is_refused_whole_for_its_first_bad_topic(arguments, refusal):
     known = dict.fromkeys(["BTCUSDT", "ETHUSDT", "HELD"])
-    assert protocol.first_bad_topic(arguments, "60", known, {"kline.60.HELD"}) == refusal
+    assert protocol.first_bad_topic(arguments, ["60"], known, {"kline.60.HELD"}) == refusal

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.engine import AccountSettings, SimulatedEngine
 from bot.execution.fills import PLAIN, BookSide, FillModel, FillRules, MarginMode
 from bot.execution.fills.margin import isolated_prices, maintenance_margin
 from bot.execution.instruments import Instrument, MarginTier
-from bot.orders import ExecutionKind, Order, Side
-from tests.bot.scenes import FREE, A, bar, instruments, order
+from bot.orders import ExecutionKind, Order, OrderReason, Side
+from bot.risk import RiskLimits
+from strategies.bars import Bar
+from tests.bot.scenes import FREE, A, B, Scripted, bar, batch, instruments, order
 
 BUY, SELL = Side.BUY, Side.SELL
 LIQUIDATION, STOP = ExecutionKind.LIQUIDATION, ExecutionKind.STOP_LOSS
@@ -120,3 +123,63 @@ def test_a_position_that_can_be_liquidated_is_written_with_its_prices_and_read_b
     text = msgspec.json.encode(model.state())
     restored.restore(msgspec.json.decode(text, type=tuple[BookSide, ...]))
     assert restored.on_bars([bar(1, 100.0, low=80.0)]) == model.on_bars([bar(1, 100.0, low=80.0)])
+
+
+# -- cross margin ----------------------------------------------------------------------------------------
+
+
+def crossed(script: dict[tuple[str, int], float], *, stop: float = 0.0) -> SimulatedEngine:
+    """An account of 10,000 that may have positions of five times that."""
+    rules = replace(PLAIN, margin=MarginMode.CROSS, maintenance_rate=Decimal("0.01"))
+    limits = RiskLimits(max_position=5.0, max_leverage=5.0, no_trade_band=0.0, daily_loss_limit=0.0, stop_loss=stop)
+    rows = {
+        name: msgspec.structs.replace(each, maximum_leverage=Decimal(5)) for name, each in instruments(A, B).items()
+    }
+    return SimulatedEngine(
+        Scripted(script), rows, AccountSettings(Decimal(10_000), FREE, limits, rules), run_id="a run"
+    )
+
+
+def kinds(engine: SimulatedEngine, *batches: tuple[Bar, ...]) -> list[tuple[str, ExecutionKind]]:
+    return [(fill.symbol, fill.kind) for bars in batches for fill in engine.step(batch(*bars)).executions]
+
+
+def test_under_cross_margin_the_account_stands_for_its_positions_with_all_it_has() -> None:
+    """Five times 10,000 at 100: at 80.81 the 500 units have lost 9,595 and need a hundredth of 40,405."""
+    engine = crossed({(A, 0): 5.0})
+    assert kinds(engine, (bar(0),), (bar(1, 100.0, low=81.0),)) == [(A, ExecutionKind.MARKET)]
+    assert kinds(engine, (bar(2, 100.0, low=80.8),)) == [(A, LIQUIDATION)]
+    assert engine.portfolio.cash == 10_000 - 500 * Decimal("19.2")
+    assert engine.fills.books[A].quantity == engine.portfolio.positions[A].quantity == 0
+
+
+def test_a_loss_in_one_symbol_takes_the_other_one_with_it_and_a_gain_carries_it() -> None:
+    script = {(A, 0): 2.0, (B, 0): -2.0}
+    fallen, risen = 60.0, 140.0
+    opened = ((bar(0), bar(0, symbol=B)), (bar(1), bar(1, symbol=B)))
+    engine = crossed(script)
+    assert kinds(engine, *opened, (bar(2, fallen), bar(2, fallen, symbol=B)))[2:] == []
+    engine = crossed(script)
+    assert kinds(engine, *opened, (bar(2, fallen), bar(2, risen, symbol=B)))[2:] == [(A, LIQUIDATION), (B, LIQUIDATION)]
+
+
+def test_a_position_is_looked_at_in_the_bar_that_opens_it() -> None:
+    engine = crossed({(A, 0): 5.0})
+    assert kinds(engine, (bar(0),), (bar(1, 100.0, low=70.0),)) == [(A, ExecutionKind.MARKET), (A, LIQUIDATION)]
+
+
+def test_a_stop_that_comes_first_keeps_the_account_alive() -> None:
+    engine = crossed({(A, 0): 5.0}, stop=0.1)
+    assert kinds(engine, (bar(0),), (bar(1),), (bar(2, 100.0, low=70.0),))[1:] == [(A, STOP)]
+    engine = crossed({(A, 0): 5.0}, stop=0.1)
+    assert kinds(engine, (bar(0),), (bar(1),), (bar(2, 70.0),))[1:] == [(A, LIQUIDATION)]
+
+
+def test_liquidation_cancels_what_waits() -> None:
+    engine = crossed({(A, 0): 5.0})
+    engine.step(batch(bar(0)))
+    engine.step(batch(bar(1)))
+    engine.fills.submit(order(BUY, "1", limit="50", name="waits"))
+    step = engine.step(batch(bar(2, 70.0)))
+    assert [(update.client_order_id, update.reason) for update in step.updates] == [("waits", OrderReason.LIQUIDATION)]
+    assert not engine.fills.has_working(A)

@@ -261,3 +261,16 @@ def test_an_order_and_a_book_write_only_what_the_first_release_did_not_have() ->
     }  # fmt: skip
     special = changed(order(BUY, "1"), time_in_force=TimeInForce.FOK, close_on_trigger=True)
     assert msgspec.json.decode(msgspec.json.encode(special), type=Order) == special
+
+
+def test_executions_at_levels_keep_counting_where_two_half_filled_orders_set_them_in_turn() -> None:
+    model = model_of(order(BUY, "4", limit="99", stop="98"), rules=SHARE)
+    fallen = volume(bar(0, 100.0, low=97.0), 15.0)
+    names = [fill.execution_id for fill in model.on_bars([fallen])]
+    assert names == ["o1-f1", "o1-p1"]
+    model.submit(order(BUY, "4", stop="90", name="o2"))
+    names += [fill.execution_id for fill in model.on_bars([volume(bar(1, 100.0), 10.0)])]
+    assert model.books[A].protected_by == "o2"
+    names += [fill.execution_id for fill in model.on_bars([volume(bar(2, 98.5, low=97.0), 60.0)])]
+    assert "o1-p2" in names
+    assert len(names) == len(set(names))

@@ -13,7 +13,7 @@ import pytest
 from bot.journal import Journal
 from bot.lifecycle.drift import REFERENCE_STRETCHES
 from bot.lifecycle.keeper import Arrival, ModelKeeper
-from bot.orders import OperatorAction, OperatorCommand, Retraining, RetrainingTrigger, RetrainingVerdict
+from bot.orders import Funding, OperatorAction, OperatorCommand, Retraining, RetrainingTrigger, RetrainingVerdict
 from bot.paper import PaperRun
 from bot.session import Session
 from tests.models import config_of, decide, paper_arguments, taken_up, train_tiny
@@ -88,7 +88,7 @@ def test_a_person_is_served_before_a_training_ends_and_a_model_that_cannot_take_
             if run.apply_waiting():
                 break
             threading.Event().wait(0.02)
-        ((_, told),) = journal.read_events(run.run_id)
+        (told,) = [event for _, event in journal.read_events(run.run_id) if not isinstance(event, Funding)]
         assert isinstance(told, OperatorCommand) and told.reason.startswith("refused: model 'mt-gone' is not in")
         assert journal.waiting_commands(run.run_id) == []
         assert not run.apply_waiting() and keeper.progress is not None

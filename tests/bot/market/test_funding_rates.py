@@ -21,7 +21,8 @@ from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument
 from bot.market.bybit_decode import decode_funding
 from bot.market.bybit_rest import BybitRest
-from bot.market.funding import PAGE_RATES, FundingRates, FundingStore, fetch_funding, read_funding_file
+from bot.market.funding import PAGE_RATES, FundingStore, fetch_funding, read_funding_file
+from bot.market.funding_rates import FundingRates
 from bot.market.validation import DataError
 from bot.orders import Funding, Side
 from bot.portfolio import Portfolio

@@ -88,6 +88,8 @@ def test_what_followed_moves_head_quantiles_and_volatility_as_far_as_the_gate_is
     lean = said.returns[:, TINY.primary]
     if output_type is OutputType.REGRESSION:
         torch.testing.assert_close(forecast.prediction[:, 0] - alone.prediction[:, 0], lean, rtol=1e-4, atol=1e-5)
+    elif output_type is OutputType.PATH:
+        torch.testing.assert_close(forecast.prediction - alone.prediction, said.returns, rtol=1e-4, atol=1e-5)
     elif output_type is OutputType.DIRECTION:
         logits = forecast.prediction - alone.prediction
         torch.testing.assert_close(logits[:, 2] - logits[:, 0], 2.0 * lean, rtol=1e-4, atol=1e-5)

@@ -443,3 +443,30 @@ def test_a_setting_out_of_range_is_refused_by_name(change):
 def test_more_neighbours_cannot_be_demanded_than_are_asked_for(bundle):
     with pytest.raises(SettingsError, match="at most n_neighbors, 8"):
         strategy_for(bundle, minimum_neighbors=9)
+
+
+def test_without_a_memory_the_model_decides_alone_and_remembers_nothing(bundle, market):
+    past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
+    strategy = strategy_for(bundle, market, uses_memory=False, holding_bars=1)
+    strategy.warm(past)
+    strategy.preview(future)
+    signals = play(strategy, future)
+    assert len(strategy.bank) == 0
+    assert all(signal.target_exposure is not None and not signal.explanation.neighbours for signal in signals)
+    assert any(signal.target_exposure for signal in signals)
+    for signal in signals:
+        if signal.target_exposure:
+            assert np.sign(signal.target_exposure) == np.sign(signal.explanation.prediction)
+    unseen = strategy_for(bundle, market, uses_memory=False, holding_bars=1)
+    unseen.warm(past)
+    assert play(unseen, future) == signals, "a preview changes nothing"
+
+
+def test_the_confidence_of_a_model_that_is_alone_is_its_own():
+    assert combine(-0.3, None) == (-1, 0.3, False)
+    assert combine(2.0, None).confidence == 1.0
+
+
+def test_exits_by_a_memory_that_is_not_there_are_refused():
+    with pytest.raises(SettingsError, match="exits is memory"):
+        MemoryTransformerSettings(uses_memory=False, exits=ExitRule.MEMORY)

@@ -1,0 +1,60 @@
+"""``recall doctor``: whether everything is well before real money is traded."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import click
+from rich.markup import escape
+
+from bot.assembly import home_of
+from bot.cli.common import Context, chosen_market, market_options, standard_options
+from bot.cli.help import ExampleCommand
+from bot.cli.terminal import console, listing, output
+from bot.cli.venues import account_at, connect
+from bot.config import Config
+from bot.doctor import Check, examine
+from bot.errors import CheckFailed
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=("recall doctor --venue testnet", "recall doctor --venue bybit --symbols BTCUSDT --json"),
+)
+@market_options
+@click.option("--venue", type=click.Choice(["sandbox", "bybit", "testnet", "demo"]), help="Venue [default: config].")
+@standard_options
+def doctor(context: Context, symbols: str | None, interval: str | None, venue: str | None) -> None:
+    """Look at key, clock, account, symbols and stored data before trading.
+
+    Nothing is changed. Every line that is not well names its fix; then the exit code is 1.
+    """
+    names, code = chosen_market(context.config, symbols, interval)
+    changes = {"market": {"symbols": names, "interval": code}}
+    if venue is not None:
+        changes["venue"] = {"name": venue}
+    config = context.config.changed(changes, "the command line")
+    with console.status("asking the venue ..."):
+        checks = asyncio.run(_examined(config))
+    bad = [check for check in checks if not check.good]
+    if context.as_json:
+        context.answer({"good": not bad, "checks": [check.to_json() for check in checks]})
+    else:
+        table = listing("check", "", "found", "fix")
+        for check in checks:
+            mark = "[green]good[/]" if check.good else "[red]bad[/]"
+            table.add_row(escape(check.name), mark, escape(check.found), escape(check.fix))
+        output.print(table)
+    if bad:
+        raise CheckFailed(f"{len(bad)} of {len(checks)} checks are not well; mend {', '.join(c.name for c in bad)}")
+
+
+async def _examined(config: Config) -> list[Check]:
+    account = account_at(config)
+    rest = connect(config, None).rest
+    try:
+        return await examine(config, home_of(config, venue=config.venue.name), rest, account, datetime.now(UTC))
+    finally:
+        rest.close()
+        account.close()

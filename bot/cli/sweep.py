@@ -1,0 +1,227 @@
+"""``recall sweep``: many settings, and what is left of the best."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bot.assembly import Home, home_of
+from bot.cli.common import (
+    Context,
+    chosen_market,
+    chosen_span,
+    market_options,
+    standard_options,
+    stored_calendars,
+    with_choices,
+)
+from bot.cli.help import ExampleCommand
+from bot.cli.terminal import console, listing, output, progress_bar
+from bot.cli.walk_forward import chosen_executor, plan_walk, require_judges, require_module
+from bot.config import Config
+from bot.errors import UsageError
+from strategies.bars import DAY_MS, Calendar, interval_ms
+
+if TYPE_CHECKING:
+    from backtest.sweep.report import SweepReport
+    from backtest.sweep.search import TrialOutcome
+    from backtest.walk_forward.window import WindowJob
+    from backtest.walk_forward.windows import Window
+
+_MOST_SHOWN: Final = 10
+
+
+@click.command(
+    cls=ExampleCommand,
+    examples=(
+        "recall sweep --strategy sma_cross --param strategy.parameters.fast=5:30 --param strategy.parameters.slow=40:200",
+        "recall sweep --param signal.entry_threshold=0.2,0.3,0.4 --sampler grid --workers 2 --start 2024-01-01",
+        "recall sweep --param signal.entry_threshold=0.2:0.6 --trials 50 --json",
+    ),
+)
+@market_options
+@click.option("--param", "params", multiple=True, metavar="KEY=VALUES", help="1,2,3 or LOW:HIGH[:log].")
+@click.option("--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Trials in all.")
+@click.option("--sampler", type=click.Choice(["tpe", "random", "grid"]), default="tpe", show_default=True)
+@click.option("--prune/--no-prune", default=True, help="End trials that are below the median so far.")
+@click.option("--train-start", help="First bar to learn from [default: the first stored].")
+@click.option("--start", help="First bar to trade: 2023-01-01 (UTC) [default: --train-months after the first stored].")
+@click.option("--end", help="End of the trading, exclusive: 2026-01-01 (UTC) [default: the last stored].")
+@click.option("--scheme", type=click.Choice(["rolling", "anchored"]), default="rolling", show_default=True)
+@click.option("--train-months", type=click.IntRange(1, 600), default=24, show_default=True, help="To learn from.")
+@click.option("--test-months", type=click.IntRange(1, 600), default=6, show_default=True, help="To trade, per window.")
+@click.option("--strategy", help="Strategy name or package.module:Class [default: config].")
+@click.option("--memory-size", type=int, help="Capacity of the memory [default: config].")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the proposals.")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Trials at a time.")
+@click.option("--cluster", metavar="ADDRESS", help="Compute on a Dask cluster: tcp://scheduler:8786.")
+@click.option("--storage", metavar="URL", help="Optuna's storage, such as postgresql+psycopg://... [default: a file].")
+@standard_options
+def sweep(
+    context: Context,
+    symbols: str | None,
+    interval: str | None,
+    params: tuple[str, ...],
+    trials: int,
+    sampler: str,
+    prune: bool,
+    train_start: str | None,
+    start: str | None,
+    end: str | None,
+    scheme: str,
+    train_months: int,
+    test_months: int,
+    strategy: str | None,
+    memory_size: int | None,
+    seed: int,
+    workers: int,
+    cluster: str | None,
+    storage: str | None,
+) -> None:
+    """Try settings by walking forward, and say what is left of the best once all trials are counted.
+
+    Any key of the configuration can be swept. Every trial is entered into the ledger of trials. A sweep that is interrupted
+    goes on when the same command is given again; with more --trials it goes on further.
+    """
+    if not params:
+        raise UsageError("nothing is swept; give --param section.key=1,2,3 or --param section.key=LOW:HIGH")
+    require_judges()
+    require_module("optuna", "sweep")
+    config = with_choices(context, strategy=strategy, memory_size=memory_size)
+    names, code = chosen_market(config, symbols, interval)
+    home = home_of(config)
+    calendars = stored_calendars(home.candles, names, code)
+    opens, closes = chosen_span(start, end)
+    learns, _ = chosen_span(train_start, start)
+    windows = plan_walk(config, home, names, code, learns, opens, closes, scheme, train_months, test_months)
+
+    from backtest.sweep.search import SamplerKind, SearchPlan
+    from backtest.sweep.space import parse_parameter
+
+    parameters = tuple(parse_parameter(text) for text in params)
+    plan = SearchPlan(parameters, trials, SamplerKind(sampler), prune, seed, workers)
+    with ExitStack() as stack:
+        executor = chosen_executor(stack, workers, cluster)
+        sweep_id, report = _sweep(config, home, names, code, calendars, windows, plan, executor, storage)
+    if context.as_json:
+        context.answer({"sweep_id": sweep_id, **report.to_json()})
+        return
+    _show(report)
+
+
+def _sweep(
+    config: Config,
+    home: Home,
+    names: tuple[str, ...],
+    code: str,
+    calendars: dict[str, Calendar],
+    windows: tuple[Window, ...],
+    plan: Any,
+    executor: Executor | None,
+    storage: str | None,
+) -> tuple[str, SweepReport]:
+    from backtest.report.material import common_calendar
+    from backtest.significance.ledger import Ledger, Trial, trials_with
+    from backtest.sweep.report import report_sweep
+    from backtest.sweep.search import search
+    from backtest.walk_forward.runner import digest_of, plan_jobs
+    from backtest.walk_forward.window import Arm
+
+    calendar, cash = common_calendar(calendars), float(config.account.initial_cash)
+    root = config.storage.data_dir / "walk-forward"
+    asked = f"{plan.parameters}{plan.sampler}{plan.prunes}{plan.seed}{plan.wave}".encode()
+    walk = digest_of(config, home, names, code, windows)
+    sweep_id = f"sweep-{walk[:6]}{hashlib.sha256(asked).hexdigest()[:6]}"
+    ledger = Ledger(config.storage.data_dir)
+
+    def jobs_of(changed: Config) -> list[WindowJob]:
+        return plan_jobs(changed, home, names, code, calendars, windows, (Arm.PLAIN,), root=root)
+
+    def entry(outcome: TrialOutcome) -> Trial:
+        folder = outcome.jobs[0].folder.name
+        return Trial(
+            time.time_ns() // 1_000_000,
+            "sweep",
+            config.strategy.name,
+            names,
+            code,
+            windows[0].start,
+            windows[-1].end,
+            f"walk-{folder}",
+            outcome.sharpe,
+            outcome.days,
+            sweep_id,
+        )
+
+    def ended(outcome: TrialOutcome) -> None:
+        if outcome.jobs:
+            ledger.enter(entry(outcome))
+
+    console.print(f"sweep [bold]{sweep_id}[/], {len(windows)} windows")
+    with progress_bar("trying", plan.trials, unit="trials") as update:
+        outcomes = search(
+            config,
+            plan,
+            jobs_of,
+            calendar,
+            storage=_storage(config, sweep_id, storage),
+            name=sweep_id,
+            executor=executor,
+            tell=lambda done, what: update(done, None, what),
+            ended=ended,
+        )
+    tried = next((outcome for outcome in outcomes if outcome.jobs), None)
+    if tried is None:
+        problem = next((outcome.problem for outcome in outcomes if outcome.problem), "no trial was computed")
+        raise UsageError(f"no setting could be tried: {problem}")
+    judged = entry(tried)
+    report = report_sweep(
+        outcomes,
+        calendar=calendar,
+        initial_cash=cash,
+        trials=trials_with(ledger.related(judged), judged),
+        ledger_sha256=ledger.head(),
+        purge_days=max(1, -(-config.memory.primary * interval_ms(code) // DAY_MS)),
+    )
+    folder = config.storage.data_dir / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{sweep_id}.json").write_text(json.dumps(report.to_json(), indent=2), encoding="utf-8")
+    return sweep_id, report
+
+
+def _storage(config: Config, sweep_id: str, url: str | None) -> Any:
+    """Where Optuna keeps its trials: a journal beside the results, or a database that others can reach."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    if url is not None:
+        try:
+            return optuna.storages.RDBStorage(url)
+        except Exception as problem:
+            raise UsageError(
+                f"--storage cannot be used: {str(problem).splitlines()[0]}; check the URL, and that the server runs"
+            ) from None
+    folder = config.storage.data_dir / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / f"{sweep_id}.log")))
+
+
+def _show(report: SweepReport) -> None:
+    for sentence in report.sentences():
+        output.print(sentence, soft_wrap=True)
+    keys = sorted({key for row in report.rows for key in row.values})
+    table = listing("trial", *keys, "state", "better than luck", right=(*keys, "better than luck"))
+    for row in report.rows[:_MOST_SHOWN]:
+        values = [str(row.values.get(key, "-")) for key in keys]
+        sure = "-" if row.deflated_sharpe is None else f"{row.deflated_sharpe:.1%}"
+        table.add_row(str(row.number), *values, row.state, sure)
+    output.print()
+    output.print(table)
+    if len(report.rows) > _MOST_SHOWN:
+        output.print(f"and {len(report.rows) - _MOST_SHOWN:,} more, with --json")

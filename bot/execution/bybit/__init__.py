@@ -1,0 +1,1 @@
+"""The private side of Bybit: what it says, what to do about it, and how orders are sent once."""

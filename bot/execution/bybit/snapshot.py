@@ -1,0 +1,50 @@
+"""The account as the venue has it, asked for so that its parts belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from bot.errors import VenueError
+from bot.execution.bybit.client import BybitAccount
+from bot.execution.bybit.decode import VenueOrder
+from bot.execution.bybit.reconciliation import VenueView
+from bot.orders import ZERO
+
+_LOOKS: Final = 5
+
+
+async def look_at(account: BybitAccount, working: Iterable[tuple[str, str]], since: int) -> VenueView:
+    """What the venue says of orders, fills and positions.
+
+    Positions are read between two readings of the fills; where a fill has come in between, all is read again.
+
+    Args:
+        account: whose.
+        working: symbol and client order id of each order that may still be working: those that are no longer open are looked
+            up, since lists of closed orders are cut short.
+        since: fills from here on (milliseconds), at most 7 days ago.
+
+    Raises:
+        VenueError: the venue does not answer, or fills come faster than they can be read.
+    """
+    asked = sorted(working)
+    before = await account.executions(since)
+    for _ in range(_LOOKS):
+        orders = {order.order_id: order for order in await account.open_orders()}
+        known = {order.client_order_id for order in orders.values()}
+        for symbol, name in asked:
+            found: VenueOrder | None = None if name in known else await account.find_order(symbol, name)
+            if found is not None:
+                orders[found.order_id] = found
+        positions = await account.positions()
+        after = await account.executions(since)
+        if [fill.execution_id for fill in before] == [fill.execution_id for fill in after]:
+            held = {position.symbol: ZERO for position in positions}
+            for position in positions:
+                held[position.symbol] += position.quantity
+            return VenueView(tuple(orders.values()), tuple(after), held)
+        before = after
+    raise VenueError(
+        f"{account.endpoint} fills orders faster than they can be read; the next reconciliation tries again"
+    )
