@@ -84,11 +84,9 @@ def main(arguments: Sequence[str]) -> int:
         refused = run(select(names), console)
         write_page()
         if evaluates:
-            from benchmarks.results import write_motifs
             from benchmarks.tasks import write_tasks
 
             write_tasks()
-            write_motifs()
         return 1 if refused else 0
     except BenchmarkError as problem:
         console.print(str(problem), style="red", highlight=False)

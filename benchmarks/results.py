@@ -25,22 +25,6 @@ _WANTED: Final = {
     "coverage_80_min": ("at least 0.78", 0.78, 1.0),
     "coverage_80_max": ("at most 0.82", 0.0, 0.82),
 }
-_MOTIFS: Final = "## Planted motifs"
-_MOTIF_FIGURES: Final = {
-    "motif_r2_over_bayes": ("learned key, learned read", "at least 0.95"),
-    "motif_learned_key_best_read": ("learned key, best read of what it found", "-"),
-    "motif_matched_filter": ("distance of the last returns as key, best read", "-"),
-    "motif_best_key_mean_read": ("every occurrence found, their shrunken mean", "-"),
-    "motif_r2_without_memory": ("the same weights, gate shut", "0"),
-    "motif_r2_shuffled": ("the same weights, outcomes of other moments", "0"),
-}
-_MOTIF_TEXT: Final = """Shapes in the returns of a random walk, each with a consequence of its own that is drawn after training:
-no weight can know it. Weights are frozen, only the memory grows. Shown is the share of the outcomes' variance that is
-explained, from two matured occurrences on, over what the best forecast explains that knows the law of the task
-(`backtest/synthetic/optimum.py`); means of three seeds. How each figure was made: [performance](performance.md)."""
-_MOTIF_PICTURES: Final = """![What a memory gains with every occurrence](images/motif_gain.png)
-
-![When the gate opens](images/motif_gate.png)"""
 _OPENING: Final = """# Results on real candles
 
 `make evaluate` wrote this page: `recall evaluate` on stored hours, walking forward, everything trained again at every
@@ -81,22 +65,6 @@ def publish(source: Path, *, figures: Path = LATEST, page: Path = PAGE) -> None:
     walk = walk_of(page.read_text(encoding="utf-8")) if page.exists() else ""
     text = with_tasks(render(document, code), json.loads(figures.read_text(encoding="utf-8")))
     page.write_text(with_walk(text, walk), encoding="utf-8")
-    write_motifs(figures=figures, page=page)
-
-
-def write_motifs(*, figures: Path = LATEST, page: Path = PAGE) -> None:
-    """Put what was measured of planted motifs at the end of the page, in place of what it said of them before."""
-    known = json.loads(figures.read_text(encoding="utf-8"))
-    if not known.keys() >= _MOTIF_FIGURES.keys():
-        return
-    rest = page.read_text(encoding="utf-8").partition(_MOTIFS)[0].rstrip()
-    rows = [
-        [f"`{name}`", what, _number(known[name]["value"], "+.3f"), goal]
-        for name, (what, goal) in _MOTIF_FIGURES.items()
-    ]
-    table = _table(["figure", "of", "value", "goal"], rows)
-    parts = (rest, _MOTIFS, _MOTIF_TEXT, table, _MOTIF_PICTURES)
-    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def render(document: Mapping[str, Any], code: str) -> str:

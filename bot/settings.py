@@ -226,7 +226,10 @@ class ModelSection(Section):
     )
     gate_bias: float = Field(2.0, ge=-10, le=10, description="positive prefers the local state, negative the memory")
     kernel_size: int = Field(3, ge=1, le=128, description="bars that the token convolution sees")
-    output_type: Literal["regression", "direction", "portfolio"] = Field("regression", description="prediction head")
+    linear_window: int = Field(0, ge=0, le=128, description="bars that a linear map sees; 0: none")
+    output_type: Literal["regression", "direction", "portfolio", "path"] = Field(
+        "regression", description="prediction head"
+    )
     in_sample: bool = Field(False, description="allow decisions on bars that the model has learned from")
 
     @field_validator("whitening", mode="before")

@@ -12,7 +12,7 @@ from backtest.synthetic.motif_study import FEWEST, MotifStudy
 from backtest.synthetic.motifs import MotifSettings
 from benchmarks.motif_plots import plot_gain, plot_gate
 from benchmarks.motifs import study
-from benchmarks.results import write_motifs
+from benchmarks.tasks import write_tasks
 
 NAMES = (
     "motif_r2_over_bayes",
@@ -64,13 +64,13 @@ def test_the_page_says_what_was_measured_of_motifs_once(tmp_path: Path):
     figures, page = tmp_path / "latest.json", tmp_path / "results.md"
     page.write_text("# Results\n\n## Goals\n\nkept\n")
     figures.write_text("{}")
-    write_motifs(figures=figures, page=page)
-    assert page.read_text() == "# Results\n\n## Goals\n\nkept\n"
+    write_tasks(figures, page)
+    assert "## Planted motifs" not in page.read_text()
     for value in (0.25, 0.5):
         figures.write_text(json.dumps({name: {"value": value} for name in NAMES}))
-        write_motifs(figures=figures, page=page)
+        write_tasks(figures, page)
     text = page.read_text()
-    assert text.startswith("# Results\n\n## Goals\n\nkept\n\n## Planted motifs\n")
+    assert text.startswith("# Results\n\n## Goals\n\nkept\n")
     assert text.count("## Planted motifs") == 1
     assert "| `motif_r2_over_bayes` | learned key, learned read | +0.500 | at least 0.95 |" in text
 
