@@ -56,6 +56,8 @@ OF_REQUESTS: Final = frozenset(
 OF_PUSHES: Final = frozenset(
     {Fault.DROP, Fault.DELAY, Fault.DUPLICATE, Fault.REORDER, Fault.CORRUPT, Fault.FREEZE, Fault.CUT}
 )
+OF_ANSWERS: Final = OF_PUSHES - {Fault.REORDER, Fault.FREEZE, Fault.CUT}
+"""Of answers to subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class FaultRule:
     Args:
         do: what goes wrong.
         on: where, as a pattern with ``*`` and ``?``: a topic (``kline.60.BTCUSDT``, ``order``), a request
-            (``POST /v5/order/create``), an operation of the websocket trade API (``order.create``), or ``close``.
+            (``POST /v5/order/create``), an operation of the websocket trade API (``order.create``), the answer to a
+            subscription (``subscribe``), or ``close``.
         chance: of each occurrence, drawn from the plan's seed.
         first: closes of the venue after which the rule begins to hold.
         last: closes after which it no longer holds; -1: never.

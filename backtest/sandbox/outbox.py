@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from backtest.sandbox.faults import OF_PUSHES, Fault, FaultInjector
+from backtest.sandbox.connections import Connection
+from backtest.sandbox.faults import OF_ANSWERS, OF_PUSHES, Fault, FaultInjector, FaultRule
 
 
 class Stream(Protocol):
@@ -17,6 +18,19 @@ class Stream(Protocol):
 
     def cut_topic(self, topic: str) -> None:
         """Cut every socket that is subscribed to a topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OneSocket:
+    """A stream of one socket, whatever it is subscribed to."""
+
+    connection: Connection
+
+    async def send(self, topic: str, text: str) -> None:
+        await self.connection.send(text)
+
+    def cut_topic(self, topic: str) -> None:
+        self.connection.cut()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +53,10 @@ class Outbox:
         self._behind: dict[int, list[_Held]] = {}
         self._timers: set[asyncio.Task[None]] = set()
 
+    async def answer(self, connection: Connection, operation: str, text: str) -> None:
+        """Send one socket the answer to an operation, unless a fault is planned for that."""
+        await self._send(_OneSocket(connection), operation, text, self._injector.strike(operation, OF_ANSWERS))
+
     async def publish(self, stream: Stream, topic: str, text: str, *, name: str = "") -> None:
         """Send a text to whoever is subscribed to a topic of a stream, unless a fault is planned for it.
 
@@ -48,7 +66,9 @@ class Outbox:
             text: of the message.
             name: what the fault plan calls the topic, where that is not the topic itself.
         """
-        rule = self._injector.strike(name or topic, OF_PUSHES)
+        await self._send(stream, topic, text, self._injector.strike(name or topic, OF_PUSHES))
+
+    async def _send(self, stream: Stream, topic: str, text: str, rule: FaultRule | None) -> None:
         held = _Held(stream, topic, text)
         if rule is None:
             await stream.send(topic, text)

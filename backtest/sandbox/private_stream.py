@@ -155,7 +155,11 @@ class PrivateStream:
         body["conn_id"] = connection.name
         if request.get("req_id"):
             body["req_id"] = request["req_id"]
-        await connection.send(json.dumps(body, separators=(",", ":")))
+        text = json.dumps(body, separators=(",", ":"))
+        if request.get("op") == "subscribe":
+            await self._outbox.answer(connection, "subscribe", text)
+        else:
+            await connection.send(text)
 
 
 def _all_in_one(topic: str) -> str:

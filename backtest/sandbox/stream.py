@@ -224,7 +224,8 @@ class PublicStream:
             refusal = "error:args length exceeds 21000 characters"
         if not refusal:
             connection.topics.update(topics)
-        await connection.send(protocol.acknowledgement("subscribe", connection.name, label, refusal=refusal))
+        answer = protocol.acknowledgement("subscribe", connection.name, label, refusal=refusal)
+        await self._outbox.answer(connection, "subscribe", answer)
         if refusal:
             return
         self._changed.set()

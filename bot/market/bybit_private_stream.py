@@ -11,13 +11,11 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.asyncio.client import ClientConnection
 
 from bot.execution.bybit.decode import (
     VenueExecution,
@@ -30,7 +28,7 @@ from bot.execution.bybit.decode import (
     decode_wallets,
 )
 from bot.market.backoff import Backoff
-from bot.market.bybit_stream import FORBIDDEN, FORBIDDEN_WAIT_S, MAXIMUM_FRAME_BYTES, STABLE_S
+from bot.market.healing_socket import HealingSocket
 from bot.market.wire import Acknowledgement, Malformed, Pong, decode_frame
 
 LOGIN_LIFE_MS: Final = 10_000
@@ -71,17 +69,17 @@ class _Push(msgspec.Struct):
 _pushes: Final = msgspec.json.Decoder(_Push)
 
 
-class PrivateStream:
-    """Events of one account as they happen; an asynchronous context manager and iterator that never raises for the venue.
+class PrivateStream(HealingSocket[PrivateEvent]):
+    """Events of one account as they happen.
 
     Args:
         url: such as ``wss://stream.bybit.com/v5/private``.
         key: of the account.
         secret: what the login is signed with.
         venue_ms: the venue's clock, milliseconds.
-        ping_interval_s: seconds between pings.
-        silence_timeout_s: seconds within which a ping, a login or the subscriptions must be answered.
-        backoff: waits between connections.
+        ping_interval_s: see ``HealingSocket``, as the next two.
+        silence_timeout_s: see there.
+        backoff: see there.
     """
 
     def __init__(
@@ -95,120 +93,32 @@ class PrivateStream:
         silence_timeout_s: float = 10.0,
         backoff: Backoff | None = None,
     ) -> None:
-        self._url = url
+        super().__init__(
+            url, "private stream", ping_interval_s=ping_interval_s, silence_timeout_s=silence_timeout_s, backoff=backoff
+        )
         self._key = key
         self._secret = secret
         self._venue_ms = venue_ms
-        self._ping_interval_s = ping_interval_s
-        self._silence_timeout_s = silence_timeout_s
-        self._backoff = backoff or Backoff()
-        self._events: asyncio.Queue[PrivateEvent | Exception] = asyncio.Queue()
         self._answers: asyncio.Queue[Acknowledgement] = asyncio.Queue()
-        self._pong = asyncio.Event()
-        self._fault = ""
         self._refused = False
-        self._task: asyncio.Task[None] | None = None
-        self.malformed_frames = 0
-        self.connections = 0
 
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="private stream")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> PrivateEvent:
-        if self._task is None:
-            raise StopAsyncIteration
-        event = await self._events.get()
-        if isinstance(event, Exception):
-            raise event
-        return event
-
-    async def _run(self) -> None:
-        try:
-            await self._stay_connected()
-        except Exception as error:
-            self._events.put_nowait(error)
-
-    async def _stay_connected(self) -> None:
-        failures = 0
-        while True:
-            began = time.monotonic()
-            wait_s = 0.0
-            self._fault, self._refused = "", False
-            try:
-                reason = await self._serve_one_connection()
-            except InvalidStatus as error:
-                status = error.response.status_code
-                reason = f"the handshake was refused with HTTP status {status}"
-                wait_s = FORBIDDEN_WAIT_S if status == FORBIDDEN else 0.0
-            except (OSError, WebSocketException, TimeoutError) as error:
-                reason = self._fault or f"{type(error).__name__}: {error}".rstrip(": ")
-            failures = 0 if time.monotonic() - began >= STABLE_S else failures
-            delay = max(self._backoff.delay(failures), wait_s)
-            failures += 1
-            _log.warning("private stream disconnected", url=self._url, reason=reason, retry_s=round(delay, 3))
-            self._events.put_nowait(PrivateDisconnected(reason, self._refused))
-            await asyncio.sleep(delay)
-
-    async def _serve_one_connection(self) -> str:
-        """Connect, log in, subscribe and read until the connection ends; returns why it did."""
-        socket = await connect(
-            self._url,
-            ping_interval=None,
-            compression=None,
-            open_timeout=self._silence_timeout_s,
-            close_timeout=1.0,
-            max_size=MAXIMUM_FRAME_BYTES,
-        )
-        self.connections += 1
+    async def _open(self, socket: ClientConnection) -> None:
         self._answers = asyncio.Queue()
-        keeper = asyncio.create_task(self._keep(socket), name="private stream login and heartbeat")
-        try:
-            async for frame in socket:
-                self._take(frame)
-        except ConnectionClosed as closed:
-            return self._fault or f"the connection broke ({closed})"
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            socket.transport.abort()
-        return self._fault or "the venue closed the connection"
-
-    async def _keep(self, socket: ClientConnection) -> None:
-        """Log in, subscribe, then watch that pings are answered; cut the socket when the venue does not answer."""
-        asked = "a login"
-        try:
-            if not await self._agreed(socket, self._login(), "auth"):
-                self._refused = True
-                return
-            asked = "a subscription"
-            # All topics at once: they are the same for every account, so that one cannot refuse the others.
-            if not await self._agreed(socket, {"op": "subscribe", "args": list(TOPICS)}, "subscribe"):
-                return
-            self._events.put_nowait(PrivateConnected(self.connections))
-            asked = "a ping"
-            while True:
-                await asyncio.sleep(self._ping_interval_s)
-                self._pong.clear()
-                await socket.send(msgspec.json.encode({"op": "ping"}).decode())
-                async with asyncio.timeout(self._silence_timeout_s):
-                    await self._pong.wait()
-        except TimeoutError:
-            self._fault = f"the venue did not answer {asked} in {self._silence_timeout_s:g} s"
-            socket.transport.abort()
-        except ConnectionClosed:
+        self._asked = "a login"
+        if not await self._agreed(socket, self._login(), "auth"):
+            self._refused = True
             return
+        self._asked = "a subscription"
+        # All topics at once: they are the same for every account, so that one cannot refuse the others.
+        if await self._agreed(socket, {"op": "subscribe", "args": list(TOPICS)}, "subscribe"):
+            self._events.put_nowait(PrivateConnected(self.connections))
+
+    def _ping(self) -> str:
+        return '{"op":"ping"}'
+
+    def _lost(self, reason: str) -> PrivateEvent:
+        refused, self._refused = self._refused, False
+        return PrivateDisconnected(reason, refused)
 
     async def _agreed(self, socket: ClientConnection, request: dict[str, object], operation: str) -> bool:
         """Ask for something and wait for the answer; where it is no, the socket is cut."""
@@ -218,8 +128,7 @@ class PrivateStream:
                 continue
         if answer.success:
             return True
-        self._fault = f"the venue refused {operation}: {answer.message}"
-        socket.transport.abort()
+        self._cut(socket, f"the venue refused {operation}: {answer.message}")
         return False
 
     def _login(self) -> dict[str, object]:

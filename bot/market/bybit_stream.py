@@ -6,24 +6,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Final, Self
 
 import msgspec
 import structlog
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.asyncio.client import ClientConnection
 
 from bot.market.backoff import Backoff
+from bot.market.healing_socket import HealingSocket
 from bot.market.wire import Acknowledgement, KlineFrame, Malformed, Pong, decode_frame
 from strategies.bars import Bar
-
-FORBIDDEN: Final = 403
-MAXIMUM_FRAME_BYTES: Final = 4 * 1024 * 1024
-STABLE_S: Final = 30.0
-"""A connection that lived this long was a good one: the next retry is a first retry again."""
-FORBIDDEN_WAIT_S: Final = 600.0
-"""The venue bans an address for about ten minutes; asking sooner prolongs it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,21 +52,16 @@ class StreamDisconnected(msgspec.Struct, frozen=True):
 StreamEvent = StreamConnected | KlineClosed | SubscriptionRefused | StreamDisconnected
 
 
-class KlineStream:
-    """Closed candles of some symbols as they happen.
-
-    Connects, subscribes one symbol per request (one bad topic refuses a whole request), pings, reconnects with backoff,
-    for as long as it is open. It never raises for what the venue does. Use it as an asynchronous context manager and
-    iterate; taking the next event may be cancelled without losing one.
+class KlineStream(HealingSocket[StreamEvent]):
+    """Closed candles of some symbols as they happen: subscribes one symbol per request, as one bad topic refuses a whole one.
 
     Args:
         url: such as ``wss://stream.bybit.com/v5/public/linear``.
         symbols: what to subscribe to.
         interval: the venue's code.
-        ping_interval_s: seconds between pings; the venue closes a socket that stays silent for ten minutes.
-        silence_timeout_s: seconds within which a ping, a handshake or the subscriptions must be answered.
-        backoff: waits between connections.
-        forbidden_wait_s: wait after the venue refused a connection with HTTP status 403.
+        ping_interval_s: see ``HealingSocket``, as the next two.
+        silence_timeout_s: see there.
+        backoff: see there.
     """
 
     def __init__(
@@ -87,120 +73,31 @@ class KlineStream:
         ping_interval_s: float = 20.0,
         silence_timeout_s: float = 10.0,
         backoff: Backoff | None = None,
-        forbidden_wait_s: float = FORBIDDEN_WAIT_S,
     ) -> None:
-        self._url = url
+        super().__init__(
+            url, "kline stream", ping_interval_s=ping_interval_s, silence_timeout_s=silence_timeout_s, backoff=backoff
+        )
         self._symbols = tuple(symbols)
         self._known = frozenset(symbols)
         self._interval = interval
-        self._ping_interval_s = ping_interval_s
-        self._silence_timeout_s = silence_timeout_s
-        self._backoff = backoff or Backoff()
-        self._forbidden_wait_s = forbidden_wait_s
-        self._events: asyncio.Queue[StreamEvent | Exception] = asyncio.Queue()
-        self._pong = asyncio.Event()
         self._unanswered: deque[str] = deque()
         self._answered = asyncio.Event()
         self._newest: dict[str, Bar] = {}
-        self._fault = ""
-        self._task: asyncio.Task[None] | None = None
-        self.malformed_frames = 0
-        self.connections = 0
 
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="kline stream")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> StreamEvent:
-        if self._task is None:
-            raise StopAsyncIteration
-        event = await self._events.get()
-        if isinstance(event, Exception):
-            raise event
-        return event
-
-    async def _run(self) -> None:
-        """Keep the stream up; an error of our own ends it and reaches whoever takes the next event."""
-        try:
-            await self._stay_connected()
-        except Exception as error:
-            self._events.put_nowait(error)
-
-    async def _stay_connected(self) -> None:
-        failures = 0
-        while True:
-            began = time.monotonic()
-            wait_s = 0.0
-            try:
-                reason = await self._serve_one_connection()
-            except InvalidStatus as error:
-                status = error.response.status_code
-                reason = f"the handshake was refused with HTTP status {status}"
-                wait_s = self._forbidden_wait_s if status == FORBIDDEN else 0.0
-            except (OSError, WebSocketException, TimeoutError) as error:
-                reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            failures = 0 if time.monotonic() - began >= STABLE_S else failures
-            delay = max(self._backoff.delay(failures), wait_s)
-            failures += 1
-            _log.warning("stream disconnected", url=self._url, reason=reason, retry_s=round(delay, 3))
-            self._events.put_nowait(StreamDisconnected(reason))
-            await asyncio.sleep(delay)
-
-    async def _serve_one_connection(self) -> str:
-        """Connect, subscribe and read until the connection ends; returns why it did."""
-        socket = await connect(
-            self._url,
-            ping_interval=None,
-            compression=None,
-            open_timeout=self._silence_timeout_s,
-            close_timeout=1.0,
-            max_size=MAXIMUM_FRAME_BYTES,
-        )
-        self.connections += 1
-        self._fault = ""
+    async def _open(self, socket: ClientConnection) -> None:
+        self._asked = "a subscription"
         self._answered.clear()
         self._unanswered = deque(self._symbols)
-        heart = asyncio.create_task(self._beat(socket), name="kline stream heartbeat")
-        try:
-            for symbol in self._symbols:
-                await socket.send(_request("subscribe", symbol, [f"kline.{self._interval}.{symbol}"]))
-            async for frame in socket:
-                self._take(frame)
-        except ConnectionClosed as closed:
-            return self._fault or f"the connection broke ({closed})"
-        finally:
-            heart.cancel()
-            socket.transport.abort()
-        return "the venue closed the connection"
+        for symbol in self._symbols:
+            await socket.send(_request("subscribe", symbol, [f"kline.{self._interval}.{symbol}"]))
+        async with asyncio.timeout(self._silence_timeout_s):
+            await self._answered.wait()
 
-    async def _beat(self, socket: ClientConnection) -> None:
-        """Watch that the venue answers, first the subscriptions, then every ping; cut the socket when it does not."""
-        try:
-            async with asyncio.timeout(self._silence_timeout_s):
-                await self._answered.wait()
-            while True:
-                await asyncio.sleep(self._ping_interval_s)
-                self._pong.clear()
-                await socket.send(_request("ping", "heartbeat"))
-                async with asyncio.timeout(self._silence_timeout_s):
-                    await self._pong.wait()
-        except TimeoutError:
-            asked = "a ping" if self._answered.is_set() else "a subscription"
-            self._fault = f"the venue did not answer {asked} in {self._silence_timeout_s:g} s"
-            socket.transport.abort()
-        except ConnectionClosed:
-            return
+    def _ping(self) -> str:
+        return _request("ping", "heartbeat")
+
+    def _lost(self, reason: str) -> StreamEvent:
+        return StreamDisconnected(reason)
 
     def _take(self, data: str | bytes) -> None:
         frame = decode_frame(data)

@@ -23,6 +23,11 @@ from tests.backtest.sandbox.threaded import LONG_S, threaded
 BARS = bars_of((100, 100, 100, 100), (100, 106, 100, 105), (105, 105, 105, 105))
 ORDER = {"category": "linear", "symbol": "BTCUSDT"}
 
+NO_FASTER_THAN_A_NETWORK = FaultPlan(
+    (FaultRule(Fault.DELAY, "subscribe", seconds=0.1), FaultRule(Fault.DELAY, "order.*", seconds=0.05))
+)
+"""pybit notes a subscription or a request only after it has sent it: an answer that comes before that kills its thread without
+a word, and the next subscription waits for ever."""
 LOGIN = {"api_key": KEY.key, "api_secret": KEY.secret, "private_auth_expire": 60}
 """pybit's own second to log in is over before it begins on a busy machine, and then it waits for ever."""
 
@@ -88,6 +93,7 @@ def test_pybit_places_amends_cancels_and_reads_over_http():
 
 def test_pybit_hears_private_and_public_pushes_over_websockets(endpoints):
     venue = trading_venue(BARS)
+    venue.plant(NO_FASTER_THAN_A_NETWORK)
     with threaded(venue) as run:
         endpoints(venue)
         private = WebSocket(
@@ -119,8 +125,7 @@ def test_pybit_hears_private_and_public_pushes_over_websockets(endpoints):
 
 def test_pybit_trades_over_the_websocket_trade_interface(endpoints):
     venue = trading_venue(BARS)
-    # pybit registers a callback after it has sent the request: a reply without any way to go is lost.
-    venue.plant(FaultPlan((FaultRule(Fault.DELAY, "order.*", seconds=0.05),)))
+    venue.plant(NO_FASTER_THAN_A_NETWORK)
     with threaded(venue):
         endpoints(venue)
         trading = WebSocketTrading(testnet=False, api_key=KEY.key, api_secret=KEY.secret)
@@ -221,6 +226,7 @@ def test_pybit_trades_and_listens_over_tls_with_a_certificate_made_here(endpoint
     certificate.write(authority)
     monkeypatch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(authority))
     venue = trading_venue(BARS, tls=certificate.context)
+    venue.plant(NO_FASTER_THAN_A_NETWORK)
     heard: queue.Queue[dict[str, Any]] = queue.Queue()
     with threaded(venue) as run:
         endpoints(venue)

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from backtest.sandbox.faults import CLOSE, OF_PUSHES, Fault, FaultInjector, FaultPlan, FaultRule
 from backtest.sandbox.venue import SandboxVenue
+from bot.market.bybit_stream import KlineStream, StreamConnected
 from strategies.bars import HOUR_MS
 from tests.backtest.sandbox.client import Client, bars_of, client_of, private_socket, pushed, receive, trading_venue
 from tests.bot.market.scenes import T0
@@ -319,3 +320,16 @@ def test_faults_are_planted_over_the_control_interface():
             return planted, refused, skewed, response.status, (await client.get("account/info"))["retCode"]
 
     assert play(trading_venue(), talk) == (200, 400, 40, 200, 10016)
+
+
+def test_a_client_whose_subscription_is_never_answered_connects_again() -> None:
+    async def run() -> StreamConnected:
+        venue = venue_with(FaultRule(Fault.DROP, "subscribe", times=1))
+        async with (
+            venue,
+            KlineStream(venue.public_url, ["BTCUSDT"], "60", silence_timeout_s=0.3) as stream,
+            asyncio.timeout(20),
+        ):
+            return await anext(event async for event in stream if isinstance(event, StreamConnected))
+
+    assert asyncio.run(run()).attempt == 2
