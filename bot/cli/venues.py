@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockSetting
@@ -33,6 +33,15 @@ _ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
     "testnet": "testnet",
     "demo": "mainnet",
 }
+
+
+_PRIVATE_STREAMS = {
+    "bybit": "wss://stream.bybit.com/v5/private",
+    "testnet": "wss://stream-testnet.bybit.com/v5/private",
+    "demo": "wss://stream-demo.bybit.com/v5/private",
+}
+SANDBOX_KEY: Final = ("sandbox", "sandbox")
+"""Key and secret of the account of a sandbox that starts inside a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +78,16 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
 
 
-def account_at(config: Config) -> BybitAccount:
-    """The account of the configured venue and key.
+def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAccount:
+    """The account of the configured venue and key, or that of a sandbox that has been started inside this process.
 
     Raises:
-        UsageError: there is no key, or the venue is a sandbox inside a process, which has no account.
+        UsageError: there is no key, or the venue is a sandbox inside a process that has not been started.
     """
-    live, name, timeout = config.live, config.venue.name, config.venue.rest_timeout
-    credentials = Credentials(live.api_key.get_secret_value(), live.api_secret.get_secret_value())
-    if not credentials.key or not credentials.secret:
-        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+    name, timeout = config.venue.name, config.venue.rest_timeout
+    credentials = Credentials(*_key_of(config, sandbox))
+    if sandbox is not None:
+        return BybitAccount(credentials, sandbox.rest_url, timeout_s=timeout)
     if name == "sandbox":
         if not config.venue.sandbox_url:
             raise UsageError(
@@ -87,6 +96,30 @@ def account_at(config: Config) -> BybitAccount:
         return BybitAccount(credentials, config.venue.sandbox_url, timeout_s=timeout)
     environment: Environment = "mainnet" if name == "bybit" else "testnet" if name == "testnet" else "demo"
     return BybitAccount(credentials, None, environment, timeout_s=timeout)
+
+
+def private_stream_at(config: Config, sandbox: SandboxVenue | None = None) -> tuple[str, str, str]:
+    """URL of the private stream of the configured venue, or of a sandbox that has been started, with key and secret.
+
+    Raises:
+        UsageError: there is no key.
+    """
+    key, secret = _key_of(config, sandbox)
+    if sandbox is not None:
+        return sandbox.private_url, key, secret
+    if config.venue.name == "sandbox":
+        host = config.venue.sandbox_url.rstrip("/").partition("://")[2]
+        return f"ws://{host}/v5/private", key, secret
+    return _PRIVATE_STREAMS[config.venue.name], key, secret
+
+
+def _key_of(config: Config, sandbox: SandboxVenue | None) -> tuple[str, str]:
+    if sandbox is not None:
+        return SANDBOX_KEY
+    key, secret = config.live.api_key.get_secret_value(), config.live.api_secret.get_secret_value()
+    if not key or not secret:
+        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+    return key, secret
 
 
 def plays_store(config: Config) -> bool:
@@ -199,6 +232,17 @@ def plays_synthetic(config: Config) -> bool:
     """Whether the venue is an embedded sandbox that plays a synthetic market."""
     venue = config.venue
     return venue.name == "sandbox" and not venue.sandbox_url and config.sandbox.source == "synthetic"
+
+
+def sandbox_start(config: Config, home: Home) -> int:
+    """Where a new run in the embedded sandbox starts if nobody says, milliseconds.
+
+    Raises:
+        UsageError: the configured date is not understood, or a symbol has no stored candles.
+    """
+    if config.sandbox.source == "synthetic":
+        return synthetic_start(config)
+    return stored_start(home, config.market.symbols, config.market.interval)
 
 
 def stored_start(home: Home, symbols: tuple[str, ...], interval: str) -> int:
