@@ -63,8 +63,6 @@ class AccountLimits:
     """A batch waits so long for a comparison that is under way, and for orders of its symbols that are being sent."""
     grace_s: float = 0.25
     """And so long for the fill of a market order that was sent."""
-    hold_s: float = 600.0
-    """Nothing is opened for so long after the venue has refused an order for want of funds or because of a ban."""
 
 
 class LiveAccount:
@@ -105,7 +103,7 @@ class LiveAccount:
         self._unseen: dict[str, float] = {}
         self._suspects: frozenset[tuple[str, str]] = frozenset()
         self._odd_wallet: Decimal | None = None
-        self._held_until = 0.0
+        self._failures = 0
         self._connected = False
         self._comparing = False
         self.comparisons = 0
@@ -220,8 +218,8 @@ class LiveAccount:
     def _declined(self, order: Order, action: Action, reason: str) -> None:
         self._alarm(order.symbol, f"the venue refused order {order.client_order_id}: {reason}")
         if action is Action.STAND_DOWN:
-            self._held_until = time.monotonic() + self._limits.hold_s
             self._stand(False, f"the venue refused an order: {reason}")
+            self._ask()
         elif action is Action.STOP:
             self._fail(VenueError(f"the venue does not let this key trade: {reason}; look with recall doctor"))
 
@@ -248,7 +246,9 @@ class LiveAccount:
             wallet = (await self._client.wallet()).coins.get(SETTLE_COIN)
         except VenueError as problem:
             self._stand(False, str(problem))
-            return limits.retry_s
+            self._failures += 1
+            return min(limits.retry_s * 2.0 ** (self._failures - 1), limits.every_s)
+        self._failures = 0
         self.comparisons += 1
         found = book.compare(view, asked)
         self._tell(found.events)
@@ -282,8 +282,6 @@ class LiveAccount:
         if suspects and again:
             self._stand(False, "; ".join(f"{symbol}: {text}" for symbol, text in sorted(suspects)))
             return True
-        if time.monotonic() < self._held_until:
-            return False
         if not self._connected:
             self._stand(False, "the account's stream is not connected")
             return False

@@ -62,12 +62,12 @@ def require_stop_loss(config: Config) -> None:
 
 
 async def set_leverage(account: BybitAccount, config: Config, instruments: Iterable[Instrument]) -> None:
-    """Give every symbol as much leverage as the risk limits may use, where it has less.
+    """Give every symbol more leverage than the risk limits may use, where it has less: fees and losses need margin, too.
 
     Raises:
         VenueError: the venue does not take it, or does not answer.
     """
-    wanted = Decimal(repr(config.risk.max_leverage)).to_integral_value(ROUND_CEILING)
+    wanted = Decimal(repr(config.risk.max_leverage)).to_integral_value(ROUND_CEILING) + 1
     for instrument in instruments:
         leverage = max(Decimal(1), min(wanted, instrument.maximum_leverage))
         rows = await account.position_rows(instrument.symbol)
