@@ -169,6 +169,20 @@ class LiveAccount:
         while self._sending or self._is_comparing:
             await self._changed.wait()
 
+    async def compare(self) -> None:
+        """Ask the venue once more; returns once that was done, and nothing is on its way."""
+        self._ask()
+        await self.idle()
+
+    @property
+    def unsettled(self) -> str:
+        """What is not clear yet, in words; empty where the account is known and nothing of the run waits at the venue."""
+        if not self._standing.known:
+            return self._standing.reason
+        if self._book.working:
+            return f"order {next(iter(self._book.working))} is working"
+        return "something was told that was not taken yet" if self._news else ""
+
     # -- what comes in -----------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:

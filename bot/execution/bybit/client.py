@@ -136,6 +136,7 @@ class BybitAccount:
         attempts: how often a request is sent at most.
         backoff: waits between attempts.
         wall_ms: this machine's clock, milliseconds.
+        limits: of requests a second; Bybit's by default, which a stepped sandbox does not enforce.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class BybitAccount:
         attempts: int = 4,
         backoff: Backoff | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        limits: RateLimits | None = None,
     ) -> None:
         self.clock = VenueClock()
         self._wall_ms = wall_ms
@@ -156,7 +158,7 @@ class BybitAccount:
         self.endpoint = str(self._deeds.endpoint)
         self._attempts = max(1, attempts)
         self._backoff = backoff or Backoff(first_s=0.2, base_s=0.5, limit_s=5.0)
-        self._limits = RateLimits(time.monotonic())
+        self._limits = limits or RateLimits(time.monotonic())
         self._budget_s = 2.0 * timeout_s + 5.0
         self._deed_thread = ThreadPoolExecutor(1, thread_name_prefix="bybit-deeds")
         self._question_thread = ThreadPoolExecutor(1, thread_name_prefix="bybit-questions")
