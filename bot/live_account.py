@@ -246,8 +246,10 @@ class LiveAccount:
             delay = await self._compare()
             self._comparing = False
             self._signal()
+            # Not wait_for: that of Python 3.11 loses a cancellation that comes together with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
 
     async def _compare(self) -> float:
         """Compare once; returns after how many seconds to do so again."""
@@ -411,7 +413,8 @@ class LiveAccount:
         if left <= 0:
             return False
         try:
-            await asyncio.wait_for(self._changed.wait(), left)
+            async with asyncio.timeout(left):
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True

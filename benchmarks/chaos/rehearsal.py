@@ -51,7 +51,7 @@ INTERVAL: Final = "60"
 HUMAN: Final = ApiKey("human", "human-secret")
 """A second hand on the same account."""
 AT_ONCE: Final = Backoff(first_s=0.005, base_s=0.01, limit_s=0.05)
-LIMITS: Final = AccountLimits(every_s=0.4, retry_s=0.05, verify_s=0.02, lost_after_s=0.3, patience_s=0.5, grace_s=0.05)
+LIMITS: Final = AccountLimits(every_s=0.5, retry_s=0.05, verify_s=0.2, lost_after_s=0.3, patience_s=0.5, grace_s=0.05)
 FEED: Final = FeedLimits(straggler_s=0.05, answer_s=0.5, retry_s=0.02, quiet_s=0.25)
 HISTORY_BARS: Final = 30
 UNTHROTTLED: Final = 1_000.0
@@ -133,6 +133,8 @@ class Rehearsal:
         self._decided = 0
         self._progress = asyncio.Event()
         self._bars_left = 0
+        self._life: asyncio.Task[None] | None = None
+        self._killed = ""
 
     @property
     def run(self) -> Run:
@@ -171,17 +173,31 @@ class Rehearsal:
         while True:
             self.lives += 1
             before = self.venue.tape.closes
+            self._life = asyncio.create_task(self.live(entry=entry), name="life")
             try:
-                await self.live(entry=entry)
+                await self._life
                 return
             except Crash as end:
                 self.ends.append(str(end))
+            except asyncio.CancelledError:
+                if not self._killed:
+                    self._life.cancel()
+                    await asyncio.gather(self._life, return_exceptions=True)
+                    raise
+                self.ends.append(self._killed)
+                self._killed = ""
             except RecallError as end:
                 self.ends.append(str(end))
                 # As a supervisor would: again, but not for ever.
                 failures = failures + 1 if self.venue.tape.closes == before else 0
                 if failures > 20:
                     raise
+
+    def kill(self, why: str) -> None:
+        """End this life wherever it is; the next one finds what is durable."""
+        self._killed = why
+        assert self._life is not None, "there is no life to end"
+        self._life.cancel()
 
     async def live(self, *, entry: Callable[[OrderEntry], OrderEntry] | None = None) -> None:
         """One life."""
@@ -311,7 +327,8 @@ class Rehearsal:
         while self._decided < self.venue.tape.now():
             self._progress.clear()
             try:
-                await asyncio.wait_for(self._progress.wait(), _STUCK_S)
+                async with asyncio.timeout(_STUCK_S):
+                    await self._progress.wait()
             except TimeoutError:
                 return
 

@@ -385,7 +385,8 @@ class BybitAccount:
             await asyncio.sleep(wait)
         future = asyncio.get_running_loop().run_in_executor(thread, _attempt, call, dict(parameters))
         try:
-            return await asyncio.wait_for(future, self._budget_s)
+            async with asyncio.timeout(self._budget_s):
+                return await future
         except TimeoutError:
             raise Refused(Action.LOOK_UP, NO_REPLY, "no reply in time", arrived=False) from None
 
