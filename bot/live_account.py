@@ -155,6 +155,14 @@ class LiveAccount:
                 self._book.submit(order)
             self._sending[order.client_order_id] = asyncio.create_task(self._send(order), name="order")
 
+    async def last_news(self) -> list[AccountNews]:
+        """What was told and not taken, once the orders on their way have come to something."""
+        await self.settled(self._book.portfolio.positions)
+        told = []
+        while (news := self.take_news()) is not None:
+            told.append(news)
+        return told
+
     async def settled(self, symbols: Collection[str]) -> None:
         """Wait until no comparison is due and orders of these symbols have come to something, but not for long."""
         patience = time.monotonic() + self._limits.patience_s
