@@ -33,11 +33,11 @@ EVERY_BAR = (
 
 
 @contextmanager
-def sandbox_process(folder: Path) -> Iterator[str]:
+def sandbox_process(folder: Path, *arguments: str) -> Iterator[str]:
     """A venue that outlives the bot; gives its URL."""
     command = [
         sys.executable, "-c", "from bot.cli import main; main()", "sandbox", "--symbols", SYMBOLS, "--interval", "1",
-        "--synthetic", "7", "--stepped", "--port", "0", "--json", "--set", f"storage.data_dir={folder}",
+        "--synthetic", "7", "--stepped", "--port", "0", "--json", "--set", f"storage.data_dir={folder}", *arguments,
     ]  # fmt: skip
     with (folder / "sandbox.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=folder)
@@ -54,7 +54,9 @@ def sandbox_process(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def start_live(data_dir: Path, url: str, *arguments: str) -> subprocess.Popen[bytes]:
+def start_live(
+    data_dir: Path, url: str, *arguments: str, key: str = "sandbox", secret: str = "sandbox"
+) -> subprocess.Popen[bytes]:
     """``recall live`` on that venue, in a process of its own."""
     command = [
         sys.executable, "-c", "from bot.cli import main; main()", "live", "--venue", "sandbox", "--symbols", SYMBOLS,
@@ -64,8 +66,8 @@ def start_live(data_dir: Path, url: str, *arguments: str) -> subprocess.Popen[by
     environment = dict(
         os.environ,
         PYTHONPATH=str(Path(__file__).parents[2]),
-        RECALL_LIVE__API_KEY="sandbox",
-        RECALL_LIVE__API_SECRET="sandbox",
+        RECALL_LIVE__API_KEY=key,
+        RECALL_LIVE__API_SECRET=secret,
         OMP_NUM_THREADS="1",
     )
     with (data_dir / "output.log").open("ab") as log:
