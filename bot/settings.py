@@ -420,6 +420,7 @@ class LiveSection(Section):
     api_key: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_KEY")
     api_secret: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_SECRET")
     allow_withdrawal_key: bool = Field(False, description="accept a key that may withdraw; better not")
+    order_entry: Literal["websocket", "rest"] = Field("websocket", description="how orders reach the venue")
 
 
 class LogSection(Section):

@@ -18,6 +18,7 @@ from bot.cli.common import stored_calendars
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
 from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.execution.bybit.trade_stream import TradeStream
 from bot.market.bybit_rest import BybitRest, Environment
 from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
@@ -27,6 +28,16 @@ _PUBLIC_STREAMS = {
     "bybit": "wss://stream.bybit.com/v5/public/linear",
     "testnet": "wss://stream-testnet.bybit.com/v5/public/linear",
     "demo": "wss://stream.bybit.com/v5/public/linear",
+}
+_PRIVATE_STREAMS = {
+    "bybit": "wss://stream.bybit.com/v5/private",
+    "testnet": "wss://stream-testnet.bybit.com/v5/private",
+    "demo": "wss://stream-demo.bybit.com/v5/private",
+}
+# The demo environment takes no orders over a websocket.
+_TRADE_STREAMS = {
+    "bybit": "wss://stream.bybit.com/v5/trade",
+    "testnet": "wss://stream-testnet.bybit.com/v5/trade",
 }
 _ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
     "bybit": "mainnet",
@@ -64,8 +75,7 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     name = config.venue.name
     if name == "sandbox":
         url = config.venue.sandbox_url.rstrip("/")
-        host = url.partition("://")[2]
-        return Connection(BybitRest(url, timeout_s=timeout), f"ws://{host}/v5/public/linear")
+        return Connection(BybitRest(url, timeout_s=timeout), _sandbox_stream(config, "public/linear"))
     return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
 
 
@@ -75,10 +85,8 @@ def account_at(config: Config) -> BybitAccount:
     Raises:
         UsageError: there is no key, or the venue is a sandbox inside a process, which has no account.
     """
-    live, name, timeout = config.live, config.venue.name, config.venue.rest_timeout
-    credentials = Credentials(live.api_key.get_secret_value(), live.api_secret.get_secret_value())
-    if not credentials.key or not credentials.secret:
-        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+    name, timeout = config.venue.name, config.venue.rest_timeout
+    credentials = credentials_of(config)
     if name == "sandbox":
         if not config.venue.sandbox_url:
             raise UsageError(
@@ -87,6 +95,43 @@ def account_at(config: Config) -> BybitAccount:
         return BybitAccount(credentials, config.venue.sandbox_url, timeout_s=timeout)
     environment: Environment = "mainnet" if name == "bybit" else "testnet" if name == "testnet" else "demo"
     return BybitAccount(credentials, None, environment, timeout_s=timeout)
+
+
+def credentials_of(config: Config) -> Credentials:
+    """The configured key.
+
+    Raises:
+        UsageError: there is none.
+    """
+    credentials = Credentials(config.live.api_key.get_secret_value(), config.live.api_secret.get_secret_value())
+    if not credentials.key or not credentials.secret:
+        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+    return credentials
+
+
+def private_stream_url(config: Config) -> str:
+    """Where the configured venue tells what happens to an account."""
+    name = config.venue.name
+    return _sandbox_stream(config, "private") if name == "sandbox" else _PRIVATE_STREAMS[name]
+
+
+def order_entry_at(config: Config, account: BybitAccount) -> TradeStream | None:
+    """The trade socket of the configured venue, not connected yet; ``None`` where orders go over REST.
+
+    Args:
+        config: the settings.
+        account: whose clock stamps the requests; set its ``entry`` to what is returned.
+    """
+    name = config.venue.name
+    url = _sandbox_stream(config, "trade") if name == "sandbox" else _TRADE_STREAMS.get(name)
+    if url is None or config.live.order_entry == "rest":
+        return None
+    return TradeStream(url, credentials_of(config), account.stamp, answer_timeout_s=config.venue.rest_timeout)
+
+
+def _sandbox_stream(config: Config, path: str) -> str:
+    scheme, _, host = config.venue.sandbox_url.rstrip("/").partition("://")
+    return f"{'wss' if scheme == 'https' else 'ws'}://{host}/v5/{path}"
 
 
 def plays_store(config: Config) -> bool:
