@@ -27,9 +27,10 @@ from bot.config import Config
 from bot.engine import Step
 from bot.journal import Journal, RunKind
 from bot.market.batches import BarBatch
-from bot.paper import PaperRun, run_paper
 from bot.portfolio import ClosedTrade
+from bot.run import Run
 from bot.session import Session
+from bot.trading import trade
 from strategies.bars import BarSeries, interval_ms
 from strategies.features import FEATURE_NAMES
 from strategies.memory_transformer.bundle import save_bundle
@@ -98,7 +99,7 @@ def measure_decision(seed: int) -> Mapping[str, Measurement]:
         journal = Journal(stage.config.journal_url, durable=True)
         trades: list[ClosedTrade] = []
         bank_id = journal.create_run(live.record("paper", RunKind.PAPER), bank=live.strategy.bank)
-        run = PaperRun(live.engine("same", trades), journal, "paper", bank_id=bank_id, closed_trades=trades)
+        run = Run(live.engine("same", trades), journal, "paper", bank_id=bank_id, closed_trades=trades)
         worked = time.process_time()
         seconds, orders = asyncio.run(_trade(run, stage.upcoming))
         worked_ms = 1e3 * (time.process_time() - worked) / len(seconds)
@@ -177,7 +178,7 @@ class _Stage:
         return stored_session(self.config, self.series, int(self.upcoming.open_time[0]))
 
 
-async def _trade(run: PaperRun, upcoming: BarSeries) -> tuple[list[float], int]:
+async def _trade(run: Run, upcoming: BarSeries) -> tuple[list[float], int]:
     """Seconds that the paper driver took for each bar, and how many orders it made."""
     seconds: list[float] = []
     orders = 0
@@ -197,7 +198,7 @@ async def _trade(run: PaperRun, upcoming: BarSeries) -> tuple[list[float], int]:
         orders += sum(len(decision.orders) for decision in step.decisions)
 
     with ThreadPoolExecutor(1) as thread:
-        await run_paper(run, feed(), thread, stop=asyncio.Event(), on_step=on_step)
+        await trade(run, feed(), thread, stop=asyncio.Event(), on_step=on_step)
     return seconds, orders
 
 

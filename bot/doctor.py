@@ -37,7 +37,9 @@ class Check:
         return asdict(self)
 
 
-async def examine(config: Config, home: Home, rest: BybitRest, account: BybitAccount, now: datetime) -> list[Check]:
+async def examine(
+    config: Config, home: Home, rest: BybitRest, account: BybitAccount, now: datetime, *, stored: bool = True
+) -> list[Check]:
     """Look at everything that can be looked at without changing anything.
 
     Where the venue does not answer one question, that check fails with its words, and the others go on.
@@ -48,8 +50,9 @@ async def examine(config: Config, home: Home, rest: BybitRest, account: BybitAcc
         rest: the venue's public data.
         account: the account.
         now: the present.
+        stored: look at what lies on this machine, too.
     """
-    checks = [*stored_checks(config, home)]
+    checks = stored_checks(config, home) if stored else []
     try:
         checks.append(clock_check(await account.synchronise()))
     except VenueError as problem:

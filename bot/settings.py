@@ -421,6 +421,14 @@ class LiveSection(Section):
     api_secret: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_SECRET")
     allow_withdrawal_key: bool = Field(False, description="accept a key that may withdraw; better not")
     order_entry: Literal["websocket", "rest"] = Field("websocket", description="how orders reach the venue")
+    capital: Exact = Field(Decimal(0), ge=0, description="USDT of the wallet that a run trades with; 0: all of it")
+    positions: Literal["refuse", "adopt"] = Field(
+        "refuse", description="positions found when a run begins: refuse to start, or adopt them"
+    )
+    require_stop_loss: bool = Field(True, description="refuse to start with risk.stop_loss = 0")
+    reconcile_every: float = Field(
+        30.0, ge=1, le=3600, description="seconds between two comparisons of the journal with the venue"
+    )
 
 
 class LogSection(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockSetting
@@ -44,6 +44,8 @@ _ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
     "testnet": "testnet",
     "demo": "mainnet",
 }
+SANDBOX_KEY: Final = ("sandbox", "sandbox")
+"""Key and secret of the account of a sandbox that starts inside a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,16 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
 
 
-def account_at(config: Config) -> BybitAccount:
-    """The account of the configured venue and key.
+def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAccount:
+    """The account of the configured venue and key, or that of a sandbox that has been started inside this process.
 
     Raises:
-        UsageError: there is no key, or the venue is a sandbox inside a process, which has no account.
+        UsageError: there is no key, or the venue is a sandbox inside a process that has not been started.
     """
     name, timeout = config.venue.name, config.venue.rest_timeout
-    credentials = credentials_of(config)
+    credentials = Credentials(*_key_of(config, sandbox))
+    if sandbox is not None:
+        return BybitAccount(credentials, sandbox.rest_url, timeout_s=timeout)
     if name == "sandbox":
         if not config.venue.sandbox_url:
             raise UsageError(
@@ -97,41 +101,54 @@ def account_at(config: Config) -> BybitAccount:
     return BybitAccount(credentials, None, environment, timeout_s=timeout)
 
 
-def credentials_of(config: Config) -> Credentials:
-    """The configured key.
+def private_stream_at(config: Config, sandbox: SandboxVenue | None = None) -> tuple[str, str, str]:
+    """URL of the private stream of the configured venue, or of a sandbox that has been started, with key and secret.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no key.
     """
-    credentials = Credentials(config.live.api_key.get_secret_value(), config.live.api_secret.get_secret_value())
-    if not credentials.key or not credentials.secret:
-        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
-    return credentials
+    key, secret = _key_of(config, sandbox)
+    if sandbox is not None:
+        return sandbox.private_url, key, secret
+    if config.venue.name == "sandbox":
+        return _sandbox_stream(config, "private"), key, secret
+    return _PRIVATE_STREAMS[config.venue.name], key, secret
 
 
-def private_stream_url(config: Config) -> str:
-    """Where the configured venue tells what happens to an account."""
-    name = config.venue.name
-    return _sandbox_stream(config, "private") if name == "sandbox" else _PRIVATE_STREAMS[name]
-
-
-def order_entry_at(config: Config, account: BybitAccount) -> TradeStream | None:
+def order_entry_at(config: Config, account: BybitAccount, sandbox: SandboxVenue | None = None) -> TradeStream | None:
     """The trade socket of the configured venue, not connected yet; ``None`` where orders go over REST.
 
     Args:
         config: the settings.
         account: whose clock stamps the requests; set its ``entry`` to what is returned.
+        sandbox: that has been started inside this process.
+
+    Raises:
+        UsageError: there is no key.
     """
     name = config.venue.name
-    url = _sandbox_stream(config, "trade") if name == "sandbox" else _TRADE_STREAMS.get(name)
+    if sandbox is not None:
+        url: str | None = sandbox.trade_url
+    else:
+        url = _sandbox_stream(config, "trade") if name == "sandbox" else _TRADE_STREAMS.get(name)
     if url is None or config.live.order_entry == "rest":
         return None
-    return TradeStream(url, credentials_of(config), account.stamp, answer_timeout_s=config.venue.rest_timeout)
+    credentials = Credentials(*_key_of(config, sandbox))
+    return TradeStream(url, credentials, account.stamp, answer_timeout_s=config.venue.rest_timeout)
 
 
 def _sandbox_stream(config: Config, path: str) -> str:
     scheme, _, host = config.venue.sandbox_url.rstrip("/").partition("://")
     return f"{'wss' if scheme == 'https' else 'ws'}://{host}/v5/{path}"
+
+
+def _key_of(config: Config, sandbox: SandboxVenue | None) -> tuple[str, str]:
+    if sandbox is not None:
+        return SANDBOX_KEY
+    key, secret = config.live.api_key.get_secret_value(), config.live.api_secret.get_secret_value()
+    if not key or not secret:
+        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+    return key, secret
 
 
 def plays_store(config: Config) -> bool:
@@ -244,6 +261,17 @@ def plays_synthetic(config: Config) -> bool:
     """Whether the venue is an embedded sandbox that plays a synthetic market."""
     venue = config.venue
     return venue.name == "sandbox" and not venue.sandbox_url and config.sandbox.source == "synthetic"
+
+
+def sandbox_start(config: Config, home: Home) -> int:
+    """Where a new run in the embedded sandbox starts if nobody says, milliseconds.
+
+    Raises:
+        UsageError: the configured date is not understood, or a symbol has no stored candles.
+    """
+    if config.sandbox.source == "synthetic":
+        return synthetic_start(config)
+    return stored_start(home, config.market.symbols, config.market.interval)
 
 
 def stored_start(home: Home, symbols: tuple[str, ...], interval: str) -> int:

@@ -20,14 +20,14 @@ from bot.execution.bybit.clock import VenueClock
 from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueOrder
 from bot.execution.bybit.order_entry import NotWritten, Operation, OrderEntry, order_parameters
-from bot.execution.bybit.questions import AccountQuestions
+from bot.execution.bybit.questions import SETTLE_COIN, AccountQuestions
 from bot.execution.bybit.rate_limits import EndpointGroup
 from bot.execution.bybit.rest_session import Credentials, Refused, RestSession
 from bot.market.backoff import Backoff
 from bot.market.bybit_rest import CATEGORY, Environment
 from bot.orders import Order
 
-__all__ = ["BybitAccount", "Credentials", "Refused", "Sent", "order_parameters"]
+__all__ = ["SETTLE_COIN", "BybitAccount", "Credentials", "Refused", "Sent", "order_parameters"]
 
 _TAKEN: Final = frozenset({110072, 170141, 10014})
 """The id is taken, so the order is there, even where it cannot be found yet."""
