@@ -420,6 +420,7 @@ class LiveSection(Section):
     api_key: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_KEY")
     api_secret: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_SECRET")
     allow_withdrawal_key: bool = Field(False, description="accept a key that may withdraw; better not")
+    order_entry: Literal["websocket", "rest"] = Field("websocket", description="how orders reach the venue")
     capital: Exact = Field(Decimal(0), ge=0, description="USDT of the wallet that a run trades with; 0: all of it")
     positions: Literal["refuse", "adopt"] = Field(
         "refuse", description="positions found when a run begins: refuse to start, or adopt them"

@@ -18,6 +18,7 @@ from bot.cli.common import stored_calendars
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
 from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.execution.bybit.trade_stream import TradeStream
 from bot.market.bybit_rest import BybitRest, Environment
 from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
@@ -28,17 +29,20 @@ _PUBLIC_STREAMS = {
     "testnet": "wss://stream-testnet.bybit.com/v5/public/linear",
     "demo": "wss://stream.bybit.com/v5/public/linear",
 }
-_ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
-    "bybit": "mainnet",
-    "testnet": "testnet",
-    "demo": "mainnet",
-}
-
-
 _PRIVATE_STREAMS = {
     "bybit": "wss://stream.bybit.com/v5/private",
     "testnet": "wss://stream-testnet.bybit.com/v5/private",
     "demo": "wss://stream-demo.bybit.com/v5/private",
+}
+# The demo environment takes no orders over a websocket.
+_TRADE_STREAMS = {
+    "bybit": "wss://stream.bybit.com/v5/trade",
+    "testnet": "wss://stream-testnet.bybit.com/v5/trade",
+}
+_ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
+    "bybit": "mainnet",
+    "testnet": "testnet",
+    "demo": "mainnet",
 }
 SANDBOX_KEY: Final = ("sandbox", "sandbox")
 """Key and secret of the account of a sandbox that starts inside a process."""
@@ -73,8 +77,7 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     name = config.venue.name
     if name == "sandbox":
         url = config.venue.sandbox_url.rstrip("/")
-        host = url.partition("://")[2]
-        return Connection(BybitRest(url, timeout_s=timeout), f"ws://{host}/v5/public/linear")
+        return Connection(BybitRest(url, timeout_s=timeout), _sandbox_stream(config, "public/linear"))
     return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
 
 
@@ -108,9 +111,35 @@ def private_stream_at(config: Config, sandbox: SandboxVenue | None = None) -> tu
     if sandbox is not None:
         return sandbox.private_url, key, secret
     if config.venue.name == "sandbox":
-        host = config.venue.sandbox_url.rstrip("/").partition("://")[2]
-        return f"ws://{host}/v5/private", key, secret
+        return _sandbox_stream(config, "private"), key, secret
     return _PRIVATE_STREAMS[config.venue.name], key, secret
+
+
+def order_entry_at(config: Config, account: BybitAccount, sandbox: SandboxVenue | None = None) -> TradeStream | None:
+    """The trade socket of the configured venue, not connected yet; ``None`` where orders go over REST.
+
+    Args:
+        config: the settings.
+        account: whose clock stamps the requests; set its ``entry`` to what is returned.
+        sandbox: that has been started inside this process.
+
+    Raises:
+        UsageError: there is no key.
+    """
+    name = config.venue.name
+    if sandbox is not None:
+        url: str | None = sandbox.trade_url
+    else:
+        url = _sandbox_stream(config, "trade") if name == "sandbox" else _TRADE_STREAMS.get(name)
+    if url is None or config.live.order_entry == "rest":
+        return None
+    credentials = Credentials(*_key_of(config, sandbox))
+    return TradeStream(url, credentials, account.stamp, answer_timeout_s=config.venue.rest_timeout)
+
+
+def _sandbox_stream(config: Config, path: str) -> str:
+    scheme, _, host = config.venue.sandbox_url.rstrip("/").partition("://")
+    return f"{'wss' if scheme == 'https' else 'ws'}://{host}/v5/{path}"
 
 
 def _key_of(config: Config, sandbox: SandboxVenue | None) -> tuple[str, str]:

@@ -71,8 +71,8 @@ class HealingSocket(ABC, Generic[Event]):
         """Read one frame."""
 
     @abstractmethod
-    def _lost(self, reason: str) -> Event:
-        """The event that says that the connection is gone."""
+    def _lost(self, reason: str) -> Event | None:
+        """The event that says that the connection is gone; ``None`` where nobody takes events."""
 
     @abstractmethod
     def _ping(self) -> str:
@@ -105,6 +105,7 @@ class HealingSocket(ABC, Generic[Event]):
         try:
             await self._stay_connected()
         except Exception as error:
+            _log.exception("stream failed", stream=self._name, url=self._url)
             self._events.put_nowait(error)
 
     async def _stay_connected(self) -> None:
@@ -127,7 +128,9 @@ class HealingSocket(ABC, Generic[Event]):
             _log.warning(
                 "stream disconnected", stream=self._name, url=self._url, reason=reason, retry_s=round(delay, 3)
             )
-            self._events.put_nowait(self._lost(reason))
+            event = self._lost(reason)
+            if event is not None:
+                self._events.put_nowait(event)
             await asyncio.sleep(delay)
 
     async def _serve_one_connection(self) -> str:
@@ -142,6 +145,8 @@ class HealingSocket(ABC, Generic[Event]):
         )
         self.connections += 1
         keeper = asyncio.create_task(self._keep(socket), name=f"{self._name} heartbeat")
+        # Without its keeper a connection is no longer watched.
+        keeper.add_done_callback(lambda _: socket.transport.abort())
         try:
             async for frame in socket:
                 self._take(frame)
@@ -149,8 +154,9 @@ class HealingSocket(ABC, Generic[Event]):
             return self._fault or f"the connection broke ({closed})"
         finally:
             keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            socket.transport.abort()
+            (outcome,) = await asyncio.gather(keeper, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                raise outcome
         return self._fault or "the venue closed the connection"
 
     async def _keep(self, socket: ClientConnection) -> None:
