@@ -22,6 +22,7 @@ from bot.orders import (
     Order,
     OrderUpdate,
     Retraining,
+    RuleChange,
     SymbolAvailability,
     Transfer,
 )
@@ -39,6 +40,7 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
     "emergency": EmergencyOrder,
     "order": OrderUpdate,
     "notice": Notice,
+    "rules": RuleChange,
 }
 UNDECIDED: Final = -1
 """In place of the decision's number in rows of orders that no decision asked for."""

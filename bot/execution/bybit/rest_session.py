@@ -24,6 +24,7 @@ from bot.execution.bybit.codes import REPEATED_READS, SERVER_TROUBLE, Action, ac
 from bot.execution.bybit.rate_limits import EndpointGroup, RateLimits
 from bot.market.backoff import Backoff
 from bot.market.bybit_rest import NOT_JSON, Environment, rate_wait_s
+from bot.market.healing_socket import FORBIDDEN, FORBIDDEN_WAIT_S
 
 NO_REPLY: Final = 0
 """In place of an HTTP status: the line broke, or the reply did not come in time."""
@@ -59,10 +60,16 @@ class Refused(Exception):
             arrived: whether the venue answered in its own protocol.
         """
         super().__init__(f"{message} (code {code})")
+        self.message = message
         self.action = action
         self.code = code
         self.wait_s = wait_s
         self.arrived = arrived
+
+    def hiding(self, key: str) -> Refused:
+        """The same with a key taken out of the venue's words: where a signature is wrong it repeats what was signed."""
+        message = self.message.replace(key, "***") if key else self.message
+        return Refused(self.action, self.code, message, wait_s=self.wait_s, arrived=self.arrived)
 
     @property
     def is_ambiguous(self) -> bool:
@@ -116,6 +123,8 @@ class RestSession:
         wall_ms: Callable[[], int],
     ) -> None:
         self.clock = VenueClock()
+        self._key = credentials.key
+        self._banned_until = 0.0
         self._wall_ms = wall_ms
         self.deeds = self._http(credentials, endpoint, environment, timeout_s)
         self.questions = self._http(credentials, endpoint, environment, timeout_s)
@@ -241,11 +250,20 @@ class RestSession:
     async def _call(
         self, thread: ThreadPoolExecutor, call: Callable[..., Any], parameters: dict[str, Any]
     ) -> Mapping[str, Any]:
+        if (left := self._banned_until - time.monotonic()) > 0:
+            raise Refused(
+                Action.STAND_DOWN, FORBIDDEN, f"the venue has banned this address, for about {left:.0f} s more"
+            )
         future = asyncio.get_running_loop().run_in_executor(thread, _attempt, call, dict(parameters))
         try:
             return await asyncio.wait_for(future, self._budget_s)
         except TimeoutError:
             raise Refused(Action.LOOK_UP, NO_REPLY, "no reply in time", arrived=False) from None
+        except Refused as problem:
+            if problem.code == FORBIDDEN:
+                # Asking again would prolong it.
+                self._banned_until = time.monotonic() + FORBIDDEN_WAIT_S
+            raise problem.hiding(self._key) from None
 
 
 def _attempt(call: Callable[..., Any], parameters: dict[str, Any]) -> Mapping[str, Any]:
