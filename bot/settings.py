@@ -93,6 +93,8 @@ class VenueSection(Section):
         "sandbox", description="sandbox, bybit, testnet or demo"
     )
     sandbox_url: str = Field("", description="URL of a sandbox that runs elsewhere; empty: start one inside")
+    rest_url: str = Field("", description="with name = bybit: another REST host of Bybit's, such as a regional one")
+    stream_url: str = Field("", description="with name = bybit: the host of the streams that belongs to it")
     rest_timeout: float = Field(5.0, gt=0, le=60, description="seconds to wait for a REST reply")
     straggler_deadline: float = Field(
         3.0, gt=0, le=60, description="seconds to wait for symbols that close together before REST is asked"
@@ -104,6 +106,14 @@ class VenueSection(Section):
         if value and not value.startswith("http://"):
             raise ValueError("it must be empty or begin with http://")
         return value
+
+    @field_validator("rest_url", "stream_url")
+    @classmethod
+    def _is_secure_url(cls, value: str, about: ValidationInfo) -> str:
+        scheme = "https://" if about.field_name == "rest_url" else "wss://"
+        if value and not value.startswith(scheme):
+            raise ValueError(f"it must be empty or begin with {scheme}")
+        return value.rstrip("/")
 
 
 class SandboxSection(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -24,21 +24,12 @@ from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
 
 # https://bybit-exchange.github.io/docs/v5/ws/connect; the demo environment has mainnet's public data
-_PUBLIC_STREAMS = {
-    "bybit": "wss://stream.bybit.com/v5/public/linear",
-    "testnet": "wss://stream-testnet.bybit.com/v5/public/linear",
-    "demo": "wss://stream.bybit.com/v5/public/linear",
+_PUBLIC_STREAMS: Final = {
+    "bybit": "wss://stream.bybit.com",
+    "testnet": "wss://stream-testnet.bybit.com",
+    "demo": "wss://stream.bybit.com",
 }
-_PRIVATE_STREAMS = {
-    "bybit": "wss://stream.bybit.com/v5/private",
-    "testnet": "wss://stream-testnet.bybit.com/v5/private",
-    "demo": "wss://stream-demo.bybit.com/v5/private",
-}
-# The demo environment takes no orders over a websocket.
-_TRADE_STREAMS = {
-    "bybit": "wss://stream.bybit.com/v5/trade",
-    "testnet": "wss://stream-testnet.bybit.com/v5/trade",
-}
+_PRIVATE_STREAMS: Final = {**_PUBLIC_STREAMS, "demo": "wss://stream-demo.bybit.com"}
 _ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
     "bybit": "mainnet",
     "testnet": "testnet",
@@ -74,11 +65,10 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     timeout = config.venue.rest_timeout
     if sandbox is not None:
         return Connection(BybitRest(sandbox.rest_url, timeout_s=timeout), sandbox.public_url)
-    name = config.venue.name
-    if name == "sandbox":
-        url = config.venue.sandbox_url.rstrip("/")
-        return Connection(BybitRest(url, timeout_s=timeout), _sandbox_stream(config, "public/linear"))
-    return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
+    url = f"{_stream_host(config, _PUBLIC_STREAMS)}/v5/public/linear"
+    return Connection(
+        BybitRest(_rest_host(config), _ENVIRONMENTS.get(config.venue.name, "mainnet"), timeout_s=timeout), url
+    )
 
 
 def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAccount:
@@ -91,14 +81,12 @@ def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAcco
     credentials = Credentials(*_key_of(config, sandbox))
     if sandbox is not None:
         return BybitAccount(credentials, sandbox.rest_url, timeout_s=timeout)
-    if name == "sandbox":
-        if not config.venue.sandbox_url:
-            raise UsageError(
-                "the sandbox inside this process has no account; start recall sandbox and set venue.sandbox_url to its URL"
-            )
-        return BybitAccount(credentials, config.venue.sandbox_url, timeout_s=timeout)
-    environment: Environment = "mainnet" if name == "bybit" else "testnet" if name == "testnet" else "demo"
-    return BybitAccount(credentials, None, environment, timeout_s=timeout)
+    if name == "sandbox" and not config.venue.sandbox_url:
+        raise UsageError(
+            "the sandbox inside this process has no account; start recall sandbox and set venue.sandbox_url to its URL"
+        )
+    environment: Environment = "testnet" if name == "testnet" else "demo" if name == "demo" else "mainnet"
+    return BybitAccount(credentials, _rest_host(config), environment, timeout_s=timeout)
 
 
 def private_stream_at(config: Config, sandbox: SandboxVenue | None = None) -> tuple[str, str, str]:
@@ -110,13 +98,12 @@ def private_stream_at(config: Config, sandbox: SandboxVenue | None = None) -> tu
     key, secret = _key_of(config, sandbox)
     if sandbox is not None:
         return sandbox.private_url, key, secret
-    if config.venue.name == "sandbox":
-        return _sandbox_stream(config, "private"), key, secret
-    return _PRIVATE_STREAMS[config.venue.name], key, secret
+    return f"{_stream_host(config, _PRIVATE_STREAMS)}/v5/private", key, secret
 
 
 def order_entry_at(config: Config, account: BybitAccount, sandbox: SandboxVenue | None = None) -> TradeStream | None:
-    """The trade socket of the configured venue, not connected yet; ``None`` where orders go over REST.
+    """The trade socket of the configured venue, not connected yet; ``None`` where orders go over REST, as at the demo
+    environment, which has none.
 
     Args:
         config: the settings.
@@ -126,20 +113,25 @@ def order_entry_at(config: Config, account: BybitAccount, sandbox: SandboxVenue 
     Raises:
         UsageError: there is no key.
     """
-    name = config.venue.name
-    if sandbox is not None:
-        url: str | None = sandbox.trade_url
-    else:
-        url = _sandbox_stream(config, "trade") if name == "sandbox" else _TRADE_STREAMS.get(name)
-    if url is None or config.live.order_entry == "rest":
+    if config.live.order_entry == "rest" or config.venue.name == "demo":
         return None
+    url = f"{_stream_host(config, _PRIVATE_STREAMS)}/v5/trade" if sandbox is None else sandbox.trade_url
     credentials = Credentials(*_key_of(config, sandbox))
     return TradeStream(url, credentials, account.stamp, answer_timeout_s=config.venue.rest_timeout)
 
 
-def _sandbox_stream(config: Config, path: str) -> str:
-    scheme, _, host = config.venue.sandbox_url.rstrip("/").partition("://")
-    return f"{'wss' if scheme == 'https' else 'ws'}://{host}/v5/{path}"
+def _rest_host(config: Config) -> str | None:
+    """What takes the place of Bybit's own host, if anything does."""
+    venue = config.venue
+    own = {"sandbox": venue.sandbox_url, "bybit": venue.rest_url}.get(venue.name, "")
+    return own.rstrip("/") or None
+
+
+def _stream_host(config: Config, hosts: Mapping[str, str]) -> str:
+    venue = config.venue
+    if venue.name == "sandbox":
+        return f"ws://{venue.sandbox_url.rstrip('/').partition('://')[2]}"
+    return (venue.name == "bybit" and venue.stream_url) or hosts[venue.name]
 
 
 def _key_of(config: Config, sandbox: SandboxVenue | None) -> tuple[str, str]:

@@ -136,7 +136,7 @@ class PrivateStream(HealingSocket[PrivateEvent]):
             self._answers.put_nowait(frame)
         elif isinstance(frame, Malformed):
             self.malformed_frames += 1
-            _log.warning("malformed private frame dropped", url=self._url, reason=frame.reason)
+            _log.warning("malformed private frame dropped", url=self.url, reason=frame.reason)
         else:
             self._take_push(data)
 

@@ -21,6 +21,7 @@ from pybit.unified_trading import HTTP
 
 from bot.errors import VenueError
 from bot.execution.bybit.codes import REPEATED_READS
+from bot.execution.bybit.rate_limits import PUBLIC_PER_SECOND, TokenBucket
 from bot.execution.instruments import Instrument
 from bot.market.backoff import Backoff
 from bot.market.bybit_decode import (
@@ -121,6 +122,8 @@ class BybitRest:
         self._budget_s = self._attempts * (2.0 * timeout_s + waits) + 5.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bybit-rest")
         self._turn = asyncio.Lock()
+        # Used in the thread only.
+        self._bucket = TokenBucket(PUBLIC_PER_SECOND, time.monotonic())
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -280,6 +283,8 @@ class BybitRest:
                 self._closed.wait(delay)
 
     def _send(self, request: _Request) -> dict[str, Any]:
+        self._closed.wait(self._bucket.wait_s(time.monotonic()))
+        self._bucket.take(time.monotonic())
         try:
             reply = request.call(**request.parameters)
         except InvalidRequestError as error:

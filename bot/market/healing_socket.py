@@ -43,7 +43,7 @@ class HealingSocket(ABC, Generic[Event]):
     def __init__(
         self, url: str, name: str, *, ping_interval_s: float, silence_timeout_s: float, backoff: Backoff | None
     ) -> None:
-        self._url = url
+        self.url = url
         self._name = name
         self._ping_interval_s = ping_interval_s
         self._silence_timeout_s = silence_timeout_s
@@ -78,6 +78,10 @@ class HealingSocket(ABC, Generic[Event]):
     def _ping(self) -> str:
         """The request whose answer sets ``_pong``."""
 
+    def _unheard(self) -> str:
+        """Why a connection that answers pings is of no use all the same; empty where it is."""
+        return ""
+
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=self._name)
         return self
@@ -105,7 +109,7 @@ class HealingSocket(ABC, Generic[Event]):
         try:
             await self._stay_connected()
         except Exception as error:
-            _log.exception("stream failed", stream=self._name, url=self._url)
+            _log.exception("stream failed", stream=self._name, url=self.url)
             self._events.put_nowait(error)
 
     async def _stay_connected(self) -> None:
@@ -125,9 +129,7 @@ class HealingSocket(ABC, Generic[Event]):
             failures = 0 if time.monotonic() - began >= STABLE_S else failures
             delay = max(self._backoff.delay(failures), wait_s)
             failures += 1
-            _log.warning(
-                "stream disconnected", stream=self._name, url=self._url, reason=reason, retry_s=round(delay, 3)
-            )
+            _log.warning("stream disconnected", stream=self._name, url=self.url, reason=reason, retry_s=round(delay, 3))
             event = self._lost(reason)
             if event is not None:
                 self._events.put_nowait(event)
@@ -136,7 +138,7 @@ class HealingSocket(ABC, Generic[Event]):
     async def _serve_one_connection(self) -> str:
         """Connect and read until the connection ends; returns why it did."""
         socket = await connect(
-            self._url,
+            self.url,
             ping_interval=None,
             compression=None,
             open_timeout=self._silence_timeout_s,
@@ -170,6 +172,9 @@ class HealingSocket(ABC, Generic[Event]):
                 await socket.send(self._ping())
                 async with asyncio.timeout(self._silence_timeout_s):
                     await self._pong.wait()
+                if fault := self._unheard():
+                    self._cut(socket, fault)
+                    return
         except TimeoutError:
             self._cut(socket, f"the venue did not answer {self._asked} in {self._silence_timeout_s:g} s")
         except ConnectionClosed:

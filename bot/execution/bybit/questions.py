@@ -95,6 +95,14 @@ class AccountQuestions:
         result = reply.get("result")
         return result if isinstance(result, Mapping) else {}
 
+    async def margin_mode(self) -> str:
+        """The account's margin mode in the venue's word, such as ``REGULAR_MARGIN``; empty where it does not say."""
+        call = self._session.questions.get_account_info
+        reply = await self._session.ask(EndpointGroup.READ, call, {}, "the margin mode")
+        result = reply.get("result")
+        mode = result.get("marginMode") if isinstance(result, Mapping) else None
+        return mode if isinstance(mode, str) else ""
+
     async def fee_rates(self, symbol: str) -> tuple[Decimal, Decimal] | None:
         """Taker and maker fee as fractions; ``None`` where the environment does not tell, as the demo one does not."""
         parameters = {"category": CATEGORY, "symbol": symbol}

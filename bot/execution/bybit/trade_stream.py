@@ -146,7 +146,7 @@ class TradeStream(HealingSocket[None]):
             reply = _replies.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError) as problem:
             self.malformed_frames += 1
-            _log.warning("malformed trade frame dropped", url=self._url, reason=str(problem))
+            _log.warning("malformed trade frame dropped", url=self.url, reason=str(problem))
             return
         if reply.operation == "pong":
             self._pong.set()
@@ -157,7 +157,7 @@ class TradeStream(HealingSocket[None]):
             if not answer.done():
                 answer.set_result(reply)
         else:
-            _log.warning("reply to no request of ours", url=self._url, request=str(reply.request), code=str(reply.code))
+            _log.warning("reply to no request of ours", url=self.url, request=str(reply.request), code=str(reply.code))
         if reply.code == RESTARTING and self._open_socket is not None:
             self._cut(self._open_socket, "the venue restarts its trade service")
 

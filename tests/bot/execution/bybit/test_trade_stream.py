@@ -17,9 +17,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from backtest.sandbox.faults import Fault, FaultPlan, FaultRule
 from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.venue import SandboxVenue
-from bot.cli.venues import order_entry_at
-from bot.config import load_config
-from bot.errors import UsageError
 from bot.execution.bybit.client import BybitAccount, Credentials, Refused
 from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueOrderStatus
@@ -282,21 +279,3 @@ def test_no_frame_kills_the_socket_and_an_answer_is_a_result_or_a_refusal(frames
                 return result
 
     assert asyncio.run(asyncio.wait_for(run(), 10))
-
-
-def test_orders_go_over_the_socket_by_default_and_over_rest_where_told_so_or_the_environment_has_no_socket() -> None:
-    def entry_of(*overrides: str) -> TradeStream | None:
-        keys = {"RECALL_LIVE__API_KEY": "k", "RECALL_LIVE__API_SECRET": "s"}
-        config = load_config(overrides=[*overrides], environment=keys)
-        account = BybitAccount(CREDENTIALS)
-        try:
-            return order_entry_at(config, account)
-        finally:
-            account.close()
-
-    assert entry_of("venue.name=bybit") is not None
-    assert entry_of("venue.name=testnet") is not None
-    assert entry_of("venue.name=demo") is None
-    assert entry_of("venue.name=bybit", "live.order_entry=rest") is None
-    with pytest.raises(UsageError, match="order_entry"):
-        entry_of("live.order_entry=carrier pigeon")
