@@ -28,6 +28,7 @@ from bot.orders import (
     OrderUpdate,
     Pruning,
     Retraining,
+    RuleChange,
     SymbolAvailability,
     TimeInForce,
     Transfer,
@@ -121,6 +122,9 @@ class DecisionCore:
             self.risk.set_standing(event)
         elif isinstance(event, Transfer):
             self._transfer(event)
+        elif isinstance(event, RuleChange):
+            self.risk.obey(event.instrument)
+            self.portfolio.obey(event.instrument)
         else:
             assert isinstance(event, Retraining | OrderUpdate | EmergencyOrder | Notice)
         return ()

@@ -10,7 +10,16 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from dataclasses import dataclass
 from decimal import Decimal
 from types import TracebackType
@@ -75,6 +84,7 @@ class LiveAccount:
         token: of the run, for ids of orders that no decision asked for; see ``bot.risk.run_token``.
         limits: how long to wait.
         whole_wallet: money that comes and goes is the run's; else it trades a part of the wallet only.
+        rule_changes: asked at every comparison for what has changed in the symbols' trading rules.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class LiveAccount:
         token: str,
         limits: AccountLimits | None = None,
         whole_wallet: bool = True,
+        rule_changes: Callable[[], Awaitable[Sequence[AccountEvent]]] | None = None,
     ) -> None:
         self._client = client
         self._stream = stream
@@ -93,6 +104,7 @@ class LiveAccount:
         self._token = token
         self._limits = limits or AccountLimits()
         self._whole_wallet = whole_wallet
+        self._rule_changes = rule_changes
         self._news: deque[AccountNews | Exception] = deque()
         self._told = asyncio.Event()
         self._sending: dict[str, asyncio.Task[None]] = {}
@@ -154,6 +166,14 @@ class LiveAccount:
             else:
                 self._book.submit(order)
             self._sending[order.client_order_id] = asyncio.create_task(self._send(order), name="order")
+
+    async def last_news(self) -> list[AccountNews]:
+        """What was told and not taken, once the orders on their way have come to something."""
+        await self.settled(self._book.portfolio.positions)
+        told = []
+        while (news := self.take_news()) is not None:
+            told.append(news)
+        return told
 
     async def settled(self, symbols: Collection[str]) -> None:
         """Wait until no comparison is due and orders of these symbols have come to something, but not for long."""
@@ -266,6 +286,8 @@ class LiveAccount:
             return min(limits.retry_s * 2.0 ** (self._failures - 1), limits.every_s)
         self._failures = 0
         self.comparisons += 1
+        if self._rule_changes is not None:
+            self._tell(await self._rule_changes())
         found = book.compare(view, asked)
         self._tell(found.events)
         unclear = self._judge_unseen(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
@@ -17,7 +17,8 @@ from bot.execution.instruments import Instrument
 from bot.execution.venue_books import VenueBooks
 from bot.journal import Journal, schema
 from bot.live_engine import LiveEngine
-from bot.orders import AccountEvent, Execution, ExecutionKind, Funding, Notice, NoticeKind, Side, Transfer
+from bot.market.instrument_book import InstrumentBook, InstrumentSource, filter_changes
+from bot.orders import AccountEvent, Execution, ExecutionKind, Funding, Notice, NoticeKind, RuleChange, Side, Transfer
 from bot.portfolio import Portfolio
 from bot.run import Run
 
@@ -110,6 +111,36 @@ async def open_account(account: BybitAccount, config: Config, symbols: Sequence[
     for position in held:
         events += _adopted(position)
     return Opening(cash, await _fees(account, symbols), tuple(events))
+
+
+def rule_changes(
+    book: InstrumentBook, source: InstrumentSource, instruments: Mapping[str, Instrument], now: Callable[[], int]
+) -> Callable[[], Awaitable[Sequence[AccountEvent]]]:
+    """Asks daily for the trading rules, and tells which are no longer those that a run goes by.
+
+    Args:
+        book: keeps them.
+        source: of the rules.
+        instruments: that the run goes by at its start.
+        now: the present, milliseconds.
+    """
+    known = dict(instruments)
+
+    async def changed() -> list[AccountEvent]:
+        if not book.is_due(now()):
+            return []
+        told = await book.refresh(source, tuple(known), now())
+        events: list[AccountEvent] = []
+        for symbol, instrument in told.instruments.items():
+            found = filter_changes(known[symbol], instrument)
+            if found:
+                text = "the venue's trading rules: " + "; ".join(map(str, found))
+                events += [Notice(NoticeKind.CORRECTION, symbol, text), RuleChange(instrument)]
+                known[symbol] = instrument
+        events += [Notice(NoticeKind.ALARM, symbol, reason) for symbol, reason in told.closed.items()]
+        return events
+
+    return changed
 
 
 def book_of(run: Run, journal: Journal) -> AccountBook:

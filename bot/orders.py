@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from bot.execution.instruments import Instrument
 from bot.market.batches import BarBatch as BarBatch
 from memory_store.pruning import PruneRule
 from strategies.base import Signal
@@ -449,7 +450,13 @@ class Notice(msgspec.Struct, frozen=True):
     text: str
 
 
-AccountEvent = Execution | OrderUpdate | Funding | AccountStanding | Transfer | EmergencyOrder | Notice
-"""What the account at a venue tells."""
+class RuleChange(msgspec.Struct, frozen=True):
+    """The venue has changed the trading rules of a symbol: the next decision obeys these."""
+
+    instrument: Instrument
+
+
+AccountEvent = Execution | OrderUpdate | Funding | AccountStanding | Transfer | EmergencyOrder | Notice | RuleChange
+"""What a venue tells besides bars."""
 
 Event = BarBatch | OperatorCommand | SymbolAvailability | ModelSwap | Retraining | AccountEvent

@@ -92,7 +92,7 @@ class Portfolio:
     def __init__(self, initial_cash: Decimal, instruments: dict[str, Instrument]) -> None:
         self.initial_cash = initial_cash
         self.cash = initial_cash
-        self.instruments = instruments
+        self.instruments = dict(instruments)
         self.positions = {symbol: Position(symbol) for symbol in instruments}
         self.fees_paid = ZERO
         self.funding_paid = ZERO
@@ -107,6 +107,11 @@ class Portfolio:
         self._quantities = dict.fromkeys(instruments, 0.0)
         self._held: tuple[tuple[str, float], ...] = ()
         self.lots: dict[str, int] = dict.fromkeys(instruments, 0)
+
+    def obey(self, instrument: Instrument) -> None:
+        """Count in the lots of new trading rules from now on."""
+        self.instruments[instrument.symbol] = instrument
+        self._refresh(instrument.symbol)
 
     def mark(self, symbol: str, price: float) -> None:
         """Value a symbol at ``price`` from now on."""

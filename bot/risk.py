@@ -102,6 +102,29 @@ class RiskLayer:
         self.limits = limits
         self.instruments = dict(instruments)
         self._run_token = run_token
+        self._no_trade_band = limits.no_trade_band
+        self._stop_distance = exact(limits.stop_loss)
+        self._target_distance = exact(limits.take_profit)
+        self._state = RiskState()
+        self._last_equity: float | None = None
+        self._day_end = _NO_DAY
+        self._loss_floor = _NO_FLOOR
+        self._restricted = False
+        self.ordered_lots: dict[str, int] = {}
+        """Lots that each symbol's order on the way is to lead to."""
+        self._learn()
+
+    def obey(self, instrument: Instrument) -> None:
+        """Go by new trading rules of a symbol from now on."""
+        symbol, before = instrument.symbol, self.instruments[instrument.symbol]
+        self.instruments[symbol] = instrument
+        if symbol in self.ordered_lots:
+            self.ordered_lots[symbol] = instrument.lots(self.ordered_lots[symbol] * before.lot_size)
+        self._learn()
+
+    def _learn(self) -> None:
+        """Keep what every bar asks of the instruments at hand."""
+        instruments, limits = self.instruments, self.limits
         self._lot_sizes = {symbol: float(instrument.lot_size) for symbol, instrument in instruments.items()}
         self._is_alone = len(self.instruments) == 1
         self._maximum_leverage = {
@@ -110,19 +133,9 @@ class RiskLayer:
         # Up to here nothing limits the target of a symbol that has the leverage to itself.
         alone = min(limits.max_position, limits.max_leverage, *self._maximum_leverage.values())
         self._unlimited = alone if self._is_alone else -math.inf
-        self._no_trade_band = limits.no_trade_band
-        self._stop_distance = exact(limits.stop_loss)
-        self._target_distance = exact(limits.take_profit)
         self._most_lots = {
             symbol: instrument.lots(instrument.maximum_market_quantity) for symbol, instrument in instruments.items()
         }
-        self._state = RiskState()
-        self._last_equity: float | None = None
-        self._day_end = _NO_DAY
-        self._loss_floor = _NO_FLOOR
-        self._restricted = False
-        self.ordered_lots: dict[str, int] = {}
-        """Lots that each symbol's order on the way is to lead to."""
 
     @property
     def state(self) -> RiskState:

@@ -12,7 +12,7 @@ from bot.journal.records import SideEvent
 from bot.lifecycle.keeper import Arrival, ModelKeeper
 from bot.lifecycle.preparation import Successor
 from bot.market.batches import BarBatch
-from bot.orders import Execution, ModelSwap, OperatorAction, OperatorCommand, OrderUpdate, Pruning
+from bot.orders import Execution, ModelSwap, OperatorAction, OperatorCommand, OrderUpdate, Pruning, RuleChange
 from bot.portfolio import ClosedTrade
 
 log = structlog.get_logger()
@@ -63,6 +63,9 @@ class Run:
                 f"the state of run {self.run_id} in the journal is damaged: {problem}; restore the journal or start a "
                 "new run with --new"
             ) from None
+        for _, event in self.journal.read_events(self.run_id):
+            if isinstance(event, RuleChange):
+                self.engine.core.apply(event)
         return True
 
     def decide(self, batch: BarBatch) -> Step:

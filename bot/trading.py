@@ -42,6 +42,9 @@ class OrderEntry(Protocol):
     def deliver(self, orders: Sequence[Order]) -> None:
         """Send orders; what becomes of them comes with the account's news."""
 
+    async def last_news(self) -> list[AccountNews]:
+        """What the account has told and nobody has taken, once the orders on their way have come to something."""
+
 
 async def trade(
     run: Run,
@@ -73,6 +76,15 @@ async def trade(
     """
     loop = asyncio.get_running_loop()
     progress = Progress()
+
+    async def take(news: AccountNews) -> None:
+        await loop.run_in_executor(thread, run.apply_waiting, *news)
+        progress.fills += sum(isinstance(event, Execution) for event in news)
+        if entry is not None:
+            entry.deliver([event.order for event in news if isinstance(event, EmergencyOrder)])
+        if on_news is not None:
+            on_news(news)
+
     stopping = asyncio.ensure_future(stop.wait())
     waiting: asyncio.Future[FeedEvent | AccountNews] | None = None
     # Advancing may itself wait for the feed, which moves on only while its next event is taken: so it runs beside.
@@ -120,16 +132,16 @@ async def trade(
                 if max_bars is not None and progress.bars >= max_bars:
                     break
             elif isinstance(event, tuple):
-                await loop.run_in_executor(thread, run.apply_waiting, *event)
-                progress.fills += sum(isinstance(news, Execution) for news in event)
-                if entry is not None:
-                    entry.deliver([news.order for news in event if isinstance(news, EmergencyOrder)])
-                if on_news is not None:
-                    on_news(event)
+                await take(event)
             else:
                 change = _availability(event)
                 log.warning("availability", symbol=change.symbol, available=change.available, reason=change.reason)
                 await loop.run_in_executor(thread, run.apply_waiting, change)
+        if entry is not None:
+            taken = [waiting.result()] if waiting is not None and waiting.done() and not waiting.exception() else []
+            for news in [*taken, *await entry.last_news()]:
+                if isinstance(news, tuple):
+                    await take(news)
     finally:
         unfinished = [task for task in (stopping, waiting, advancing) if task is not None]
         for task in unfinished:

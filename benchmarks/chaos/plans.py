@@ -12,7 +12,7 @@ from backtest.sandbox.faults import CLOSE, Fault, FaultPlan, FaultRule
 from benchmarks.chaos.rehearsal import Crash, Rehearsal, Scene
 from bot.engine import Step
 from bot.orders import OperatorAction, OperatorCommand, Order
-from bot.trading import OrderEntry
+from bot.trading import AccountNews, OrderEntry
 
 CALM: Final = 15
 """Bars before the end in which nothing new goes wrong."""
@@ -161,6 +161,11 @@ class Accidents:
         self._entry.deliver(orders)
         if orders and self._happens():
             raise Crash("between the sending of an order and its answer")
+
+    async def last_news(self) -> list[AccountNews]:
+        """What the account has to say at the end."""
+        assert self._entry is not None
+        return await self._entry.last_news()
 
     def _after_step(self, _step: Step) -> None:
         if self._happens():

@@ -25,9 +25,9 @@ async def market_feed(
 ) -> MarketFeed:
     """The bars that a run has not decided on yet, from its venue's stream until ``stack`` closes."""
     names, code = config.market.symbols, config.market.interval
-    stream = await stack.enter_async_context(KlineStream(connection.stream_url, names, code))
     # A simulated clock may run at any speed, so that silence only means something on a real venue.
     quiet = None if config.venue.name == "sandbox" else interval_ms(code) / 1000 + _QUIET_MARGIN_S
+    stream = await stack.enter_async_context(KlineStream(connection.stream_url, names, code, topic_silence_s=quiet))
     return MarketFeed(
         stream,
         connection.rest,

@@ -31,6 +31,7 @@ from bot.cli.venues import (
     account_at,
     connect,
     make_sandbox,
+    order_entry_at,
     private_stream_at,
     sandbox_clock,
     sandbox_start,
@@ -39,9 +40,10 @@ from bot.config import Config
 from bot.doctor import examine
 from bot.errors import CheckFailed
 from bot.execution.bybit.client import BybitAccount
+from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind
 from bot.live_account import AccountLimits, LiveAccount, with_account
-from bot.live_start import book_of, open_account, require_consent, require_stop_loss, set_leverage
+from bot.live_start import book_of, open_account, require_consent, require_stop_loss, rule_changes, set_leverage
 from bot.market.bybit_private_stream import PrivateStream
 from bot.risk import run_token
 from bot.run import Run
@@ -112,6 +114,9 @@ async def _trade(context: Context, config: Config, max_bars: int | None, fresh: 
         client = account_at(config, sandbox)
         stack.callback(client.close)
         await client.synchronise()
+        entry = order_entry_at(config, client, sandbox)
+        if entry is not None:
+            client.entry = await stack.enter_async_context(entry)
         thread = stack.enter_context(decision_thread())
         if earlier is None:
             run, session = await _begin(config, home, journal, connection, client, thread, stack)
@@ -126,6 +131,7 @@ async def _trade(context: Context, config: Config, max_bars: int | None, fresh: 
                 token=run_token(run.run_id),
                 limits=AccountLimits(every_s=config.live.reconcile_every),
                 whole_wallet=not config.live.capital,
+                rule_changes=rule_changes(home.instruments, connection.rest, _venue_rules(config, run), _now),
             )
         )
         feed = await market_feed(config, connection, run, session, stack)
@@ -145,7 +151,7 @@ async def _trade(context: Context, config: Config, max_bars: int | None, fresh: 
             on_step=view.show,
             on_news=view.tell,
         )
-    farewell(context, config, run, progress)
+    farewell(context, config, run, progress, goes_on=not is_inside)
 
 
 async def _begin(
@@ -163,8 +169,8 @@ async def _begin(
         CheckFailed: something is not well.
     """
     names = config.market.symbols
-    instruments = await connection.rest.instruments(names)
-    await set_leverage(client, config, instruments.values())
+    rules = await home.instruments.refresh(connection.rest, names, _now())
+    await set_leverage(client, config, rules.instruments.values())
     await _examine(config, home, connection, client)
     opening = await open_account(client, config, names)
     changes: dict[str, dict[str, Any]] = {"account": {"initial_cash": opening.cash}}
@@ -191,6 +197,16 @@ async def _examine(config: Config, home: Home, connection: Connection, client: B
         raise CheckFailed(f"the account is not ready to trade: {told}")
 
 
+def _venue_rules(config: Config, run: Run) -> dict[str, Instrument]:
+    """Trading rules that the run goes by, but for those that the configuration has set."""
+    known = run.engine.portfolio.instruments
+    return {symbol: rules for symbol, rules in known.items() if symbol not in config.instruments}
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _inside(config: Config, home: Home) -> SandboxVenue:
     """A sandbox with an account, in this process."""
     key, secret = SANDBOX_KEY
@@ -214,4 +230,4 @@ def _inside(config: Config, home: Home) -> SandboxVenue:
 
 def _private_stream(config: Config, sandbox: SandboxVenue | None, client: BybitAccount) -> PrivateStream:
     url, key, secret = private_stream_at(config, sandbox)
-    return PrivateStream(url, key, secret, venue_ms=lambda: time.time_ns() // 1_000_000 + client.clock.offset)
+    return PrivateStream(url, key, secret, venue_ms=lambda: _now() + client.clock.offset)

@@ -21,6 +21,7 @@ from bot.orders import (
     OperatorCommand,
     OrderUpdate,
     Retraining,
+    RuleChange,
     SymbolAvailability,
     Transfer,
 )
@@ -109,6 +110,7 @@ SideEvent = (
     | EmergencyOrder
     | OrderUpdate
     | Notice
+    | RuleChange
 )
 """Everything that happens to a run besides bars and fills, which have tables of their own."""
 
