@@ -275,6 +275,7 @@ class LiveAccount:
         """Compare once; returns after how many seconds to do so again."""
         limits, book = self._limits, self._book
         asked = {name: order for name, order in book.working.items() if name not in self._sending}
+        asked_at = book.newest
         try:
             if self.comparisons % _CLOCK_EVERY == 0:
                 await self._client.synchronise()
@@ -288,7 +289,7 @@ class LiveAccount:
         self.comparisons += 1
         if self._rule_changes is not None:
             self._tell(await self._rule_changes())
-        found = book.compare(view, asked)
+        found = book.compare(view, asked, asked_at)
         self._tell(found.events)
         unclear = self._judge_unseen(found)
         if found.foreign and book.is_newer_than(view):

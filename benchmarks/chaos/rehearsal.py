@@ -51,7 +51,7 @@ INTERVAL: Final = "60"
 HUMAN: Final = ApiKey("human", "human-secret")
 """A second hand on the same account."""
 AT_ONCE: Final = Backoff(first_s=0.005, base_s=0.01, limit_s=0.05)
-LIMITS: Final = AccountLimits(every_s=0.5, retry_s=0.05, verify_s=0.2, lost_after_s=0.3, patience_s=0.5, grace_s=0.05)
+LIMITS: Final = AccountLimits(every_s=1.5, retry_s=0.1, verify_s=0.5, lost_after_s=0.3, patience_s=0.5, grace_s=0.05)
 FEED: Final = FeedLimits(straggler_s=0.05, answer_s=0.5, retry_s=0.02, quiet_s=0.25)
 HISTORY_BARS: Final = 30
 UNTHROTTLED: Final = 1_000.0
