@@ -21,12 +21,13 @@ _CENT_OF_A_CENT: Final = Decimal("0.0001")
 """Both sides divide for average prices; what they differ by is no money."""
 
 
-def breaches(rehearsal: Rehearsal, *, transferred: Decimal = Decimal(0)) -> list[str]:
+def breaches(rehearsal: Rehearsal, *, transferred: Decimal | None = Decimal(0)) -> list[str]:
     """All that does not hold.
 
     Args:
         rehearsal: played to its end.
-        transferred: money that came or went other than by the run's trading, in quote units.
+        transferred: money that came or went other than by the run's trading, in quote units;
+            ``None`` where nobody has reckoned that up.
     """
     found = [f"it did not come to rest: {rehearsal.unsettled}"] if rehearsal.unsettled else []
     found += _positions(rehearsal)
@@ -124,7 +125,7 @@ def _unlike(what: str, at_venue: dict[str, tuple[object, ...]], written: dict[st
             yield f"{what} {name} is {at_venue.get(name)} at the venue and {written.get(name)} in the journal"
 
 
-def _money(rehearsal: Rehearsal, transferred: Decimal) -> Iterator[str]:
+def _money(rehearsal: Rehearsal, transferred: Decimal | None) -> Iterator[str]:
     """What trading and transfers explain is what the wallet holds."""
     engine = rehearsal.run.engine
     assert isinstance(engine, LiveEngine)
@@ -134,7 +135,7 @@ def _money(rehearsal: Rehearsal, transferred: Decimal) -> Iterator[str]:
         yield f"the wallet holds {wallet}, the run explains {believed}"
     events = [event for _, event in rehearsal.journal.read_events(rehearsal.run_id)]
     booked = sum((event.amount for event in events if isinstance(event, Transfer)), Decimal(0))
-    if abs(booked - transferred) > _CENT_OF_A_CENT:
+    if transferred is not None and abs(booked - transferred) > _CENT_OF_A_CENT:
         yield f"transfers of {booked} are in the journal, there were {transferred}"
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +26,7 @@ from backtest.sandbox.sources import StoredBars
 from backtest.sandbox.venue import SandboxVenue
 from bot.assembly import home_of, instruments_of
 from bot.cli.starting import begin, decision_thread, last_seen, resume
-from bot.cli.venues import SANDBOX_KEY, Connection, synthetic_start
+from bot.cli.venues import SANDBOX_KEY, Connection, order_entry_at, synthetic_start
 from bot.config import Config
 from bot.engine import Step
 from bot.errors import RecallError
@@ -99,6 +99,7 @@ class Scene:
             "sandbox": {"seed": self.seed, "history_bars": HISTORY_BARS},
             "strategy": {"name": "benchmarks.chaos.strategy:Restless", "parameters": {"seed": self.seed}},
             "memory": {"memory_size": 100},
+            "live": {"order_entry": "rest"},
             "risk": {"daily_loss_limit": 0.0, "no_trade_band": 0.0, "stop_loss": 0.01},
         }
         return Config().changed(usual, "the scene").changed(self.settings, "the scene")
@@ -126,7 +127,7 @@ class Rehearsal:
         """Why the last life did not come to rest, if it did not."""
         self.on_step: Callable[[Step], None] | None = None
         """Called with every step that is durable; may raise ``Crash``."""
-        self.between: Callable[[], Any] | None = None
+        self.between: Callable[[], Awaitable[None]] | None = None
         """Awaited before every step of the venue."""
         self._run: Run | None = None
         self._session: Session | None = None
@@ -209,6 +210,8 @@ class Rehearsal:
             client = self._account(ApiKey(*SANDBOX_KEY))
             stack.callback(client.close)
             await client.synchronise()
+            if (trade_socket := order_entry_at(self.config, client, self.venue)) is not None:
+                client.entry = await stack.enter_async_context(trade_socket)
             thread = stack.enter_context(decision_thread())
             if not self.run_id:
                 run, session = await self._begin(connection, client, thread, stack)
