@@ -2,7 +2,8 @@
 
 A series is cut into blocks of ``config.block`` bars. A block attends to itself and to the block before it, whose keys and
 values are carried along in :class:`EncoderState`. Rows of a block that lie in the future may hold anything finite: they
-get exactly zero weight in every earlier row.
+get exactly zero weight in every earlier row. Decisions run the same weights in smaller pieces
+(:mod:`strategies.memory_transformer.tile_kernel`).
 """
 
 from __future__ import annotations
@@ -154,9 +155,6 @@ class FeedForward(nn.Module):
 class Encoder(nn.Module):
     """Features of blocks of bars in, their states and keys out. The state of a bar sees no later bar."""
 
-    distances: Tensor
-    outside: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -166,12 +164,6 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.d_model)
         self.position_bias = nn.Parameter(torch.zeros(config.n_layers, config.n_heads, config.attention_window))
         self.whitening = Whitening(config.d_model)
-        rows = torch.arange(config.block).unsqueeze(1)
-        columns = torch.arange(2 * config.block).unsqueeze(0)
-        distances = rows + config.block - columns
-        inside = (distances >= 0) & (distances < config.attention_window)
-        self.register_buffer("distances", distances.clamp(0, config.attention_window - 1), persistent=False)
-        self.register_buffer("outside", ~inside, persistent=False)
 
     def initial_state(self, segments: int = 1) -> EncoderState:
         """The state before the first bar of a series: zeros, which ``start`` keeps out of the attention."""
@@ -184,26 +176,12 @@ class Encoder(nn.Module):
         )
 
     def attention_bias(self) -> Tensor:
-        """Learned bias per distance, ``-inf`` outside the window: ``[n_layers, heads, block, 2 * block]``."""
-        return self.position_bias[:, :, self.distances].masked_fill(self.outside, _HIDDEN)
+        """See :func:`attention_bias`; of a block that sees the block before it, ``[n_layers, heads, block, 2 * block]``."""
+        return attention_bias(self.position_bias, self.config.block, self.config.block)
 
     def blank_mask(self, start: Tensor) -> Tensor | None:
-        """What hides rows before the start of a series, or ``None`` where nothing needs hiding.
-
-        Args:
-            start: ``[segments, blocks]`` first real row counted from the start of that block; the rows of the block
-                before it are -block to -1.
-
-        Returns:
-            ``[segments * blocks, 1, block, 2 * block]`` of zeros and ``-inf``. A row always sees itself, so that blank
-            rows stay finite.
-        """
-        block = self.config.block
-        if bool((start <= -block).all()):
-            return None
-        columns = torch.arange(-block, block)
-        blank = (columns < start.reshape(-1, 1)).unsqueeze(1) & (columns != torch.arange(block).unsqueeze(1))
-        return torch.zeros(blank.shape).masked_fill(blank, _HIDDEN).unsqueeze(1)
+        """See :func:`blank_mask`; of blocks that see the block before them."""
+        return blank_mask(start, self.config.block, self.config.block)
 
     def forward(
         self, features: Tensor, state: EncoderState, *, bias: Tensor | None = None, blank: Tensor | None = None
@@ -233,3 +211,37 @@ class Encoder(nn.Module):
             far = rows[:, self.config.input_window - self.config.linear_window :]
             hidden = hidden + self.linear(far).view_as(hidden)
         return Encoding(hidden, self.whitening(hidden), EncoderState(features[:, -1, edge:], tuple(caches)))
+
+
+def attention_bias(position_bias: Tensor, rows: int, context: int) -> Tensor:
+    """Learned bias per distance, ``-inf`` outside the window: ``[..., rows, context + rows]``.
+
+    Args:
+        position_bias: ``[..., attention_window]``, of a bar itself first.
+        rows: consecutive bars that attend.
+        context: bars before them that they may see.
+    """
+    window, device = position_bias.shape[-1], position_bias.device
+    places = torch.arange(rows, device=device).unsqueeze(1) + context
+    distances = places - torch.arange(context + rows, device=device)
+    outside = (distances < 0) | (distances >= window)
+    return position_bias[..., distances.clamp(0, window - 1)].masked_fill(outside, _HIDDEN)
+
+
+def blank_mask(start: Tensor, rows: int, context: int) -> Tensor | None:
+    """What hides bars before the start of a series, or ``None`` where nothing needs hiding.
+
+    Args:
+        start: ``[...]`` first real row counted from the first of ``rows``; those of the context are -context to -1.
+        rows: consecutive bars that attend.
+        context: bars before them that they may see.
+
+    Returns:
+        ``[start.numel(), 1, rows, context + rows]`` of zeros and ``-inf``. A row always sees itself, so that blank rows stay
+        finite.
+    """
+    if bool((start <= -context).all()):
+        return None
+    columns = torch.arange(-context, rows)
+    blank = (columns < start.reshape(-1, 1)).unsqueeze(1) & (columns != torch.arange(rows).unsqueeze(1))
+    return torch.zeros(blank.shape).masked_fill(blank, _HIDDEN).unsqueeze(1)

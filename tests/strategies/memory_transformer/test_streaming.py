@@ -13,8 +13,9 @@ from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import SymbolBlocks
 from strategies.memory_transformer.encoder import Encoder
 from strategies.memory_transformer.span_memory import encode_blocks
-from strategies.memory_transformer.streaming import BlockKernel, StreamingEncoder
+from strategies.memory_transformer.streaming import StreamingEncoder
 from strategies.memory_transformer.threads import thread_count
+from strategies.memory_transformer.tile_kernel import TileKernel
 from tests.strategies.memory_transformer.tiny import TINY, feature_rows, tiny_kernel, tiny_model
 
 BLOCK = TINY.block
@@ -42,7 +43,7 @@ def test_every_row_of_a_block_has_the_same_bits_with_the_future_blank_at_full_si
         encoder = Encoder(ModelConfig(n_features=len(FEATURE_NAMES))).eval()
         with torch.no_grad():
             encoder.position_bias.normal_(0.0, 0.5)
-    kernel = BlockKernel(encoder)
+    kernel = TileKernel(encoder)
     features = feature_rows(3 * BLOCK)
     series = StreamingEncoder(kernel, 0).encode_series(features)
     hidden, keys = pushed(StreamingEncoder(kernel, 0), features)
@@ -122,7 +123,7 @@ def test_all_blocks_at_once_agree_with_the_stream_up_to_rounding():
     hidden, keys = (
         part.reshape(-1, TINY.d_model)[offset : offset + 700] for part in encode_blocks(model.encoder, blocks)
     )
-    stream = StreamingEncoder(BlockKernel(model.encoder), offset).encode_series(features)
+    stream = StreamingEncoder(TileKernel(model.encoder), offset).encode_series(features)
     np.testing.assert_allclose(hidden, stream.hidden, atol=1e-5)
     np.testing.assert_allclose(keys, stream.keys, atol=1e-5)
 
@@ -134,7 +135,7 @@ def test_keys_have_length_one():
 
 def test_a_model_in_training_mode_and_features_that_are_not_numbers_are_refused():
     with pytest.raises(ValueError, match="training mode"):
-        BlockKernel(tiny_model().encoder.train())
+        TileKernel(tiny_model().encoder.train())
     encoder = StreamingEncoder(tiny_kernel(), 0)
     with pytest.raises(ValueError, match="not finite"):
         encoder.push(np.full(TINY.n_features, np.nan, dtype=np.float32))
