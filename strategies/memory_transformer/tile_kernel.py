@@ -44,8 +44,8 @@ class TileState(NamedTuple):
     """Keys and values of every layer, ``[2, heads, context, d_model / heads]``."""
 
 
-class _Linear(NamedTuple):
-    """An affine map of rows."""
+class _Affine(NamedTuple):
+    """``rows @ matrix + bias``."""
 
     bias: Tensor
     """``[outputs]``."""
@@ -53,26 +53,27 @@ class _Linear(NamedTuple):
     """``[inputs, outputs]``."""
 
     def __call__(self, rows: Tensor) -> Tensor:
+        """``[n, inputs]`` to ``[n, outputs]``."""
         return torch.addmm(self.bias, rows, self.matrix)
 
     @classmethod
-    def of(cls, layer: nn.Linear | nn.Conv1d) -> _Linear:
+    def of(cls, layer: nn.Linear | nn.Conv1d) -> _Affine:
         """A linear layer, or a convolution as the map of a window, features outermost."""
-        matrix = layer.weight.flatten(1).t()
-        return cls(matrix.new_zeros(matrix.shape[1]) if layer.bias is None else layer.bias, matrix.contiguous())
+        matrix = layer.weight.flatten(1).t().contiguous()
+        return cls(matrix.new_zeros(matrix.shape[1]) if layer.bias is None else layer.bias.clone(), matrix)
 
-    def after(self, norm: nn.LayerNorm) -> _Linear:
+    def after(self, norm: nn.LayerNorm) -> _Affine:
         """This map of rows that a layer norm scales and shifts, as a map of rows that are only normed."""
-        return _Linear(self.bias + norm.bias @ self.matrix, norm.weight.unsqueeze(1) * self.matrix)
+        return _Affine(self.bias + norm.bias @ self.matrix, norm.weight.unsqueeze(1) * self.matrix)
 
 
 class _Layer(NamedTuple):
     """The maps of an :class:`EncoderLayer`."""
 
-    projection: _Linear
-    output: _Linear
-    inner: _Linear
-    outer: _Linear
+    projection: _Affine
+    output: _Affine
+    inner: _Affine
+    outer: _Affine
     bias: Tensor
     """Added to the scores, ``[heads, tile, context + tile]``."""
 
@@ -80,14 +81,14 @@ class _Layer(NamedTuple):
     def of(cls, layer: nn.Module, bias: Tensor) -> _Layer:
         assert isinstance(layer, EncoderLayer)
         attention, feed_forward = layer.attention, layer.feed_forward
-        projection = _Linear.of(attention.projection).after(layer.attention_norm)
+        projection = _Affine.of(attention.projection).after(layer.attention_norm)
         scale = torch.ones_like(projection.bias)
         scale[: attention.heads * attention.width] = attention.width**-0.5
         return cls(
-            _Linear(projection.bias * scale, projection.matrix * scale),
-            _Linear.of(attention.output),
-            _Linear.of(feed_forward.inner).after(layer.feed_forward_norm),
-            _Linear.of(feed_forward.outer),
+            _Affine(projection.bias * scale, projection.matrix * scale),
+            _Affine.of(attention.output),
+            _Affine.of(feed_forward.inner).after(layer.feed_forward_norm),
+            _Affine.of(feed_forward.outer),
             bias,
         )
 
@@ -95,7 +96,7 @@ class _Layer(NamedTuple):
 class TileKernel:
     """The one function from a tile of features to states and keys; serves all symbols of a model.
 
-    The encoder must be in evaluation mode; its weights are taken as they are now.
+    The encoder must be in evaluation mode and its weights must not change afterwards.
 
     Raises:
         ValueError: the encoder is in training mode.
@@ -107,14 +108,14 @@ class TileKernel:
         self.config: ModelConfig = encoder.config
         self._context = -(-(self.config.attention_window - 1) // TILE) * TILE
         with torch.inference_mode(), one_thread():
-            self._embedding = _Linear.of(encoder.embedding.convolution)
+            self._embedding = _Affine.of(encoder.embedding.convolution)
             self._embedding_norm = encoder.embedding.norm
             biases = attention_bias(encoder.position_bias, TILE, self._context)
             self._layers = [_Layer.of(layer, bias) for layer, bias in zip(encoder.layers, biases, strict=True)]
             self._norm = encoder.norm
-            self._linear = None if encoder.linear is None else _Linear.of(encoder.linear.convolution)
+            self._linear = None if encoder.linear is None else _Affine.of(encoder.linear.convolution)
             matrix = encoder.whitening.matrix
-            self._whitening = _Linear(-encoder.whitening.mean @ matrix, matrix.clone())
+            self._whitening = _Affine(-encoder.whitening.mean @ matrix, matrix.clone())
 
     def initial_state(self) -> TileState:
         """The state before the first bar of a series: zeros, which ``start`` keeps out of the attention."""
@@ -136,7 +137,7 @@ class TileKernel:
         """
         with torch.inference_mode(), one_thread():
             rows = torch.cat((state.rows, torch.from_numpy(features)))
-            blank = blank_mask(torch.tensor([start]), TILE, self._context)
+            blank = blank_mask(torch.tensor([start]), TILE, self._context) if start > -self._context else None
             hidden = _normed(self._embedding(self._windows(rows, self.config.kernel_size)), self._embedding_norm)
             caches = []
             for layer, earlier in zip(self._layers, state.earlier, strict=True):
@@ -167,7 +168,7 @@ class TileKernel:
 
 
 def _normed(rows: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
-    """Rows with mean 0 and variance 1, then scaled and shifted as a layer norm does."""
+    """Rows with mean 0 and variance 1, scaled and shifted as a layer norm does; plain where the map after it does that."""
     if norm is None:
         return F.layer_norm(rows, rows.shape[1:])
     return F.layer_norm(rows, rows.shape[1:], norm.weight, norm.bias, norm.eps)
