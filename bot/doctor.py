@@ -158,7 +158,7 @@ def stored_checks(config: Config, home: Home) -> list[Check]:
         Check("disk", roomy, f"{free / 1e9:.1f} GB free", "" if roomy else "free some space, or move storage.data_dir")
     ]
     if needs_model(config):
-        checks.append(_model_check(config, home))
+        checks += _model_checks(config, home)
     try:
         strategy, _ = build_strategy(config, config.market.symbols, config.market.interval, home.models)
         needed = strategy.required_bars
@@ -173,13 +173,28 @@ def stored_checks(config: Config, home: Home) -> list[Check]:
     return checks
 
 
-def _model_check(config: Config, home: Home) -> Check:
+def _model_checks(config: Config, home: Home) -> list[Check]:
+    """Whether there is a model, and whether what positions follow has shown skill."""
+    # Imported here so that strategies without a model never load it.
+    from strategies.memory_transformer.catalogue import knows_direction, list_models
+
     fix = f"recall train --symbols {','.join(config.market.symbols)} --interval {config.market.interval}"
     try:
         path = find_model(home.models, config.model.id, config.market.interval)
     except (RecallError, StrategyError) as problem:
-        return Check("model", False, str(problem), fix)
-    return Check("model", path is not None, "none" if path is None else path.name, fix if path is None else "")
+        return [Check("model", False, str(problem), fix)]
+    if path is None:
+        return [Check("model", False, "none", fix)]
+    skilled = any(knows_direction(each.description) for each in list_models(home.models) if each.path == path)
+    tolerated = config.signal.unproven == "trade"
+    found = "has shown skill on validation" if skilled else "has shown no skill on validation"
+    if not skilled:
+        found += ", and is traded all the same" if tolerated else ": a live run stays flat"
+    remedy = "train another model, or trade this one by name: --set signal.unproven=trade"
+    return [
+        Check("model", True, path.name),
+        Check("direction", skilled or tolerated, found, "" if skilled or tolerated else remedy),
+    ]
 
 
 async def _symbol_check(rest: BybitRest, symbol: str) -> Check:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from strategies.errors import StrategyError
 from strategies.features import FEATURE_NAMES, FEATURE_SET
-from strategies.memory_transformer.catalogue import DESCRIPTION_FILE
+from strategies.memory_transformer.catalogue import DESCRIPTION_FILE, knows_direction
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Floats
 from strategies.memory_transformer.model import MemoryTransformer
@@ -65,6 +65,11 @@ class Bundle:
     def config(self) -> ModelConfig:
         """Shape of the model."""
         return self.model.config
+
+    @property
+    def knows_direction(self) -> bool:
+        """See :func:`catalogue.knows_direction`."""
+        return knows_direction(self.description)
 
 
 def save_bundle(root: Path, trained: TrainedModel) -> str:

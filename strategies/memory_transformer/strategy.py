@@ -243,7 +243,9 @@ class MemoryTransformerStrategy(Strategy):
             reason += f", memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
         rule = self.bundle.calibration.abstention if settings.abstains else None
         enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
-        if not enters:
+        if settings.needs_skill and not self.bundle.knows_direction:
+            enters, reason = False, f"{reason}: its direction has shown no skill on validation"
+        elif not enters:
             reason += ": below the entry threshold"
         elif rule is not None and rule.abstains(
             {Score.SPREAD: outlook.spread, Score.NOVELTY: appraisal.recall.novelty}
