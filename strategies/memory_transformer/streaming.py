@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from strategies.memory_transformer.tile_kernel import TILE, EncodedSeries, FloatRows, TileKernel, TileState
+from strategies.memory_transformer.encoder import TILE
+from strategies.memory_transformer.tile_kernel import EncodedSeries, FloatRows, TileKernel, TileState
 
 
 class EncodedBar(NamedTuple):

@@ -1,10 +1,9 @@
 """The encoder as it decides: one tile of bars, and the keys and values that earlier bars left behind.
 
-:class:`~strategies.memory_transformer.encoder.Encoder` is made for training: many blocks at once, each with the whole
-block before it. A decision needs one bar. So here the same weights run over a tile of ``TILE`` bars, which sees as many
-earlier bars as the attention reaches back. What does not depend on the bars is computed once: the scale and shift of a layer
-norm go into the linear map behind it, the scale of the scores into the queries, the mean of the whitening into a shift. Both
-forms give the same numbers up to rounding.
+:class:`~strategies.memory_transformer.encoder.Encoder` is made for training: many blocks at once, with gradients. A decision
+needs one bar. So here the same weights run over one tile, in as few operations as can be. What does not depend on the bars
+is computed once: the scale and shift of a layer norm go into the linear map behind it, the scale of the scores into the
+queries, the mean of the whitening into a shift. Both forms give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -18,13 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strategies.memory_transformer.config import ModelConfig
-from strategies.memory_transformer.encoder import Encoder, EncoderLayer, attention_bias, blank_mask
+from strategies.memory_transformer.encoder import TILE, Encoder, EncoderLayer, attention_bias, blank_mask, context_of
 from strategies.memory_transformer.threads import one_thread
 
 FloatRows = npt.NDArray[np.float32]
 
-TILE: Final = 32
-"""Bars of one tile. More make warming faster and a live decision slower; keys differ by rounding."""
 _SHORTEST: Final = 1e-12  # length that a key is divided by at least, as in torch.nn.functional.normalize
 
 
@@ -106,7 +103,7 @@ class TileKernel:
         if encoder.training:
             raise ValueError("the encoder is in training mode, where dropout makes keys random; call eval() first")
         self.config: ModelConfig = encoder.config
-        self._context = -(-(self.config.attention_window - 1) // TILE) * TILE
+        self._context = context_of(self.config.attention_window, TILE)
         with torch.inference_mode(), one_thread():
             self._embedding = _Affine.of(encoder.embedding.convolution)
             self._embedding_norm = encoder.embedding.norm
@@ -137,7 +134,7 @@ class TileKernel:
         """
         with torch.inference_mode(), one_thread():
             rows = torch.cat((state.rows, torch.from_numpy(features)))
-            blank = blank_mask(torch.tensor([start]), TILE, self._context) if start > -self._context else None
+            blank = blank_mask(torch.tensor(start), TILE, self._context) if start > -self._context else None
             hidden = _normed(self._embedding(self._windows(rows, self.config.kernel_size)), self._embedding_norm)
             caches = []
             for layer, earlier in zip(self._layers, state.earlier, strict=True):
@@ -157,7 +154,7 @@ class TileKernel:
         projected = layer.projection(_normed(hidden)).view(TILE, 3, heads, -1).permute(1, 2, 0, 3)
         seen = torch.cat((earlier, projected[1:]), dim=2)
         keys, values = seen
-        bias = layer.bias if blank is None else layer.bias + blank[0]
+        bias = layer.bias if blank is None else layer.bias + blank
         weights = torch.softmax(torch.baddbmm(bias, projected[0], keys.transpose(1, 2)), dim=2)
         mixed = torch.bmm(weights, values).transpose(0, 1).reshape(TILE, -1)
         return hidden + layer.output(mixed), seen[:, :, TILE:]

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from strategies.features import FEATURE_NAMES
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import SymbolBlocks
-from strategies.memory_transformer.encoder import Encoder
+from strategies.memory_transformer.encoder import TILE, Encoder
 from strategies.memory_transformer.span_memory import encode_blocks
 from strategies.memory_transformer.streaming import StreamingEncoder
 from strategies.memory_transformer.threads import thread_count
-from strategies.memory_transformer.tile_kernel import TILE, TileKernel
+from strategies.memory_transformer.tile_kernel import TileKernel
 from tests.strategies.memory_transformer.tiny import TINY, feature_rows, tiny_kernel, tiny_model
 
 BLOCK = TINY.block
