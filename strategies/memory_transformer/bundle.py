@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 
 from strategies.errors import StrategyError
 from strategies.features import FEATURE_NAMES, FEATURE_SET
-from strategies.memory_transformer.catalogue import DESCRIPTION_FILE, knows_direction
+from strategies.memory_transformer.catalogue import DESCRIPTION_FILE
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Floats
 from strategies.memory_transformer.model import MemoryTransformer
@@ -68,8 +68,8 @@ class Bundle:
 
     @property
     def knows_direction(self) -> bool:
-        """See :func:`catalogue.knows_direction`."""
-        return knows_direction(self.description)
+        """Whether validation told what positions follow from a memory with shuffled outcomes; older bundles do not say so."""
+        return self.description["metrics"].get("knows_direction") is True
 
 
 def save_bundle(root: Path, trained: TrainedModel) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -49,8 +48,3 @@ def list_models(folder: Path) -> list[ModelListing]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return sorted(found, key=lambda each: (each.written_ns, each.model_id))
-
-
-def knows_direction(description: Mapping[str, Any]) -> bool:
-    """Whether validation told what positions follow from a memory with shuffled outcomes; older bundles do not say so."""
-    return description["metrics"].get("knows_direction") is True

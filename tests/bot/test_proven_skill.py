@@ -9,7 +9,8 @@ import pytest
 
 from bot.assembly import build_strategy, home_of, needs_skill
 from bot.config import Config, load_config
-from bot.doctor import Check, stored_checks
+from bot.doctor.check import Check
+from bot.doctor.stored import stored_checks
 from strategies.memory_transformer.bundle import load_bundle, save_bundle
 from strategies.memory_transformer.evaluation import Comparison
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
@@ -75,16 +76,18 @@ def test_a_bundle_keeps_whether_its_direction_beat_shuffled_outcomes_by_more_tha
 
 def direction(folder: Path, *overrides: str) -> Check:
     config = settings(folder, *overrides)
-    return next(check for check in stored_checks(config, home_of(config)) if check.name == "direction")
+    return next(check for check in stored_checks(config, home_of(config), None) if check.name == "direction")
 
 
-def test_the_doctor_says_that_a_live_run_would_stay_flat_and_how_to_trade_all_the_same(
+def test_the_doctor_finds_a_model_without_skill_bad_where_money_is_real_and_names_the_fix(
     tmp_path: Path, trained: TrainedModel
 ) -> None:
     saved(tmp_path, trained, CHANCE)
-    found = direction(tmp_path)
-    assert not found.good and "stays flat" in found.found and "--set signal.unproven=trade" in found.fix
-    assert direction(tmp_path, "signal.unproven=trade").good
+    real = direction(tmp_path, "live.mode=live")
+    assert not real.good and "stays flat" in real.found and "--set signal.unproven=trade" in real.fix
+    assert direction(tmp_path).good and "stays flat" in direction(tmp_path).found
+    assert direction(tmp_path, "live.mode=live", "signal.unproven=trade").good
+    assert direction(tmp_path, "live.mode=live", "signal.unproven=abstain").good
     saved(tmp_path, trained, CLEAR)
-    skilled = direction(tmp_path)
+    skilled = direction(tmp_path, "live.mode=live")
     assert skilled.good and skilled.found == "has shown skill on validation"
