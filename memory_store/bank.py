@@ -18,7 +18,7 @@ from memory_store.finding import Finder, Question
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
 from memory_store.pruning import PruneRule, candidates_for_pruning
-from memory_store.recall_monitor import RecallReading
+from memory_store.recall_monitor import RecallReading, RecallState
 from memory_store.recollections import Recollections
 from memory_store.records import (
     LARGEST_NOVELTY,
@@ -203,6 +203,15 @@ class MemoryBank:
     def recall(self) -> RecallReading | None:
         """What the running check of an approximate index shows; ``None`` where the index is exact."""
         return self._finder.recall
+
+    @property
+    def recall_state(self) -> RecallState | None:
+        """What that check knows, for ``resume_recall`` of the same memory opened again; ``None`` where the index is exact."""
+        return self._finder.recall_state
+
+    def resume_recall(self, state: RecallState) -> None:
+        """Let the running check go on where that of the same memory was stopped; it never changes an answer."""
+        self._finder.resume_recall(state)
 
     def stop_recording(self) -> None:
         """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""

@@ -24,7 +24,7 @@ from memory_store.policy import (
     preferences,
 )
 from memory_store.pruned import BULK_GATHER_COST, PrunedIndex
-from memory_store.recall_monitor import RecallMonitor, RecallReading
+from memory_store.recall_monitor import RecallMonitor, RecallReading, RecallState
 from memory_store.records import BoolArray, IndexKind, IntArray, KeyArray, MemoryBankError, Metric, ScoreArray
 from memory_store.ring import EMPTY, Ring
 from memory_store.visibility import Bitmap
@@ -103,6 +103,16 @@ class Finder:
     def recall(self) -> RecallReading | None:
         """What the running check of an approximate index shows; ``None`` where all is exact."""
         return None if self._monitor is None else self._monitor.reading
+
+    @property
+    def recall_state(self) -> RecallState | None:
+        """What the running check knows; ``None`` where all is exact."""
+        return None if self._monitor is None else self._monitor.state
+
+    def resume_recall(self, state: RecallState) -> None:
+        """Let the running check go on from there, where there is one."""
+        if self._monitor is not None:
+            self._monitor = RecallMonitor(state=state)
 
     def written(self, slot: int, next_id: int) -> None:
         """An entry was written; ``next_id`` is the id after its own."""
