@@ -35,7 +35,7 @@ from memory_store.records import (
     SearchResult,
 )
 from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of
-from memory_store.retrieval import no_proposal, propose, result, search_proposed
+from memory_store.retrieval import propose, result, search_proposed
 from memory_store.ring import EMPTY, NEVER, Ring
 from memory_store.settling import slot_to_settle
 from memory_store.vectors import prepare
@@ -270,9 +270,12 @@ class MemoryBank:
         found = None
         if proposal is not None:
             self._check_proposal(proposal, row)
-            held = {"size": self._size, "next_id": self._next_id}
-            found = search_proposed(self._ring, self._directory, proposal, row, question, **held)
-        if found is None:
+            if not self._finder.checks_next:
+                held = {"size": self._size, "next_id": self._next_id}
+                found = search_proposed(self._ring, self._finder, self._directory, proposal, row, question, **held)
+        if found is not None:
+            self._finder.answered_ahead()
+        else:
             found = self._finder.search(self._directory, question, next_id=self._next_id)
         return result(self._ring, found, self._directory.names, question)
 
@@ -281,8 +284,8 @@ class MemoryBank:
 
         The proposal covers the stable set: the entries visible at ``as_of``; first in, first out only those that
         ``skip_oldest`` more appends do not evict (at a full bank: all visible but the ``skip_oldest`` oldest). ``search``
-        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. Where an approximate
-        index answers, there is nothing to be had in advance: the proposal is empty, and searches are as fast without.
+        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. An approximate index
+        proposes from the cells that the searches are going to look into.
 
         Args:
             queries: ``[n, dimension]``, one or more.
@@ -299,8 +302,6 @@ class MemoryBank:
         if skip_oldest < 0:
             raise MemoryBankError(f"skip_oldest is {skip_oldest}; it counts entries, from 0")
         wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": self._next_id}
-        if not self._finder.exact:
-            return no_proposal(self._ring, rows.copy(), **wanted)
         return propose(self._ring, self._finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
@@ -323,7 +324,7 @@ class MemoryBank:
         times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
         fifo = self.config.eviction is Eviction.FIFO
         turned = fifo and self._next_id - self.config.capacity > proposal.first_stable
-        if not times or times[0] < proposal.as_of or turned or not self._finder.exact:
+        if not times or times[0] < proposal.as_of or turned or not proposal.complete.any():
             return None
         return look_ahead(
             self._ring,
@@ -350,9 +351,13 @@ class MemoryBank:
         """
         if not 0 <= place < len(outlook.results):
             raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
-        if outlook.ring is not self._ring or outlook.disorder != self._disorder or outlook.as_of[place] != as_of:
+        same = outlook.ring is self._ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
+        if not same or self._finder.checks_next:
             return None
-        return outlook.result(place, size=self._size, next_id=self._next_id)
+        found = outlook.result(place, size=self._size, next_id=self._next_id, partition=self._finder.partition)
+        if found is not None:
+            self._finder.answered_ahead()
+        return found
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from memory_store.approximate import ApproximateIndex, training_points
+from memory_store.approximate import ApproximateIndex, CellsLookedInto, reads_all, training_points
 from memory_store.directory import Directory
 from memory_store.index import GIVE_UP, Candidates, best_first, candidates, rescore
-from memory_store.partition import fit_partition
+from memory_store.partition import Partition, fit_partition
 from memory_store.policy import (
     Asker,
     RegimeRule,
@@ -95,9 +95,19 @@ class Finder:
         self._monitor = RecallMonitor() if approximate else None
 
     @property
-    def exact(self) -> bool:
-        """Whether all of the nearest are found, now and for ever; a small bank has no other index."""
-        return self._monitor is None
+    def partition(self) -> Partition | None:
+        """The cells of the approximate index; ``None`` where there are none."""
+        return None if self._approximate is None else self._approximate.partition
+
+    @property
+    def checks_next(self) -> bool:
+        """Whether the next query is one that the running check compares, so that it has to be asked in full."""
+        return self._monitor is not None and self._monitor.checks_next
+
+    def answered_ahead(self) -> None:
+        """Count a query that was answered without a search."""
+        if self._monitor is not None:
+            self._monitor.due()
 
     @property
     def recall(self) -> RecallReading | None:
@@ -160,15 +170,30 @@ class Finder:
                 return Neighbours(slots[chosen], scores[chosen], worth[chosen], choice.visible)
             width *= _WIDER
 
-    def propose(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
-        """Slots among which the nearest of many queries are, where the index is exact.
+    def propose(
+        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, visible: int, next_id: int
+    ) -> tuple[Candidates, CellsLookedInto | None]:
+        """Slots among which the nearest of many queries are, and in which cells they were looked for: ``None`` means in all.
 
         Args:
             hidden: ``[size]``, True where a slot must not be found; the slots scanned.
             queries: ``[n, d]``.
             k: neighbours wanted.
             margin: ``[n]`` from ``scan_margin``.
+            visible: how many slots the searches may choose from.
+            next_id: the id that the next append gets.
         """
+        if self._monitor is None:
+            return self._propose_all(hidden, queries, k, margin), None
+        self._train_if_due(next_id)
+        if self._approximate is None or reads_all(visible, k):
+            nothing = np.empty(0, dtype=np.int64)
+            return Candidates(nothing, nothing, np.zeros(len(queries), dtype=np.bool_)), None
+        everywhere = np.ones(len(self._ring.ids), dtype=np.bool_)
+        everywhere[: len(hidden)] = hidden
+        return self._approximate.propose(everywhere, queries, k, margin, visible)
+
+    def _propose_all(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
         if self._bulk is None:
             self._bulk = PrunedIndex(self._ring.keys, gather_cost=BULK_GATHER_COST)
         self._unasked = 0

@@ -66,6 +66,11 @@ class RecallMonitor:
         self._checks = known.checks
         self._window: deque[tuple[int, int]] = deque(known.window, maxlen=window)
 
+    @property
+    def checks_next(self) -> bool:
+        """Whether the next query is to be checked."""
+        return (self._queries + 1) % self._every == 0
+
     def due(self) -> bool:
         """Count a query; True for every one that is to be checked: the ``every``-th, twice that, and so on."""
         self._queries += 1

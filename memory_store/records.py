@@ -12,6 +12,7 @@ import numpy.typing as npt
 from memory_store.moments import Independence, independence
 
 if TYPE_CHECKING:
+    from memory_store.approximate import CellsLookedInto
     from memory_store.policy import RetrievalPolicy
 
 KeyArray = npt.NDArray[np.float32]
@@ -288,3 +289,5 @@ class Proposal:
     """The id that the next append was going to get."""
     owner: object = field(repr=False)
     """The ring that it was made for."""
+    looked_into: CellsLookedInto | None = field(default=None, repr=False)
+    """Where an approximate index looked for them; ``None`` where it was everywhere."""

@@ -33,7 +33,7 @@ def propose(
 
     Args:
         ring: the entries.
-        finder: of the entries, exact.
+        finder: of the entries.
         queries: ``[n, d]``.
         margin: ``[n]`` from ``scan_margin``.
         as_of: milliseconds.
@@ -49,7 +49,8 @@ def propose(
         hidden = hidden | (ids < next_id + skip_oldest - ring.config.capacity)
     elif skip_oldest:
         listed += RESERVE
-    found = finder.propose(hidden, queries, listed, margin)
+    visible = ring.visibility.count(as_of)
+    found, looked_into = finder.propose(hidden, queries, listed, margin, visible=visible, next_id=next_id)
     scores = rescore(ring.keys[found.slots], queries[found.rows])
     best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
     stable = ids[~hidden]
@@ -68,40 +69,32 @@ def propose(
         outside_slots=outside,
         next_id=next_id,
         owner=ring,
-    )
-
-
-def no_proposal(ring: Ring, queries: KeyArray, *, as_of: int, k: int, next_id: int) -> Proposal:
-    """A proposal that answers nothing: for a bank whose searches do not find all of the nearest."""
-    nothing = np.full((len(queries), k), EMPTY, dtype=np.int64)
-    none = np.empty(0, dtype=np.int64)
-    return Proposal(
-        as_of=as_of,
-        k=k,
-        queries=queries,
-        ids=nothing,
-        scores=np.full(nothing.shape, -np.inf),
-        complete=np.zeros(len(queries), dtype=np.bool_),
-        slots=np.zeros_like(nothing),
-        stable_count=0,
-        first_stable=next_id,
-        outside=none,
-        outside_slots=none,
-        next_id=next_id,
-        owner=ring,
+        looked_into=looked_into,
     )
 
 
 def search_proposed(
-    ring: Ring, directory: Directory, proposal: Proposal, row: int, question: Question, *, size: int, next_id: int
+    ring: Ring,
+    finder: Finder,
+    directory: Directory,
+    proposal: Proposal,
+    row: int,
+    question: Question,
+    *,
+    size: int,
+    next_id: int,
 ) -> Neighbours | None:
     """Nearest of the proposed entries and of all visible ones outside the stable set; ``None`` if the proposal has no answer.
 
     Evicted entries drop out of the proposed ones. What is left is the best of what is left of the stable set; it answers
     if it is ``k`` entries, or all that there are. A policy chooses among the same, if nobody left out could be preferred.
 
+    An approximate answer is looked for in some cells alone, so it takes ``k`` entries, the same cells as when it was
+    proposed, and no policy: how far that looks depends on whom it leaves out.
+
     Args:
         ring: the entries.
+        finder: of the entries.
         directory: of the entries.
         proposal: made for the same ring.
         row: of the query in the proposal.
@@ -111,6 +104,9 @@ def search_proposed(
     """
     k, as_of, policy = question.k, question.as_of, question.policy
     fits = as_of >= proposal.as_of and k <= proposal.k and bool(proposal.complete[row]) and question.symbols is None
+    cells = proposal.looked_into
+    if cells is not None and policy is not None:
+        return None
     if not fits or not np.array_equal(proposal.queries[row], question.query[0]):
         return None
     others, slots = outside_now(ring, proposal, next_id)
@@ -124,8 +120,14 @@ def search_proposed(
     seen = ring.visible_from[slots] <= as_of
     others, slots = others[seen], slots[seen]
     visible = stable_count + len(slots)
-    ids, slots = np.concatenate((ids, others)), np.concatenate((known, slots))
-    scores = np.concatenate((scores, rescore(ring.keys[slots[len(known) :]], question.query[0])))
+    worth = rescore(ring.keys[slots], question.query[0])
+    if cells is not None:
+        if len(ids) < k or not cells.apply(finder.partition, visible, k):
+            return None
+        near = np.flatnonzero(worth >= scores[k - 1])
+        near = near[cells.hold(np.full(len(near), row), ring.keys[slots[near]])]
+        others, slots, worth = others[near], slots[near], worth[near]
+    ids, slots, scores = np.concatenate((ids, others)), np.concatenate((known, slots)), np.concatenate((scores, worth))
     if policy is None:
         best = best_first(scores, ids, k)
         return Neighbours(slots[best], scores[best], scores[best], visible)
