@@ -150,9 +150,11 @@ def look_ahead(
     counts = stable_count + np.count_nonzero(visible, axis=1)
     lowest = np.where(ids == EMPTY, next_id, ids).min(axis=1)
     found_slots = ring.slots.slots(ids.ravel()).reshape(ids.shape)
+    held = ring.rows(symbol_names, found_slots)
+    held.ids[ids == EMPTY] = EMPTY
     return Outlook(
         as_of=tuple(as_of),
-        results=results(ring, ids, found_slots, found, found, times, counts.tolist(), symbol_names),
+        results=results(held, found, found, times, counts.tolist()),
         complete=tuple((proposal.complete[rows] & enough).tolist()),
         slots=found_slots,
         lowest=tuple(lowest.tolist()),

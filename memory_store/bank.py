@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
 from itertools import takewhile
 from operator import index as whole
 
@@ -10,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store.ahead import Outlook, look_ahead
+from memory_store.archive import Archive, archive_of
 from memory_store.changes import ChangeLog
 from memory_store.digest import content_digest
 from memory_store.directory import Directory
 from memory_store.eviction import make_evictor
-from memory_store.finding import Finder, Question
+from memory_store.finding import Finder
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
 from memory_store.pruning import PruneRule, candidates_for_pruning
+from memory_store.question import Question
 from memory_store.recall_monitor import RecallReading, RecallState
 from memory_store.recollections import Recollections
 from memory_store.records import (
@@ -34,7 +38,7 @@ from memory_store.records import (
     ScoreArray,
     SearchResult,
 )
-from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of
+from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of, state_of_entries
 from memory_store.retrieval import propose, result, search_proposed
 from memory_store.ring import EMPTY, NEVER, Ring
 from memory_store.settling import slot_to_settle
@@ -63,6 +67,7 @@ class MemoryBank:
         self.encoder_version = encoder_version
         self._changes = ChangeLog(config, encoder_version, recording=record_changes)
         ring = Ring(config)
+        self._archive = Archive(config) if config.sealed else None
         self._use(Refilled(ring, Directory(ring), Recollections(ring), 0.0), next_id=0)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
@@ -70,14 +75,16 @@ class MemoryBank:
     def _use(self, parts: Refilled, *, next_id: int) -> None:
         """Go on with these parts."""
         self._ring, self._directory, self._recollections, self._key_norm = parts
+        if self._archive is not None:
+            self._key_norm = max(self._key_norm, self._archive.longest)
         self._evictor = make_evictor(self._ring)
-        self._finder = Finder(self._ring)
+        self._finder = Finder(self._ring, self._archive)
         self._next_id = next_id
         self._size = int(np.count_nonzero(self._ring.ids != EMPTY))
 
     def __len__(self) -> int:
-        """Entries held, pending ones included."""
-        return self._size
+        """Entries held, pending and sealed ones included."""
+        return self._size + (0 if self._archive is None else len(self._archive))
 
     @property
     def next_id(self) -> int:
@@ -114,7 +121,9 @@ class MemoryBank:
         self._directory.admit(symbol, bar_time)
         entry_id = self._next_id
         leaving = self._evictor.due(entry_id, regime)
-        if leaving is not None:
+        if self._archive is not None:
+            self._hand_over(self._archive, leaving, entry_id)
+        elif leaving is not None:
             self._remove(leaving)
         number = self._directory.add(symbol, bar_time, entry_id)
         slot = self._ring.write(entry_id, rows[0], number, bar_time, regime, novelty)
@@ -182,7 +191,12 @@ class MemoryBank:
         for entry_id in leaving:
             if not 0 <= entry_id < self._next_id:
                 raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
-        here = [entry_id for entry_id in dict.fromkeys(leaving) if self._ring.holds(entry_id)]
+        here = []
+        for entry_id in dict.fromkeys(leaving):
+            if self._ring.holds(entry_id):
+                here.append(entry_id)
+            elif self._archive is not None and self._archive.forget(entry_id):
+                self._changes.evict(entry_id)
         for entry_id in here:
             self._remove(entry_id)
             self._disorder += 1
@@ -196,7 +210,7 @@ class MemoryBank:
         return ids
 
     def prune_candidates(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
-        """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed."""
+        """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed. None that is sealed."""
         return candidates_for_pruning(self._counted(), rule, whole(as_of))
 
     @property
@@ -221,8 +235,18 @@ class MemoryBank:
         """What happened since the last call, for the transaction that makes it durable."""
         return self._changes.take()
 
-    def _remove(self, entry_id: int) -> None:
-        """Forget an entry that is here."""
+    def _hand_over(self, archive: Archive, leaving: int | None, entry_id: int) -> None:
+        """Make room for the next entry: the archive takes the one that leaves the ring, and one may leave the archive."""
+        if leaving is not None:
+            number = self._ring.symbols[self._ring.slots.slot(leaving)]
+            taken = archive.take(self._ring, leaving, self._directory.names[number])
+            self._remove(leaving, evicted=not taken)
+        gone = archive.advance(entry_id - self.config.capacity)
+        if gone is not None:
+            self._changes.evict(gone)
+
+    def _remove(self, entry_id: int, *, evicted: bool = True) -> None:
+        """Forget an entry that is in the ring."""
         slot = self._ring.slots.slot(entry_id)
         number = int(self._ring.symbols[slot])
         self._evictor.removing(slot)
@@ -230,7 +254,8 @@ class MemoryBank:
         self._ring.clear(slot)
         self._directory.removed(number)
         self._size -= 1
-        self._changes.evict(entry_id)
+        if evicted:
+            self._changes.evict(entry_id)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -277,7 +302,7 @@ class MemoryBank:
             self._finder.answered_ahead()
         else:
             found = self._finder.search(self._directory, question, next_id=self._next_id)
-        return result(self._ring, found, self._directory.names, question)
+        return result(found, partial(self._finder.rows, self._directory), question)
 
     def propose(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> Proposal:
         """Do the bulk of the work of many coming searches at once.
@@ -361,25 +386,34 @@ class MemoryBank:
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""
-        return int(np.count_nonzero(self._ring.visible_from <= self._moment(as_of, 1)))
+        as_of = self._moment(as_of, 1)
+        sealed = 0 if self._archive is None else self._archive.visible(as_of)
+        return int(np.count_nonzero(self._ring.visible_from <= as_of)) + sealed
 
     def find(self, symbol: str, bar_time: int) -> int | None:
         """Id of the entry of a bar, if it is held."""
-        return self._directory.find(symbol, bar_time)
+        found = self._directory.find(symbol, bar_time)
+        return self._archive.find(symbol, bar_time) if found is None and self._archive is not None else found
 
     def entry(self, entry_id: int) -> Entry:
-        """A copy of one entry.
+        """A copy of one entry; a sealed one is as if no decision had used it.
 
         Raises:
             MemoryBankError: it was evicted or never was.
         """
         slot = self._ring.find(entry_id)
         if slot is None:
+            sealed = None if self._archive is None else self._archive.entry(entry_id, self.encoder_version)
+            if sealed is not None:
+                return sealed
             raise MemoryBankError(f"entry {entry_id} is not in this memory; it was evicted or never was")
         return self._counted().entry(slot, self._directory.names[self._ring.symbols[slot]], self.encoder_version)
 
     def entries(self) -> Iterator[Entry]:
         """Copies of all entries, oldest first; the bank must not change meanwhile."""
+        if self._archive is not None:
+            for entry_id in self._archive.ids():
+                yield self.entry(entry_id)
         for entry_id in self._ring.ids[self._ring.slots_in_order()].tolist():
             yield self.entry(entry_id)
 
@@ -388,7 +422,8 @@ class MemoryBank:
 
         Hits, credits and the recollections that wait for an outcome are content too.
         """
-        return content_digest(self._counted(), self._directory.names, self._recollections, self.encoder_version)
+        ring = content_digest(self._counted(), self._directory.names, self._recollections, self.encoder_version)
+        return ring if self._archive is None else sha256(f"{ring} {self._archive.digest()}".encode()).hexdigest()
 
     def _counted(self) -> Ring:
         """The ring, with all hits and credits in it."""
@@ -436,6 +471,13 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the entries do not fit it; the bank is then still empty.
         """
         self._check_unused()
+        if self._archive is not None:
+            held = list(entries)
+            state = state_of_entries(
+                self.config, self.encoder_version, held, next_id=next_id, last_times=last_times or {}
+            )
+            self.restore_state(state, recollections=recollections, outcomes=outcomes)
+            return
         parts = refill_from_entries(
             self.config,
             self.encoder_version,
@@ -448,8 +490,9 @@ class MemoryBank:
         self._use(parts, next_id=next_id)
 
     def state(self) -> BankState:
-        """A copy of all that the bank holds."""
-        return state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
+        """A copy of all that the bank holds, sealed entries as if no decision had used them."""
+        ring = state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
+        return ring if self._archive is None else self._archive.state_with(ring)
 
     def restore_state(
         self,
@@ -470,7 +513,13 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the state does not fit it; the bank is then still empty.
         """
         self._check_unused()
-        self._use(refill(self.config, state, recollections, outcomes or {}), next_id=state.next_id)
+        noted, archive, known = list(recollections), self._archive, dict(outcomes or {})
+        if archive is not None:
+            archive, state = archive_of(self.config, state)
+            known |= archive.outcomes_of([*noted, *state.recollections])
+        parts = refill(self.config, state, noted, known)
+        self._archive = archive
+        self._use(parts, next_id=state.next_id)
 
     def _check_unused(self) -> None:
         if self._next_id or self._size:

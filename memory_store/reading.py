@@ -120,7 +120,7 @@ def _fitting(connection: sa.Connection, stored: StoredBank, entries: EntryRows, 
     """Leave out what cannot have been held together with the rest."""
     config = stored.config
     if config.eviction is Eviction.FIFO:
-        kept = entries.ids >= next_id - config.capacity
+        kept = entries.ids >= next_id - config.holds
     elif len(entries.ids) > config.capacity:
         known = connection.execute(
             sa.select(memory_entries.c.entry_id, memory_entries.c.evicted_time).where(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
 from memory_store.directory import Directory
-from memory_store.finding import Finder, Neighbours, Question, excluded_slots, prefer
+from memory_store.finding import Finder, Neighbours, excluded_slots, prefer
 from memory_store.index import best_first, rescore
 from memory_store.policy import RetrievalPolicy, is_final
+from memory_store.question import Question
 from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
-from memory_store.ring import EMPTY, Ring
+from memory_store.ring import EMPTY, Ring, Rows
 
 RESERVE: Final = 16
 """Neighbours listed beyond those wanted, for those that eviction may take, where it cannot be known whom it takes."""
@@ -135,7 +136,9 @@ def search_proposed(
     out = excluded_slots(ring, directory, question, slots)
     if out is not None:
         slots, scores = slots[~out], scores[~out]
-    chosen, worth = prefer(ring, question, slots, scores)
+    chosen, worth = prefer(
+        question, scores, ids=ring.ids[slots], bar_times=ring.bar_times[slots], regimes=ring.regimes[slots]
+    )
     if not is_final(policy, worth[chosen], k, unseen):
         return None
     return Neighbours(slots[chosen], scores[chosen], worth[chosen], visible)
@@ -170,61 +173,58 @@ def ranked(rows: IntArray, ids: IntArray, scores: ScoreArray, shape: tuple[int, 
     return best_ids, best_scores
 
 
-def result(ring: Ring, found: Neighbours, symbol_names: list[str], question: Question) -> SearchResult:
-    """The answer to a search, padded with masked rows to ``k``."""
+def result(found: Neighbours, rows_at: Callable[[IntArray], Rows], question: Question) -> SearchResult:
+    """The answer to a search, padded with masked rows to ``k``.
+
+    Args:
+        found: the neighbours.
+        rows_at: gives what lies at places.
+        question: the search.
+    """
     k, policy = question.k, question.policy
-    ids = np.full((1, k), EMPTY, dtype=np.int64)
     slots = np.zeros((1, k), dtype=np.int64)
     scores = np.full((1, k), -np.inf, dtype=np.float64)
     count = len(found.slots)
-    ids[0, :count], slots[0, :count], scores[0, :count] = ring.ids[found.slots], found.slots, found.scores
+    slots[0, :count], scores[0, :count] = found.slots, found.scores
+    rows = rows_at(slots)
+    rows.ids[0, count:] = EMPTY
     preferences = scores
     if policy is not None:
         preferences = np.full((1, k), -np.inf, dtype=np.float64)
         preferences[0, :count] = found.preferences
     times = np.array([question.as_of])
-    return results(ring, ids, slots, scores, preferences, times, [found.visible], symbol_names, policy)[0]
+    return results(rows, scores, preferences, times, [found.visible], policy)[0]
 
 
 def results(
-    ring: Ring,
-    ids: IntArray,
-    slots: IntArray,
+    held: Rows,
     scores: ScoreArray,
     preferences: ScoreArray,
     as_of: IntArray,
     visible: Sequence[int],
-    symbol_names: list[str],
     policy: RetrievalPolicy | None = None,
 ) -> tuple[SearchResult, ...]:
     """The answers to ``n`` searches.
 
     Args:
-        ring: holds all these entries.
-        ids: ``[n, k]`` best first, then ``EMPTY``.
-        slots: ``[n, k]`` theirs; any slot where the id is ``EMPTY``.
+        held: ``[n, k]`` the neighbours, best first, then rows without meaning whose id is ``EMPTY``; written to.
         scores: ``[n, k]``, -inf where the id is ``EMPTY``.
         preferences: ``[n, k]``, the same.
         as_of: ``[n]`` milliseconds.
         visible: ``n`` counts of entries that could be chosen from.
-        symbol_names: symbol of every number.
         policy: by which they were chosen.
     """
+    ids, names, keys, known, usable_from, bar_times, regimes = held
     mask = ids != EMPTY
-    names = np.array([*symbol_names, ""], dtype=object)
-    outcomes = np.where(ring.usable_from[slots] <= as_of[:, None, None], ring.outcomes[slots], np.nan)
-    keys = ring.keys[slots]
-    bar_times = ring.bar_times[slots]
-    regimes = ring.regimes[slots].astype(np.int64)
-    numbers = ring.symbols[slots]
+    outcomes = np.where(usable_from <= as_of[:, None, None], known, np.nan)
     if not mask.all():
         nothing = ~mask
         outcomes[nothing] = np.nan
         keys[nothing] = 0.0
         bar_times[nothing] = 0
         regimes[nothing] = -1
-        numbers[nothing] = -1
-    symbols = map(tuple, names[numbers].tolist())
+        names[nothing] = ""
+    symbols = map(tuple, names.tolist())
     policies = [policy] * len(ids)
     rows = zip(
         ids, scores, mask, keys, outcomes, bar_times, symbols, regimes, visible, preferences, policies, strict=True
