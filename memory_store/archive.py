@@ -13,17 +13,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
-from memory_store.columns import ENTRY_COLUMNS, joined, only
+from memory_store.columns import joined, only
 from memory_store.index import BLOCK, best_first
 from memory_store.question import Question
 from memory_store.records import BankConfig, Entry, IntArray, KeyArray, MemoryBankError, Recollection, ScoreArray
 from memory_store.restoration import BankState, check_rows, check_shapes
-from memory_store.ring import NEVER, NOT_YET, Ring, Rows
-from memory_store.segments import COLUMNS, Eligible, Segment
+from memory_store.ring import NEVER, Ring, Rows
+from memory_store.segments import Eligible, Segment
 
 SMALLEST_SEGMENT: Final = 16 * BLOCK
 LARGEST_SEGMENT: Final = 2**18
@@ -37,6 +37,16 @@ def segment_entries(config: BankConfig) -> int:
     return max(SMALLEST_SEGMENT, min(LARGEST_SEGMENT, config.sealed // _SEGMENTS // BLOCK * BLOCK))
 
 
+class Keeper(Protocol):
+    """Keeps sealed segments elsewhere than in memory."""
+
+    def keep(self, segment: Segment) -> Segment:
+        """Keep a segment; returns what stands for it from now on."""
+
+    def drop(self, first: int) -> None:
+        """Forget the segment that begins with an id."""
+
+
 class Archive:
     """Segments in the order of ids, the last of them being filled.
 
@@ -48,8 +58,7 @@ class Archive:
         self._config = config
         self._entries = segment_entries(config)
         self.segments: list[Segment] = []
-        self.sealed: list[Segment] = []
-        """Those of them that were sealed since somebody asked last, for whoever keeps them as files."""
+        self._keeper: Keeper | None = None
 
     def __len__(self) -> int:
         return sum(segment.count for segment in self.segments)
@@ -74,15 +83,35 @@ class Archive:
             and self.segments
             and self.segments[-1].first == leaving + 1 - self._entries
         ):
-            self.segments[-1].seal()
-            self.sealed.append(self.segments[-1])
+            self._seal()
         expired = leaving - self._config.sealed
         if not self.segments or expired < self.segments[0].first:
             return None
         gone = expired if self.forget(expired) else None
         if expired + 1 >= self.segments[0].first + self._entries:
-            del self.segments[0]
+            dropped = self.segments.pop(0)
+            if self._keeper is not None:
+                self._keeper.drop(dropped.first)
         return gone
+
+    def _seal(self) -> None:
+        """All ids of the last segment have come."""
+        segment = self.segments[-1]
+        segment.seal()
+        if self._keeper is not None:
+            self.segments[-1] = self._keeper.keep(segment)
+
+    def keep_in(self, keeper: Keeper) -> None:
+        """Let sealed segments be kept there, those that are in memory and those to come."""
+        self._keeper = keeper
+        self.segments = [
+            keeper.keep(segment) if segment.sealed and not segment.mapped else segment for segment in self.segments
+        ]
+
+    def add(self, segment: Segment) -> None:
+        """Take over a whole segment, of ids above all that are here; nothing, where all of it is gone."""
+        if segment.count:
+            self.segments.append(segment)
 
     def forget(self, entry_id: int) -> bool:
         """Evict an entry; whether it was here."""
@@ -92,14 +121,19 @@ class Archive:
         return segment is not None
 
     def fill(self, state: BankState) -> None:
-        """Take over entries of an archive that was kept as columns, ids increasing and above all that are here."""
+        """Take over entries of an archive that was kept as columns, ids increasing and above all that are here.
+
+        Raises:
+            MemoryBankError: one is damaged.
+        """
+        check_rows(self._config, state)
         known = state.settled_times[:, self._config.primary] != NEVER
         starts = state.ids // self._entries * self._entries
         for first in np.unique(starts[known]).tolist():
             rows = np.flatnonzero((starts == first) & known)
             self._segment_of(first).fill(state, rows, self._config)
-            if int(state.next_id) - self._config.capacity >= first + self._entries:
-                self.segments[-1].seal()
+            if state.next_id - self._config.capacity >= first + self._entries:
+                self._seal()
 
     def _segment_of(self, entry_id: int) -> Segment:
         """The segment that an entry belongs to, which is the last or a new one."""
@@ -205,18 +239,7 @@ class Archive:
     def states(self, next_id: int) -> Iterator[BankState]:
         """The entries of every segment as columns, as if no decision had used them."""
         for segment in self.segments:
-            rows = np.flatnonzero(~segment.gone)
-            usable = segment.usable_from[rows]
-            columns = {name: getattr(segment, name)[rows] for name in COLUMNS if name != "usable_from"}
-            columns |= {
-                "ids": segment.first + rows,
-                "settled_times": np.where(usable == NEVER, NEVER, usable - self._config.embargo_ms),
-                "hits": np.zeros(len(rows), dtype=np.int32),
-                "last_hits": np.full(len(rows), NOT_YET, dtype=np.int64),
-                "credits": np.zeros(len(rows), dtype=np.int64),
-            }
-            assert set(columns) == set(ENTRY_COLUMNS)
-            yield BankState(next_id=next_id, last_times={}, names=tuple(segment.names), **columns)
+            yield segment.state(np.flatnonzero(~segment.gone), self._config, next_id=next_id)
 
     def state_with(self, ring: BankState) -> BankState:
         """All entries as columns, those of the ring after those of the archive."""
@@ -262,7 +285,6 @@ def archive_of(config: BankConfig, state: BankState) -> tuple[Archive, BankState
         raise MemoryBankError(
             f"ids are damaged: those from {boundary - config.sealed} to {boundary - 1} are due, in order"
         )
-    check_rows(config, older)
     archive = Archive(config)
     archive.fill(older)
     return archive, only(state, state.ids >= boundary)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store.ahead import Outlook, look_ahead
-from memory_store.archive import Archive, archive_of
+from memory_store.archive import Archive, Keeper, archive_of
 from memory_store.changes import ChangeLog
 from memory_store.digest import content_digest
 from memory_store.directory import Directory
@@ -67,13 +67,14 @@ class MemoryBank:
         self.encoder_version = encoder_version
         self._changes = ChangeLog(config, encoder_version, recording=record_changes)
         ring = Ring(config)
-        self._archive = Archive(config) if config.sealed else None
-        self._use(Refilled(ring, Directory(ring), Recollections(ring), 0.0), next_id=0)
+        parts = Refilled(ring, Directory(ring), Recollections(ring), 0.0)
+        self._use(parts, Archive(config) if config.sealed else None, next_id=0)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
 
-    def _use(self, parts: Refilled, *, next_id: int) -> None:
+    def _use(self, parts: Refilled, archive: Archive | None, *, next_id: int) -> None:
         """Go on with these parts."""
+        self._archive = archive
         self._ring, self._directory, self._recollections, self._key_norm = parts
         if self._archive is not None:
             self._key_norm = max(self._key_norm, self._archive.longest)
@@ -85,6 +86,11 @@ class MemoryBank:
     def __len__(self) -> int:
         """Entries held, pending and sealed ones included."""
         return self._size + (0 if self._archive is None else len(self._archive))
+
+    @property
+    def unsealed(self) -> int:
+        """The same without sealed ones."""
+        return self._size
 
     @property
     def next_id(self) -> int:
@@ -487,12 +493,15 @@ class MemoryBank:
             recollections=recollections,
             outcomes=outcomes or {},
         )
-        self._use(parts, next_id=next_id)
+        self._use(parts, None, next_id=next_id)
 
     def state(self) -> BankState:
         """A copy of all that the bank holds, sealed entries as if no decision had used them."""
-        ring = state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
-        return ring if self._archive is None else self._archive.state_with(ring)
+        return self.unsealed_state() if self._archive is None else self._archive.state_with(self.unsealed_state())
+
+    def unsealed_state(self) -> BankState:
+        """The same without sealed entries."""
+        return state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
 
     def restore_state(
         self,
@@ -518,8 +527,23 @@ class MemoryBank:
             archive, state = archive_of(self.config, state)
             known |= archive.outcomes_of([*noted, *state.recollections])
         parts = refill(self.config, state, noted, known)
-        self._archive = archive
-        self._use(parts, next_id=state.next_id)
+        self._use(parts, archive, next_id=state.next_id)
+
+    def restore_archive(self, archive: Archive) -> None:
+        """Take over the sealed entries of this bank, which has been filled with all others.
+
+        Raises:
+            MemoryBankError: the bank keeps none, or holds some already.
+        """
+        if self._archive is None or len(self._archive):
+            raise MemoryBankError("an archive can only be restored to a bank that keeps one and has nothing in it yet")
+        parts = Refilled(self._ring, self._directory, self._recollections, self._key_norm)
+        self._use(parts, archive, next_id=self._next_id)
+
+    def keep_sealed(self, keeper: Keeper) -> None:
+        """Let sealed segments be kept elsewhere than in memory, those that there are and those to come."""
+        if self._archive is not None:
+            self._archive.keep_in(keeper)
 
     def _check_unused(self) -> None:
         if self._next_id or self._size:

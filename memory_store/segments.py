@@ -18,7 +18,7 @@ from memory_store.pruned import WORTHWHILE, PrunedIndex
 from memory_store.question import Question
 from memory_store.records import BankConfig, BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.restoration import BankState, usable_times
-from memory_store.ring import EMPTY, NEVER, Ring
+from memory_store.ring import EMPTY, NEVER, NOT_YET, Ring
 
 COLUMNS: Final = ("keys", "symbols", "bar_times", "regimes", "novelties", "outcomes", "usable_from")
 """What of an entry is kept, by the names that the ring has for it, where symbols are numbered by the segment."""
@@ -61,6 +61,10 @@ class Segment:
     """From when all of its entries are visible, milliseconds."""
     longest: float = 0.0
     """Upper bound of the lengths of keys."""
+    sealed: bool = False
+    """Whether all of its entries have come."""
+    mapped: bool = False
+    """Whether its columns lie in a file."""
     _numbers: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -112,8 +116,14 @@ class Segment:
 
     def seal(self) -> None:
         """All of its entries have come: learn the index once and for all."""
-        if len(self.gone) >= WORTHWHILE:
+        self.sealed = True
+        if self.scans_bounds:
             self.index = PrunedIndex.fitted(self.keys, *PrunedIndex(self.keys).fit())
+
+    @property
+    def scans_bounds(self) -> bool:
+        """Whether it is so large that its index scans bounds, not all keys."""
+        return len(self.gone) >= WORTHWHILE
 
     def number(self, symbol: str) -> int:
         """Number of a symbol in this segment, a new one if it has none yet."""
@@ -131,6 +141,34 @@ class Segment:
         """An entry that is here is gone."""
         self.gone[entry_id - self.first] = True
         self.count -= 1
+
+    def forget_before(self, entry_id: int) -> None:
+        """All entries below an id are gone."""
+        self.gone[: max(0, entry_id - self.first)] = True
+        self.count = len(self.gone) - int(np.count_nonzero(self.gone))
+
+    def forget_all_but(self, ids: IntArray) -> None:
+        """All entries but these are gone; those that are gone already stay so."""
+        held = np.zeros(len(self.gone), dtype=np.bool_)
+        held[ids - self.first] = True
+        self.gone |= ~held
+        self.count = len(self.gone) - int(np.count_nonzero(self.gone))
+
+    def state(self, rows: IntArray, config: BankConfig, *, next_id: int) -> BankState:
+        """Some of its entries as columns, as if no decision had used them."""
+        usable = self.usable_from[rows]
+        columns = {name: getattr(self, name)[rows] for name in COLUMNS if name != "usable_from"}
+        return BankState(
+            next_id=next_id,
+            last_times={},
+            names=tuple(self.names),
+            ids=self.first + rows,
+            settled_times=np.where(usable == NEVER, NEVER, usable - config.embargo_ms),
+            hits=np.zeros(len(rows), dtype=np.int32),
+            last_hits=np.full(len(rows), NOT_YET, dtype=np.int64),
+            credits=np.zeros(len(rows), dtype=np.int64),
+            **columns,
+        )
 
     def find(self, symbol: str, bar_time: int) -> int | None:
         """Id of the entry of a bar, if it is here."""

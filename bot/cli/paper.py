@@ -223,7 +223,10 @@ async def _begin(
         await loop.run_in_executor(thread, functools.partial(session.warm, stored=True))
     # Held before others can find it.
     stack.enter_context(journal.hold_run(run_id))
-    journal.create_run(session.record(run_id, RunKind.PAPER), bank=session.strategy.bank)
+    bank = session.strategy.bank
+    bank_id = journal.create_run(session.record(run_id, RunKind.PAPER), bank=bank)
+    if bank is not None and bank_id is not None and bank.config.sealed:
+        journal.save_snapshot(bank_id, bank, home.snapshots)
     return _paper_run(config, journal, session, run_id, stack), session
 
 
@@ -271,6 +274,8 @@ async def _resume(
         opened = await loop.run_in_executor(thread, warm_again, session, journal, earlier)
     if opened is not None and opened.rebuilt is not None:
         console.print(f"memory rebuilt from the journal, not opened from its snapshot: {opened.rebuilt}", markup=False)
+    if opened is not None and opened.sealed_again:
+        console.print(f"{opened.sealed_again} sealed segments of the memory made again from the journal", markup=False)
     if opened is not None and opened.unsaved is not None:
         console.print(opened.unsaved, markup=False)
     run = _paper_run(config, journal, session, run_id, stack)

@@ -392,17 +392,19 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @step(place=st.floats(0, 1, exclude_max=True), how=st.sampled_from(["cut", "flip", "delete", "old"]))
     def damage(self, place: float, how: str) -> None:
-        """The snapshot is damaged, lost or put back to an older one; at once or later somebody opens it."""
-        for path in self.snapshots.glob("*"):
+        """The snapshot or a segment is damaged, lost or put back to an older one; at once or later somebody opens it.
+
+        Another file takes its place: the bank has the old one mapped, as long as it is open.
+        """
+        for path in [each for each in self.snapshots.rglob("*") if each.is_file()]:
             content = path.read_bytes()
             at = int(place * len(content))
+            path.unlink()
             if how == "cut":
                 path.write_bytes(content[:at])
             elif how == "flip":
                 path.write_bytes(content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :] if content else b"")
-            elif how == "delete":
-                path.unlink()
-            elif self.first_snapshot is not None:
+            elif how == "old" and self.first_snapshot is not None:
                 path.write_bytes(self.first_snapshot)
 
     @step()

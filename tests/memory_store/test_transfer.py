@@ -155,7 +155,7 @@ def cut(path: Path) -> None:
         (lambda path: path.write_text("symbol,bar_time"), "cannot be read as an export of a memory bank"),
         (lambda path: path.unlink(), "is not there; check its name"),
         (without_metadata, "is no export of a memory bank"),
-        (without_a_column, "has other columns than its format 1"),
+        (without_a_column, "has other columns than its format 2"),
         (lambda path: described(path, format=3), "has format 3, this version knows 2; update it"),
         (lambda path: described(path, config={}), "what the export .* says about itself is damaged"),
         (lambda path: described(path, config=7), "what the export .* says about itself is damaged"),
