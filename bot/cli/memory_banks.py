@@ -111,7 +111,7 @@ def _fill(context: Context, session: Session, name: str, *, source: str = "") ->
         "encoder_version": bank.encoder_version,
         "symbols": list(session.symbols),
         "interval": session.interval,
-        "capacity": bank.config.capacity,
+        "capacity": bank.config.holds,
         "entries": len(bank),
         "bars": bars,
         "first_close": min(int(times[0]) for times in closes),

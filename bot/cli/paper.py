@@ -301,7 +301,8 @@ def _interruptible() -> Iterator[None]:
 
 async def _fetch_past(config: Config, home: Home, connection: Connection, now: int) -> None:
     code = config.market.interval
-    wanted = config.memory.memory_size // len(config.market.symbols) + 1_000
+    remembered = config.memory.memory_size + config.memory.sealed_size
+    wanted = remembered // len(config.market.symbols) + 1_000
     history = BybitHistory(connection.rest.klines_page)
     for symbol in config.market.symbols:
         begin = history_start(config, code, now, wanted)
