@@ -25,7 +25,8 @@ from memory_store.restoration import BankState, check_rows, check_shapes
 from memory_store.ring import NEVER, Ring, Rows
 from memory_store.segments import Eligible, Segment
 
-SMALLEST_SEGMENT: Final = 16 * BLOCK
+SMALLEST_SEGMENT: Final = 2**16
+"""Enough for an index that scans bounds, see ``memory_store.pruned``."""
 LARGEST_SEGMENT: Final = 2**18
 """Entries of a segment: more take longer to seal, in the middle of a run; fewer make searches slower."""
 _SEGMENTS: Final = 16

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from memory_store.approximate import ApproximateIndex, CellsLookedInto, reads_all, training_points
 from memory_store.archive import Archive
 from memory_store.directory import Directory
+from memory_store.gpu import candidates_by, gpu_nearest, is_worthwhile
 from memory_store.index import GIVE_UP, Candidates, best_first, candidates, rescore
 from memory_store.partition import Partition, fit_partition
 from memory_store.policy import (
@@ -202,6 +203,11 @@ class Finder:
         return self._approximate.propose(everywhere, queries, k, margin, visible)
 
     def _propose_all(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
+        nearest = gpu_nearest() if is_worthwhile(len(hidden), len(queries), k) else None
+        if nearest is not None:
+            found = candidates_by(nearest, self._ring.keys[: len(hidden)], hidden, queries, k, margin)
+            if found is not None:
+                return found
         if self._bulk is None:
             self._bulk = PrunedIndex(self._ring.keys, gather_cost=BULK_GATHER_COST)
         self._unasked = 0
