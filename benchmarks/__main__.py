@@ -18,6 +18,7 @@ SUITES: Final = (
     "benchmarks.whitening",
     "benchmarks.training",
     "benchmarks.report",
+    "benchmarks.live",
 )
 EVALUATIONS: Final = (
     "benchmarks.synthetic",

@@ -51,7 +51,7 @@ HISTORY_BARS: Final = ENTRIES + 2_000
 @benchmark("replay_model_vs_naive", seed=17)
 def measure_replay(seed: int) -> Mapping[str, Measurement]:
     """Consecutive stretches of one replay against stretches of the naive loop, in turns."""
-    with one_thread(), _workplace() as folder:
+    with one_thread(), workplace() as folder:
         stage = _Stage.build(folder, seed, REPLAYED_BARS * (REPETITIONS + 1))
         session = stage.session()
         session.warm()
@@ -92,7 +92,7 @@ def measure_replay(seed: int) -> Mapping[str, Measurement]:
 @benchmark("decision_ms_p50", seed=17)
 def measure_decision(seed: int) -> Mapping[str, Measurement]:
     """From the bar's arrival to the durable commit of decision and order, through the paper driver."""
-    with one_thread(), _workplace() as folder:
+    with one_thread(), workplace() as folder:
         stage = _Stage.build(folder, seed, LIVE_BARS)
         live, replayed = stage.session(), stage.session()
         live.warm()
@@ -110,7 +110,7 @@ def measure_decision(seed: int) -> Mapping[str, Measurement]:
         result = replay(replayed.engine("same", closed), {SYMBOL: stage.upcoming}, trades=closed)
         if result.decisions_sha256 != run.engine.core.decisions_sha256:
             raise BenchmarkError("the paper run and the replay of the same bars decided differently; run recall audit")
-        sync_us = _sync_microseconds(folder)
+        sync_us = sync_microseconds(folder)
     counted = 1e3 * np.array(seconds[UNCOUNTED_LIVE_BARS:])
     p50, p99 = np.percentile(counted, [50, 99])
     note = (
@@ -125,7 +125,7 @@ def measure_decision(seed: int) -> Mapping[str, Measurement]:
 @benchmark("stream_decision_ms_p50", seed=17)
 def measure_stream(seed: int) -> Mapping[str, Measurement]:
     """What the strategy does at one bar, from settling to remembering, with nothing shown to it in advance."""
-    with one_thread(), _workplace() as folder:
+    with one_thread(), workplace() as folder:
         stage = _Stage.build(folder, seed, LIVE_BARS)
         session = stage.session()
         session.warm()
@@ -214,7 +214,7 @@ def _require_full(session: Session) -> None:
         )
 
 
-def _sync_microseconds(folder: Path) -> float:
+def sync_microseconds(folder: Path) -> float:
     """Median time of the disk for one small write and sync, without which a durable commit says nothing."""
     times = []
     with (folder / "sync").open("wb", buffering=0) as file:
@@ -227,7 +227,7 @@ def _sync_microseconds(folder: Path) -> float:
 
 
 @contextmanager
-def _workplace() -> Iterator[Path]:
+def workplace() -> Iterator[Path]:
     """A folder on the disk of the project: the system's temporary folder may be memory, where a sync costs nothing."""
     parent = LATEST.parent.parent / "build"
     parent.mkdir(exist_ok=True)

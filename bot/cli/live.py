@@ -151,7 +151,7 @@ async def _trade(context: Context, config: Config, max_bars: int | None, fresh: 
             on_step=view.show,
             on_news=view.tell,
         )
-    farewell(context, config, run, progress)
+    farewell(context, config, run, progress, goes_on=not is_inside)
 
 
 async def _begin(

@@ -125,8 +125,8 @@ def _colour(change: float) -> str:
     return "green" if change > 0.0 else "red" if change < 0.0 else ""
 
 
-def print_farewell(console: Console, document: dict[str, Any], portfolio: Portfolio) -> None:
-    """The summary at the end of a session."""
+def print_farewell(console: Console, document: dict[str, Any], portfolio: Portfolio, *, goes_on: bool) -> None:
+    """The summary at the end of a session; ``goes_on`` where the next one can take the run up again."""
     table = facts()
     table.add_row("run", document["run_id"])
     table.add_row("bars", f"{document['bars']:,} in this session, {document['decisions']:,} decisions in the whole run")
@@ -145,6 +145,10 @@ def print_farewell(console: Console, document: dict[str, Any], portfolio: Portfo
     console.print()
     if document["finished"]:
         console.print("The venue has no more bars, so the run is finished.")
-    else:
+    elif goes_on:
         console.print("The same command goes on with this run.")
+    else:
+        console.print(
+            "The account was a sandbox's inside this process and has ended with it; the next run is a new one."
+        )
     console.print("Look at it with recall status, positions, why last; prove it with recall audit.")

@@ -198,7 +198,7 @@ def last_seen(run: Run, session: Session) -> dict[str, int | None]:
     return seen
 
 
-def farewell(context: Context, config: Config, run: Run, progress: Progress) -> None:
+def farewell(context: Context, config: Config, run: Run, progress: Progress, *, goes_on: bool = True) -> None:
     journal = Journal(config.journal_url, durable=True)
     clear_preparation(journal, run.run_id)
     core, portfolio = run.engine.core, run.engine.portfolio
@@ -221,4 +221,4 @@ def farewell(context: Context, config: Config, run: Run, progress: Progress) -> 
     if context.as_json:
         context.answer(document)
     else:
-        print_farewell(output, document, portfolio)
+        print_farewell(output, document, portfolio, goes_on=goes_on)
