@@ -19,6 +19,7 @@ SUITES: Final = (
     "benchmarks.whitening",
     "benchmarks.training",
     "benchmarks.report",
+    "benchmarks.live",
 )
 EVALUATIONS: Final = (
     "benchmarks.synthetic",

@@ -13,19 +13,25 @@ from typing import Final
 import msgspec
 
 from bot.orders import (
+    AccountStanding,
     BarBatch,
     Decision,
+    EmergencyOrder,
     Event,
     Execution,
     Funding,
     ModelSwap,
+    Notice,
     OperatorAction,
     OperatorCommand,
     Order,
+    OrderUpdate,
     Pruning,
     Retraining,
+    RuleChange,
     SymbolAvailability,
     TimeInForce,
+    Transfer,
     Verdict,
 )
 from bot.portfolio import ClosedTrade, Portfolio, PortfolioState
@@ -115,8 +121,15 @@ class DecisionCore:
             self._swap(event)
         elif isinstance(event, Funding):
             self.portfolio.apply_funding(event)
+        elif isinstance(event, AccountStanding):
+            self.risk.set_standing(event)
+        elif isinstance(event, Transfer):
+            self._transfer(event)
+        elif isinstance(event, RuleChange):
+            self.risk.obey(event.instrument)
+            self.portfolio.obey(event.instrument)
         else:
-            assert isinstance(event, Retraining)
+            assert isinstance(event, Retraining | OrderUpdate | EmergencyOrder | Notice)
         return ()
 
     def offer(self, strategy: Strategy) -> None:
@@ -226,6 +239,11 @@ class DecisionCore:
             "a run without a memory, or of no time, was told to prune"
         )
         bank.prune(pruning.rule, as_of=pruning.as_of)
+
+    def _transfer(self, event: Transfer) -> None:
+        if not event.outside:
+            self.portfolio.apply_transfer(event.amount)
+            self.risk.observe_transfer(float(event.amount))
 
     def _swap(self, event: ModelSwap) -> None:
         strategy, self._offered = self._offered, None

@@ -13,7 +13,7 @@ from backtest.report.costs import costs_of
 from backtest.report.formats import number, percent
 from backtest.report.material import Material
 from backtest.report.returns import monthly_returns
-from bot.journal import RunKind
+from bot.journal.records import TRADING
 from strategies.bars import format_time
 
 FEWEST_TRADES: Final = 30
@@ -171,7 +171,7 @@ def _out_of_sample(material: Material) -> Finding:
             f"{record.model_id} learned from nothing after {format_time(record.warmed_until)[:10]}: a run on bars that its "
             "model has learned from is refused.",
         )
-    if record.kind is RunKind.PAPER:
+    if record.kind in TRADING:
         return Finding(Severity.PASSED, "Out of sample", "Every decision was made before its outcome was there.")
     return Finding(
         Severity.WARNING,
@@ -183,11 +183,11 @@ def _out_of_sample(material: Material) -> Finding:
 
 def _lookahead(material: Material) -> Finding:
     record = material.run.record
-    if record.kind is RunKind.PAPER:
+    if record.kind in TRADING:
         return Finding(
             Severity.PASSED,
             "No lookahead by construction",
-            "A paper run decides on bars as they close; recall audit recomputes every decision from them.",
+            "A run on a stream decides on bars as they close; recall audit recomputes every decision from them.",
         )
     prefix = (material.figures.get("certificate") or {}).get("prefix")
     if prefix is not None and prefix["changed"]:

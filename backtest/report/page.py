@@ -22,7 +22,7 @@ from backtest.report.recollection import Recollection, telling_moments
 from backtest.report.rendering import page_of
 from backtest.report.returns import ROLLING_DAYS, monthly_returns, yearly_returns
 from backtest.report.verdict import verdict_of
-from bot.journal import RunKind
+from bot.journal.records import RunKind
 from bot.portfolio import ClosedTrade
 from strategies.bars import format_time
 
@@ -46,6 +46,9 @@ TRADE_COLUMNS: Final = (
 )
 
 
+_KINDS: Final = {RunKind.REPLAY: "backtest", RunKind.PAPER: "paper trading", RunKind.LIVE: "live trading"}
+
+
 @dataclass(frozen=True, slots=True)
 class MonthCell:
     """One month of the heat map."""
@@ -64,7 +67,7 @@ def render_run(material: Material) -> str:
         trades=_trades_table(material.trades),
         title=material.title,
         trade_columns=[{"name": name, "kind": kind} for name, kind in TRADE_COLUMNS],
-        kind="backtest" if record.kind is RunKind.REPLAY else "paper trading",
+        kind=_KINDS[record.kind],
         strategy=record.strategy,
         market=material.title.split(" · ", 1)[1].rsplit(" · ", 1)[0],
         span=material.title.rsplit(" · ", 1)[1],

@@ -207,7 +207,7 @@ def _status_document(context: Context, journal: Journal, run: StoredRun) -> dict
     document |= {
         "last_bar": max(core.last_open_times.values(), default=None),
         "equity": equity,
-        "profit": equity - float(portfolio.initial_cash),
+        "profit": equity - float(portfolio.initial_cash + portfolio.transferred),
         "fees_paid": float(portfolio.fees_paid),
         "trades": portfolio.trades_closed,
         "open_positions": sum(1 for position in portfolio.positions if position.quantity),
@@ -245,6 +245,9 @@ def _halts(state: RiskState) -> list[str]:
     if state.halted_by_loss:
         found.append("daily loss")
     found += [f"{symbol} unavailable" for symbol in state.unavailable]
+    found += [f"{symbol} traded by somebody else" for symbol in state.foreign]
+    if state.unknown_because:
+        found.append(f"account unknown: {state.unknown_because}")
     return found
 
 
