@@ -20,7 +20,7 @@ from pybit.exceptions import FailedRequestError, InvalidRequestError
 from pybit.unified_trading import HTTP
 
 from bot.errors import VenueError
-from bot.execution.bybit.codes import REPEATED_READS
+from bot.execution.bybit.codes import REPEATED_READS, Action, action_of_status
 from bot.execution.bybit.rate_limits import PUBLIC_PER_SECOND, TokenBucket
 from bot.execution.instruments import Instrument
 from bot.market.backoff import Backoff
@@ -33,7 +33,7 @@ from bot.market.bybit_decode import (
     result_rows,
 )
 from bot.market.funding import PAGE_RATES
-from bot.market.healing_socket import FORBIDDEN, FORBIDDEN_WAIT_S
+from bot.market.healing_socket import FORBIDDEN_WAIT_S
 from strategies.bars import Bar, Calendar, interval_ms
 
 Environment = Literal["mainnet", "testnet", "demo"]
@@ -321,9 +321,11 @@ class BybitRest:
         status = error.status_code
         if status == NOT_JSON:
             return _Transient("the reply is no JSON")
-        if status == 429 or (isinstance(status, int) and status >= 500):
+        action = action_of_status(status) if isinstance(status, int) else Action.LOOK_UP
+        if action is Action.LOOK_UP:
+            # Of a read nothing has to be looked up: it is asked again.
             return _Transient(f"HTTP status {status}")
-        if status == FORBIDDEN:
+        if action is Action.STAND_DOWN:
             self._banned_until = time.monotonic() + self._forbidden_wait_s
             return self._ban()
         return VenueError(
