@@ -36,6 +36,7 @@ from bot.orders import (
 )
 from bot.portfolio import ClosedTrade, Portfolio, PortfolioState
 from bot.risk import RiskLayer, RiskState
+from memory_store.recall_monitor import RecallState
 from strategies.bars import Bar
 from strategies.base import Signal, Strategy
 
@@ -58,6 +59,8 @@ class CoreState(msgspec.Struct, frozen=True, omit_defaults=True):
     last_open_times: dict[str, int]
     strategy: bytes = b""
     """See ``Strategy.state``; left out where empty, as in runs of versions that did not have it."""
+    recall: RecallState | None = None
+    """What the running check of an approximate memory knows; left out where the memory is exact or there is none."""
 
 
 class DecisionCore:
@@ -153,6 +156,7 @@ class DecisionCore:
 
     def state(self) -> CoreState:
         """A copy that can be journalled."""
+        bank = self.strategy.bank
         return CoreState(
             portfolio=self.portfolio.state(),
             risk=self.risk.state,
@@ -162,6 +166,7 @@ class DecisionCore:
             trades_sha256=self._trades_hash,
             last_open_times=dict(self._last_open_times),
             strategy=self.strategy.state(),
+            recall=None if bank is None else bank.recall_state,
         )
 
     def restore(self, state: CoreState) -> None:
@@ -175,6 +180,8 @@ class DecisionCore:
         self._last_open_times = dict(state.last_open_times)
         if state.strategy:
             self.strategy.restore(state.strategy)
+        if state.recall is not None and self.strategy.bank is not None:
+            self.strategy.bank.resume_recall(state.recall)
         self.equity = self.portfolio.equity
 
     def decide(self, batch: BarBatch, every: bool = True) -> tuple[Decision, ...]:

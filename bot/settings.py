@@ -179,6 +179,12 @@ class MemorySection(Section):
         description="importance and reservoir: days longer that a moment of double importance stays",
     )
     index: IndexKind = Field(_RULES.index, description="exact, or approximate: nearly all neighbours, faster")
+    sealed_size: int = Field(
+        _RULES.sealed_size,
+        ge=0,
+        le=1_000_000_000,
+        description="moments kept on disk beyond memory_size, in sealed segments that are asked too; 0 keeps none",
+    )
     age_half_life_days: float = Field(
         _RULES.age_half_life_days,
         ge=0,

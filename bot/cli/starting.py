@@ -79,7 +79,10 @@ async def begin(
         await loop.run_in_executor(thread, functools.partial(session.warm, stored=True))
     # Held before others can find it.
     stack.enter_context(journal.hold_run(run_id))
-    journal.create_run(session.record(run_id, kind), bank=session.strategy.bank)
+    bank = session.strategy.bank
+    bank_id = journal.create_run(session.record(run_id, kind), bank=bank)
+    if bank is not None and bank_id is not None and bank.config.sealed:
+        journal.save_snapshot(bank_id, bank, home.snapshots)
     return _make_run(config, journal, session, run_id, stack), session
 
 
@@ -125,6 +128,8 @@ async def resume(
         opened = await loop.run_in_executor(thread, warm_again, session, journal, earlier)
     if opened is not None and opened.rebuilt is not None:
         console.print(f"memory rebuilt from the journal, not opened from its snapshot: {opened.rebuilt}", markup=False)
+    if opened is not None and opened.sealed_again:
+        console.print(f"{opened.sealed_again} sealed segments of the memory made again from the journal", markup=False)
     if opened is not None and opened.unsaved is not None:
         console.print(opened.unsaved, markup=False)
     run = _make_run(config, journal, session, run_id, stack)
@@ -145,7 +150,8 @@ def _interruptible() -> Iterator[None]:
 
 async def _fetch_past(config: Config, home: Home, connection: Connection, now: int) -> None:
     code = config.market.interval
-    wanted = config.memory.memory_size // len(config.market.symbols) + 1_000
+    remembered = config.memory.memory_size + config.memory.sealed_size
+    wanted = remembered // len(config.market.symbols) + 1_000
     history = BybitHistory(connection.rest.klines_page)
     for symbol in config.market.symbols:
         begin = history_start(config, code, now, wanted)
