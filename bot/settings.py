@@ -321,6 +321,10 @@ class SignalSection(Section):
         0.8, ge=0, le=100, description="memory_transformer: volatility per year of a whole position; 0: any"
     )
     abstain: bool = Field(True, description="memory_transformer: leave forecasts that validation found too uncertain")
+    unproven: Literal["auto", "trade", "abstain"] = Field(
+        "auto",
+        description="memory_transformer: a model whose direction showed no skill on validation; auto: abstain with real money",
+    )
     exits: Literal["forecast", "memory", "volatility", "risk"] = Field(
         "forecast",
         description="memory_transformer: stop and target from the forecast's quantiles, from the neighbours' outcomes, "
