@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from backtest.probe import ProbeReport
 from strategies.bars import format_time
 
 
@@ -18,6 +21,22 @@ class PrefixInvariance:
     first_change: str
     sha256: str
     """Over all decisions up to the last cut, as they were with either future where nothing changed."""
+
+    @classmethod
+    def of(cls, found: ProbeReport) -> PrefixInvariance:
+        """What a probe found."""
+        first = found.cuts[found.first_leak].first_change if found.leaks else ""
+        return cls(len(found.cuts), found.leaks, first, found.sha256)
+
+    @classmethod
+    def of_all(cls, parts: Sequence[PrefixInvariance]) -> PrefixInvariance:
+        """Several probes as one; its hash is that over theirs, in their order."""
+        return cls(
+            sum(each.cuts for each in parts),
+            sum(each.changed for each in parts),
+            next((each.first_change for each in parts if each.changed), ""),
+            hashlib.sha256("".join(each.sha256 for each in parts).encode()).hexdigest(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

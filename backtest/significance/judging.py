@@ -206,5 +206,4 @@ def _probe(run: Run) -> PrefixInvariance | None:
         seed=0,
         at_most=PROBE_BARS,
     )
-    first = found.cuts[found.first_leak].first_change if found.leaks else ""
-    return PrefixInvariance(len(found.cuts), found.leaks, first, found.sha256)
+    return PrefixInvariance.of(found)

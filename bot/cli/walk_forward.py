@@ -210,7 +210,7 @@ def _walk(
 
     root = config.storage.data_dir / "walk-forward"
     arms = arms_of(config.strategy.name, only_plain=only_plain)
-    jobs = plan_jobs(config, home, names, code, calendars, windows, arms, root=root, threads=threads)
+    jobs = plan_jobs(config, home, names, code, calendars, windows, arms, root=root, threads=threads, probes=True)
     walk_id = jobs[0].folder.name
     console.print(f"walk [bold]{walk_id}[/], {len(windows)} windows, {len(jobs)} runs")
     with ExitStack() as stack:
