@@ -107,7 +107,7 @@ def render(document: Mapping[str, Any], code: str) -> str:
 
 def _settings(document: Mapping[str, Any]) -> str:
     """The settings that decide most of what a walk costs and learns."""
-    training, costs = document["settings"]["training"], document["settings"]["costs"]
+    training, costs = document["config"]["training"], document["config"]["costs"]
     return f"{training['epochs']} epochs, taker fee {float(costs['taker_fee']):.3%}, slippage {float(costs['slippage']):.2%}"
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bokeh.models import DatetimeTickFormatter, Range1d, Tool
+from bokeh.models import DatetimeTickFormatter, LogTicker, Range1d, Tool
 from bokeh.plotting import figure
 
 LINE: Final = "#2f74b5"
@@ -14,6 +14,8 @@ HOLD: Final = "#98a3ad"
 GAIN: Final = "#2a9d6b"
 LOSS: Final = "#cf4f43"
 MEMORY: Final = "#8a63c7"
+RIVALS: Final = ("#d08a2e", MEMORY)
+"""Of the other arms of a walk."""
 
 FONT: Final = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 LABEL_SIZE: Final = "12px"
@@ -66,8 +68,9 @@ def chart(height: int, *, x_range: Range1d | None = None, dates: bool = True, **
 
 
 def style_legend(drawn: figure) -> None:
-    """A legend without a box, above the chart."""
-    for legend in drawn.legend:
+    """A legend without a box, above the chart and off its lines."""
+    for legend in list(drawn.legend):
+        drawn.add_layout(legend, "above")
         legend.orientation = "horizontal"
         legend.background_fill_color = None
         legend.border_line_color = None
@@ -77,6 +80,11 @@ def style_legend(drawn: figure) -> None:
         legend.margin = 4
         legend.glyph_height = 12
         legend.click_policy = "mute"
+
+
+def ticks_at_round_values(drawn: figure) -> None:
+    """For a logarithmic axis: labels at 1, 2 and 5 of every power of ten, so that a short span has some too."""
+    drawn.yaxis.ticker = LogTicker(mantissas=[1, 2, 5], desired_num_ticks=7, num_minor_ticks=0)
 
 
 def without_tools(drawn: figure, *tools: Tool) -> None:

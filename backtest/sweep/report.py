@@ -12,7 +12,7 @@ from backtest.metrics import daily_equity
 from backtest.significance.overfitting import Overfitting, overfitting
 from backtest.significance.sharpe import Trials, sharpe_evidence
 from backtest.significance.superiority import superiority
-from backtest.significance.verdict import LEVEL
+from backtest.significance.verdict import LEVEL, told_p
 from backtest.sweep.search import TrialOutcome
 from backtest.walk_forward.summary import WalkForwardReport, chain, chained, summarise
 from backtest.walk_forward.window import WindowResult, read_result
@@ -56,7 +56,7 @@ class SweepReport:
             known = "is" if self.reality_check <= LEVEL else "is not"
             said.append(
                 f"With all completed trials in the race, the best {known} provably ahead of holding (reality check, "
-                f"p = {self.reality_check:.3f})."
+                f"{told_p(self.reality_check)})."
             )
         if self.choice is not None:
             middle = self.choice.path_sharpe[len(self.choice.path_sharpe) // 2] if self.choice.path_sharpe else None

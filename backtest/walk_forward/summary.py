@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from backtest.significance.sharpe import Trials, daily_sharpe
 from backtest.significance.verdict import SignificanceReport
 from backtest.walk_forward.window import Arm, WindowResult
 from strategies.bars import Calendar, FloatArray
+
+WALKS: Final = "walk-forward"
+"""Folder of all walks below data_dir."""
+SUMMARY_FILE: Final = "summary.json"
+"""What a walk said, in its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ def summarise(
             twins,
             trials,
             skipped,
+            any(each.audit is not None for each in plain),
         )
     )
     return WalkForwardReport(
@@ -199,6 +205,7 @@ def _certificate(
         train_span=None,
         test_span=(windows[0].close_times[0], windows[-1].close_times[-1]),
         walk=tuple(spans),
+        has_memory=any(each.audit is not None for each in windows),
     )
 
 

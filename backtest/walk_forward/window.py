@@ -183,7 +183,7 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
             upcoming,
             closes=True,
         )
-    exposure, returns = positions_of(result, upcoming, job.symbols)
+    exposure, returns = positions_of(result.close_times, result.equity, result.executions, upcoming, job.symbols)
     audit = audit_maturity(recording, session.history, upcoming)
     span = recording.learned_until
     return WindowResult(

@@ -131,10 +131,11 @@ def _sweep(
     from backtest.sweep.report import report_sweep
     from backtest.sweep.search import search
     from backtest.walk_forward.runner import digest_of, plan_jobs
+    from backtest.walk_forward.summary import WALKS
     from backtest.walk_forward.window import Arm
 
     calendar, cash = common_calendar(calendars), float(config.account.initial_cash)
-    root = config.storage.data_dir / "walk-forward"
+    root = config.storage.data_dir / WALKS
     asked = f"{plan.parameters}{plan.sampler}{plan.prunes}{plan.seed}{plan.wave}".encode()
     walk = digest_of(config, home, names, code, windows)
     sweep_id = f"sweep-{walk[:6]}{hashlib.sha256(asked).hexdigest()[:6]}"

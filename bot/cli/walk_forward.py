@@ -25,6 +25,7 @@ from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, listing, output, progress_bar
 from bot.config import Config
 from bot.errors import UsageError
+from bot.session import versions
 from strategies.bars import Calendar, format_time, interval_ms
 
 if TYPE_CHECKING:
@@ -204,11 +205,10 @@ def _walk(
     cluster: str | None,
 ) -> tuple[dict[str, Any], WalkForwardReport]:
     from backtest.report.material import common_calendar
-    from backtest.significance.ledger import deciding_settings
     from backtest.walk_forward.runner import HUNDREDTHS, plan_jobs, run_jobs
-    from backtest.walk_forward.summary import arms_of, summarise
+    from backtest.walk_forward.summary import SUMMARY_FILE, WALKS, arms_of, summarise
 
-    root = config.storage.data_dir / "walk-forward"
+    root = config.storage.data_dir / WALKS
     arms = arms_of(config.strategy.name, only_plain=only_plain)
     jobs = plan_jobs(config, home, names, code, calendars, windows, arms, root=root, threads=threads, probes=True)
     walk_id = jobs[0].folder.name
@@ -228,13 +228,15 @@ def _walk(
         "strategy": config.strategy.name,
         "symbols": list(names),
         "interval": code,
-        "settings": deciding_settings(config),
+        "calendars": calendars,
+        "config": config.masked(),
+        "versions": versions(),
         "windows": [
             {"name": each.name, "train_start": each.train_start, "train_end": each.train_end} for each in windows
         ],
         **report.to_json(),
     }
-    (jobs[0].folder / "summary.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    (jobs[0].folder / SUMMARY_FILE).write_text(json.dumps(document, indent=2), encoding="utf-8")
     return document, report
 
 
