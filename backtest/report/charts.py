@@ -109,7 +109,7 @@ def _equity(material: Material, span: Range1d) -> figure:
     times, held = material.hold
     if len(held):
         shown = thin_out(held)
-        drawn.line(times[shown], held[shown], color=HOLD, line_width=1.3, legend_label="holding the same symbols")
+        drawn.line(times[shown], held[shown], color=HOLD, line_width=1.3, legend_label="holding")
     for (name, curve), colour in zip(rivals.items(), RIVALS, strict=False):
         shown = thin_out(curve)
         drawn.line(material.times[shown], curve[shown], color=colour, line_width=1.3, legend_label=name)
@@ -127,7 +127,7 @@ def _equity(material: Material, span: Range1d) -> figure:
     drawn.yaxis.formatter = NumeralTickFormatter(format="0,0")
     drawn.yaxis.axis_label = "Equity, logarithmic" if wide else "Equity"
     if wide:
-        ticks_at_round_values(drawn)
+        ticks_at_round_values(drawn, lowest, highest)
     style_legend(drawn)
     return drawn
 

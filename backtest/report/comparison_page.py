@@ -82,7 +82,8 @@ def growth_chart(materials: Sequence[Material]) -> LayoutDOM:
     lower.yaxis.formatter = NumeralTickFormatter(format=PERCENT)
     lower.toolbar_location = None
     if wide:
-        ticks_at_round_values(upper)
+        ticks_at_round_values(upper, lowest, highest)
     style_legend(upper)
-    upper.legend.orientation = "vertical"
+    for legend in upper.legend:
+        legend.nrows = len(legend.items)
     return column(upper, lower, sizing_mode="stretch_width", spacing=0)

@@ -4,9 +4,10 @@ both."""
 
 from __future__ import annotations
 
+from math import ceil, floor, log10
 from typing import Any, Final
 
-from bokeh.models import DatetimeTickFormatter, LogTicker, Range1d, Tool
+from bokeh.models import DatetimeTickFormatter, FixedTicker, Range1d, Tool
 from bokeh.plotting import figure
 
 LINE: Final = "#2f74b5"
@@ -19,6 +20,9 @@ RIVALS: Final = ("#d08a2e", MEMORY)
 
 FONT: Final = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 LABEL_SIZE: Final = "12px"
+WORDS: Final = "#7a8793"
+"""Of legends, which the page's style sheet does not reach."""
+MOST_TICKS: Final = 8
 PERCENT: Final = "0.[0]%"
 DATE: Final = "%d %b %Y"
 DATE_AND_TIME: Final = "%d %b %Y %H:%M"
@@ -72,6 +76,10 @@ def style_legend(drawn: figure) -> None:
     for legend in list(drawn.legend):
         drawn.add_layout(legend, "above")
         legend.orientation = "horizontal"
+        legend.location = "top_left"
+        # Two short lines are narrower than one: a telephone shows them too.
+        legend.nrows = 1 if len(legend.items) <= 2 else 2
+        legend.label_text_color = WORDS
         legend.background_fill_color = None
         legend.border_line_color = None
         legend.label_text_font = FONT
@@ -82,9 +90,18 @@ def style_legend(drawn: figure) -> None:
         legend.click_policy = "mute"
 
 
-def ticks_at_round_values(drawn: figure) -> None:
-    """For a logarithmic axis: labels at 1, 2 and 5 of every power of ten, so that a short span has some too."""
-    drawn.yaxis.ticker = LogTicker(mantissas=[1, 2, 5], desired_num_ticks=7, num_minor_ticks=0)
+def ticks_at_round_values(drawn: figure, low: float, high: float) -> None:
+    """For a logarithmic axis: labels at 1, 2 and 5 of every power of ten, or of a wide span at the powers alone.
+
+    Args:
+        drawn: the chart.
+        low: least value that is shown, above 0.
+        high: largest value that is shown.
+    """
+    powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
+    values = [step * power for power in powers for step in (1.0, 2.0, 5.0) if low <= step * power <= high]
+    ticker = FixedTicker(ticks=values if len(values) <= MOST_TICKS else powers)
+    drawn.yaxis.ticker = drawn.ygrid.ticker = ticker
 
 
 def without_tools(drawn: figure, *tools: Tool) -> None:

@@ -116,6 +116,7 @@ def walk_forward(
         context.answer(document)
         return
     _show(report, document)
+    console.print(f"\nThe whole report: [bold]recall report {document['walk_id']}[/]", soft_wrap=True)
 
 
 def require_judges() -> None:
