@@ -64,7 +64,8 @@ def gather_walk(folder: Path, config: Config) -> Material:
     found = {arm: _windows(folder, arm) for arm in Arm}
     plain = found[Arm.PLAIN]
     judgement = stored_judgement(summary)
-    if judgement is None or "config" not in summary or len(plain) != len(summary["windows"]):
+    whole = all(len(found[Arm(arm)]) == len(summary["windows"]) for arm in summary["arms"])
+    if judgement is None or "config" not in summary or not whole:
         raise UsageError(f"walk {folder.name} is not whole, or of an earlier version; {_AGAIN}")
     settings = stored_config(summary["config"], folder.name)
     symbols, interval = tuple(summary["symbols"]), summary["interval"]
@@ -76,8 +77,9 @@ def gather_walk(folder: Path, config: Config) -> Material:
     candles = {name: store.load(name, interval, start=start, end=int(times[-1])) for name in symbols}
     candles = {name: series for name, series in candles.items() if len(series)}
     exposure = np.concatenate([np.array(each.exposure) for each in plain])
-    rivals = {arm: windows for arm, windows in found.items() if arm is not Arm.PLAIN and len(windows) == len(plain)}
     arms = summary["arms"]
+    # A walk that was done with --only-plain may have twins of another time beside it.
+    rivals = {arm: found[arm] for arm in Arm if arm is not Arm.PLAIN and str(arm) in arms}
     return Material(
         about=Subject(
             folder.name,

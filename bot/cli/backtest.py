@@ -33,7 +33,7 @@ from bot.cli.common import (
 )
 from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, output, progress_bar
-from bot.cli.walk_forward import missing_judges
+from bot.cli.walks import missing_judges
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
 from bot.execution.detail import finer_bars_of

@@ -13,7 +13,7 @@ from bot.cli.common import Context, standard_options
 from bot.cli.help import ExampleCommand
 from bot.cli.runs import open_journal
 from bot.cli.terminal import console, listing, output
-from bot.cli.walk_forward import missing_judges
+from bot.cli.walks import missing_judges
 from bot.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ _MODULES: Final = ("bokeh", "jinja2")
 )
 @standard_options
 def report(context: Context, run: str, out: Path | None) -> None:
-    """Write one HTML page about RUN: result, trades, memory, and what may be wrong; and a PNG with its four panels.
+    """Write one HTML page about RUN: result, trades, memory, and what may be wrong.
 
     RUN is a replay, a paper run or a walk; 'latest' is the paper run last started, else the newest replay. The page needs no
-    network, and the same run gives the same bytes.
+    network, and the same run gives the same bytes. Beside it lies a PNG with its four panels.
     """
     require_extra()
     from backtest.report.page import render_run
