@@ -15,7 +15,8 @@ from backtest.report.material import Kind, Material, Subject, Walk, WindowFigure
 from backtest.report.recollection import Recollection, recollect
 from backtest.report.returns import returns_by_day
 from backtest.report.terminal import span_title
-from backtest.walk_forward.summary import SUMMARY_FILE, WALKS, chain, chained
+from backtest.walk_forward.listing import SUMMARY_FILE, WALKS
+from backtest.walk_forward.summary import chain, chained
 from backtest.walk_forward.window import Arm, WindowResult, read_result
 from bot.assembly import home_named
 from bot.config import Config, stored_config
@@ -38,16 +39,10 @@ def find_material(journal: Journal, name: str, config: Config) -> Material:
     Raises:
         UsageError: there is none of that name, or nothing to report of it.
     """
-    folder = config.storage.data_dir / WALKS / name
-    if name in list_walks(config):
+    folder = config.storage.data_dir / WALKS / Path(name).name
+    if (folder / SUMMARY_FILE).is_file():
         return gather_walk(folder, config)
     return gather(journal, journal.find_run(name), config)
-
-
-def list_walks(config: Config) -> list[str]:
-    """The ids of all walks that were judged, the newest first."""
-    found = (config.storage.data_dir / WALKS).glob(f"*/{SUMMARY_FILE}")
-    return [file.parent.name for file in sorted(found, key=lambda each: (-each.stat().st_mtime_ns, each))]
 
 
 def gather_walk(folder: Path, config: Config) -> Material:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,6 @@ from backtest.significance.sharpe import Trials, daily_sharpe
 from backtest.significance.verdict import SignificanceReport
 from backtest.walk_forward.window import Arm, WindowResult
 from strategies.bars import Calendar, FloatArray
-
-WALKS: Final = "walk-forward"
-"""Folder of all walks below data_dir."""
-SUMMARY_FILE: Final = "summary.json"
-"""What a walk said, in its folder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,8 +93,8 @@ def _sweep(
     from backtest.significance.ledger import Ledger, Trial, trials_with
     from backtest.sweep.report import report_sweep
     from backtest.sweep.search import search
+    from backtest.walk_forward.listing import WALKS
     from backtest.walk_forward.runner import digest_of, plan_jobs
-    from backtest.walk_forward.summary import WALKS
     from backtest.walk_forward.window import Arm
 
     config, home, windows = planned.config, planned.home, planned.windows

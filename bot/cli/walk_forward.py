@@ -67,8 +67,9 @@ def walk_forward(context: Context, walk: WalkOptions, only_plain: bool) -> None:
 
 def _walk(plan: PlannedWalk, asked: WalkOptions, only_plain: bool) -> tuple[dict[str, Any], WalkForwardReport]:
     from backtest.report.material import common_calendar
+    from backtest.walk_forward.listing import SUMMARY_FILE, WALKS
     from backtest.walk_forward.runner import HUNDREDTHS, plan_jobs, run_jobs
-    from backtest.walk_forward.summary import SUMMARY_FILE, WALKS, arms_of, summarise
+    from backtest.walk_forward.summary import arms_of, summarise
 
     config, windows = plan.config, plan.windows
     root = config.storage.data_dir / WALKS

@@ -49,6 +49,12 @@ def test_a_walk_is_held_against_a_run(runs: Runs, walk: dict[str, Any]) -> None:
     assert {each["certificate"]["is_clean"] for each in document["judgements"]} == {True, None}
 
 
+def test_a_walk_is_listed_with_the_runs(runs: Runs, walk: dict[str, Any]) -> None:
+    listed = {each["run_id"]: each for each in recall(runs.folder, "runs")}
+    assert listed[walk["walk_id"]]["kind"] == "walk-forward" and runs.rule in listed
+    assert listed[walk["walk_id"]]["total_return"] == walk["arms"]["plain"]["metrics"]["total_return"]
+
+
 def test_a_walk_that_lacks_a_window_is_refused_with_the_fix(runs: Runs, walk: dict[str, Any]) -> None:
     folder = runs.folder / "walk-forward" / walk["walk_id"]
     file = folder / "002-plain.msgpack"
