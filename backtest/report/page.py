@@ -24,6 +24,7 @@ from backtest.report.recollection import Recollection, telling_moments
 from backtest.report.rendering import page_of
 from backtest.report.returns import ROLLING_DAYS, deepest_drawdowns, monthly_returns, yearly_returns
 from backtest.report.verdict import verdict_of
+from backtest.significance.verdict import FEWEST_DAYS
 from bot.portfolio import ClosedTrade
 from strategies.bars import format_time
 
@@ -36,6 +37,10 @@ _OPEN: Final = "open"
 """Of what was not checked, or cannot fail."""
 MARKS: Final = {Severity.WARNING: "!", Severity.NOTE: "i", Severity.PASSED: "✓", _OPEN: "–"}
 _CHECKED: Final = {True: Severity.PASSED, False: Severity.WARNING, None: _OPEN}
+_ANNUAL: Final = (
+    "annual_return", "volatility", "sharpe_ratio", "sortino_ratio", "annual_turnover", "alpha", "beta",
+)  # fmt: skip
+"""Figures that are shown from ``FEWEST_DAYS`` days on."""
 TRADE_COLUMNS: Final = (
     ("opened", "time"),
     ("closed", "time"),
@@ -98,6 +103,7 @@ def render_run(material: Material) -> str:
         annual_turnover=figures["annual_turnover"],
         slippage=figures["slippage_paid"],
         initial_cash=material.initial_cash,
+        annual_days=FEWEST_DAYS if figures["days"] < FEWEST_DAYS else None,
         memory=None if material.recollection is None else _memory(material.recollection),
         facts=_facts(material),
         days_per_year=material.calendar.days_per_year,
@@ -163,13 +169,16 @@ def _tiles(figures: Mapping[str, Any], initial_cash: float) -> list[tuple[str, s
     def toned(value: float | None) -> str:
         return "" if value is None else "gain" if value > 0.0 else "loss" if value < 0.0 else ""
 
-    total, annual = figures["total_return"], figures["annual_return"]
+    total = figures["total_return"]
+    # What a few days would make of a year is not worth a line.
+    known = figures if figures["days"] >= FEWEST_DAYS else dict.fromkeys(_ANNUAL)
+    annual, alpha = known["annual_return"], known["alpha"]
     return [
         ("Total return", percent(total, 1, signed=True), toned(total)),
         ("A year", percent(annual, 1, signed=True), toned(annual)),
-        ("Volatility, a year", percent(figures["volatility"], 1), ""),
-        ("Sharpe ratio", number(figures["sharpe_ratio"], 2), ""),
-        ("Sortino ratio", number(figures["sortino_ratio"], 2), ""),
+        ("Volatility, a year", percent(known["volatility"], 1), ""),
+        ("Sharpe ratio", number(known["sharpe_ratio"], 2), ""),
+        ("Sortino ratio", number(known["sortino_ratio"], 2), ""),
         ("Deepest drawdown", percent(figures["max_drawdown"], 1), toned(figures["max_drawdown"])),
         ("Longest drawdown", f"{number(figures['max_drawdown_days'], 0)} d", ""),
         ("Round trips", f"{figures['trades']:,}", ""),
@@ -177,9 +186,9 @@ def _tiles(figures: Mapping[str, Any], initial_cash: float) -> list[tuple[str, s
         ("Fees, of first equity", percent(figures["fees_paid"] / initial_cash, 1), ""),
         ("Time in the market", percent(figures["exposure_time"], 1), ""),
         ("Mean exposure", percent(figures["mean_exposure"], 1), ""),
-        ("Turnover, a year", number(figures["annual_turnover"], 0), ""),
-        ("Alpha, a year", percent(figures["alpha"], 1, signed=True), toned(figures["alpha"])),
-        ("Beta", number(figures["beta"], 2), ""),
+        ("Turnover, a year", number(known["annual_turnover"], 0), ""),
+        ("Alpha, a year", percent(alpha, 1, signed=True), toned(alpha)),
+        ("Beta", number(known["beta"], 2), ""),
     ]
 
 

@@ -94,7 +94,7 @@ def assess(
     twins = [account.of(twin).daily for twin in evidence.twins]
     return SignificanceReport(
         level=level,
-        days=len(daily) if found.probabilistic is not None else 0,
+        days=len(daily),
         sharpe_ratio=intervals.sharpe_ratio,
         annual_return=intervals.annual_return,
         probabilistic_sharpe=found.probabilistic,

@@ -156,7 +156,7 @@ def _luck(report: SignificanceReport) -> str:
     outcome = report.outcome
     if outcome is Outcome.UNDECIDED:
         return (
-            f"Nothing can be said: {report.days} days with returns that move are too few, {FEWEST_DAYS} are the least."
+            f"Nothing can be said: {report.days} days with returns are too few, {FEWEST_DAYS} are the least."
             if report.days < FEWEST_DAYS
             else "Nothing can be said: the account did not move."
         )
