@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, HoverTool, LayoutDOM, NumeralTickFormatter, Range1d, Span
+from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, LayoutDOM, NumeralTickFormatter, Range1d, Span
 from bokeh.plotting import figure
 
 from backtest.metrics import drawdowns
@@ -86,6 +86,7 @@ def distribution_chart(daily: DailyReturns) -> LayoutDOM | None:
         )
     )
     drawn.y_range.start = 0
+    drawn.yaxis.ticker = BasicTicker(min_interval=1)
     drawn.xaxis.formatter = NumeralTickFormatter(format=PERCENT)
     tips = [("days", "@count"), ("from", "@left{0.00%}"), ("to", "@right{0.00%}")]
     without_tools(drawn, HoverTool(renderers=[bars], tooltips=tips))

@@ -16,17 +16,22 @@ def evidence_rows(judged: Mapping[str, Any]) -> list[Row]:
     """Figures of ``SignificanceReport.to_json`` with what they have to be held against."""
     wanted = percent(1.0 - judged["level"], 0)
     luckiest = "the luckiest of " + (f"{judged['trials']:,} settings" if judged["trials"] > 1 else "one setting")
-    rows = [
-        ("Sharpe ratio", *_interval(judged["sharpe_ratio"], lambda value: number(value, 2, signed=True), wanted)),
-        ("Annual return", *_interval(judged["annual_return"], lambda value: percent(value, 1, signed=True), wanted)),
-        ("Sure that the Sharpe ratio is above 0", percent(judged["probabilistic_sharpe"], 1), f"{wanted} wanted"),
-        (
-            f"Sure that it is above {luckiest} without an edge",
-            percent(judged["deflated_sharpe"], 1),
-            f"{wanted} wanted",
-        ),
-        ("Track record that would prove it, days", _days(judged), f"there are {judged['days']:,}"),
-    ]
+    rows = []
+    if judged["sharpe_ratio"]["value"] is not None:
+        rows += [
+            ("Sharpe ratio", *_interval(judged["sharpe_ratio"], lambda value: number(value, 2, signed=True), wanted)),
+            (
+                "Annual return",
+                *_interval(judged["annual_return"], lambda value: percent(value, 1, signed=True), wanted),
+            ),
+        ]
+    if judged["deflated_sharpe"] is not None:
+        surely, beyond = (percent(judged[name], 1) for name in ("probabilistic_sharpe", "deflated_sharpe"))
+        rows += [
+            ("Sure that the Sharpe ratio is above 0", surely, f"{wanted} wanted"),
+            (f"Sure that it is above {luckiest} without an edge", beyond, f"{wanted} wanted"),
+            ("Track record that would prove it, days", _days(judged), f"there are {judged['days']:,}"),
+        ]
     if judged["shifted_signals"] is not None:
         test = judged["shifted_signals"]
         rows.append(
@@ -69,8 +74,6 @@ def stress_rows(judged: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _interval(figure: Mapping[str, Any], form: Any, level: str) -> tuple[str, str]:
-    if figure["value"] is None:
-        return number(None, 2), ""
     if figure["low"] is None or figure["high"] is None:
         return form(figure["value"]), ""
     return form(figure["value"]), f"{level}: {form(figure['low'])} to {form(figure['high'])}"
