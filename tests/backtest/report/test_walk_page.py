@@ -15,7 +15,7 @@ from tests.backtest.report.test_pages import SHOWN, opened
 from tests.bot.cli.terminal import recall as typed
 from tests.runs import BUSY, recall
 
-SPAN = ("--start", "2022-02-15", "--end", "2022-04-10", "--test-months", "1", "--train-months", "1")
+SPAN = ("--start", "2022-02-05", "--end", "2022-04-12", "--test-months", "1", "--train-months", "1")
 
 
 @pytest.fixture(scope="module")
