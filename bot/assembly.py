@@ -18,6 +18,7 @@ from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument
 from bot.market.candles import CandleStore
 from bot.market.funding import FundingStore
+from bot.market.instrument_book import InstrumentBook
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
@@ -45,6 +46,11 @@ class Home:
     def funding(self) -> FundingStore:
         """The funding rates."""
         return FundingStore(self.root / "funding")
+
+    @property
+    def instruments(self) -> InstrumentBook:
+        """The trading rules that the venue told last."""
+        return InstrumentBook(self.root / "instruments.json")
 
     @property
     def models(self) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
 from itertools import takewhile
 from operator import index as whole
 
@@ -10,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store.ahead import Outlook, look_ahead
+from memory_store.archive import Archive, Keeper, archive_of
 from memory_store.changes import ChangeLog
 from memory_store.digest import content_digest
 from memory_store.directory import Directory
 from memory_store.eviction import make_evictor
-from memory_store.finding import Finder, Question
+from memory_store.finding import Finder
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
 from memory_store.pruning import PruneRule, candidates_for_pruning
-from memory_store.recall_monitor import RecallReading
+from memory_store.question import Question
+from memory_store.recall_monitor import RecallReading, RecallState
 from memory_store.recollections import Recollections
 from memory_store.records import (
     LARGEST_NOVELTY,
@@ -34,8 +38,8 @@ from memory_store.records import (
     ScoreArray,
     SearchResult,
 )
-from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of
-from memory_store.retrieval import no_proposal, propose, result, search_proposed
+from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of, state_of_entries
+from memory_store.retrieval import propose, result, search_proposed
 from memory_store.ring import EMPTY, NEVER, Ring
 from memory_store.settling import slot_to_settle
 from memory_store.vectors import prepare
@@ -63,20 +67,29 @@ class MemoryBank:
         self.encoder_version = encoder_version
         self._changes = ChangeLog(config, encoder_version, recording=record_changes)
         ring = Ring(config)
-        self._use(Refilled(ring, Directory(ring), Recollections(ring), 0.0), next_id=0)
+        parts = Refilled(ring, Directory(ring), Recollections(ring), 0.0)
+        self._use(parts, Archive(config) if config.sealed else None, next_id=0)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
 
-    def _use(self, parts: Refilled, *, next_id: int) -> None:
+    def _use(self, parts: Refilled, archive: Archive | None, *, next_id: int) -> None:
         """Go on with these parts."""
+        self._archive = archive
         self._ring, self._directory, self._recollections, self._key_norm = parts
+        if self._archive is not None:
+            self._key_norm = max(self._key_norm, self._archive.longest)
         self._evictor = make_evictor(self._ring)
-        self._finder = Finder(self._ring)
+        self._finder = Finder(self._ring, self._archive)
         self._next_id = next_id
         self._size = int(np.count_nonzero(self._ring.ids != EMPTY))
 
     def __len__(self) -> int:
-        """Entries held, pending ones included."""
+        """Entries held, pending and sealed ones included."""
+        return self._size + (0 if self._archive is None else len(self._archive))
+
+    @property
+    def unsealed(self) -> int:
+        """The same without sealed ones."""
         return self._size
 
     @property
@@ -114,7 +127,9 @@ class MemoryBank:
         self._directory.admit(symbol, bar_time)
         entry_id = self._next_id
         leaving = self._evictor.due(entry_id, regime)
-        if leaving is not None:
+        if self._archive is not None:
+            self._hand_over(self._archive, leaving, entry_id)
+        elif leaving is not None:
             self._remove(leaving)
         number = self._directory.add(symbol, bar_time, entry_id)
         slot = self._ring.write(entry_id, rows[0], number, bar_time, regime, novelty)
@@ -182,7 +197,12 @@ class MemoryBank:
         for entry_id in leaving:
             if not 0 <= entry_id < self._next_id:
                 raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
-        here = [entry_id for entry_id in dict.fromkeys(leaving) if self._ring.holds(entry_id)]
+        here = []
+        for entry_id in dict.fromkeys(leaving):
+            if self._ring.holds(entry_id):
+                here.append(entry_id)
+            elif self._archive is not None and self._archive.forget(entry_id):
+                self._changes.evict(entry_id)
         for entry_id in here:
             self._remove(entry_id)
             self._disorder += 1
@@ -196,13 +216,22 @@ class MemoryBank:
         return ids
 
     def prune_candidates(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
-        """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed."""
+        """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed. None that is sealed."""
         return candidates_for_pruning(self._counted(), rule, whole(as_of))
 
     @property
     def recall(self) -> RecallReading | None:
         """What the running check of an approximate index shows; ``None`` where the index is exact."""
         return self._finder.recall
+
+    @property
+    def recall_state(self) -> RecallState | None:
+        """What that check knows, for ``resume_recall`` of the same memory opened again; ``None`` where the index is exact."""
+        return self._finder.recall_state
+
+    def resume_recall(self, state: RecallState) -> None:
+        """Let the running check go on where that of the same memory was stopped; it never changes an answer."""
+        self._finder.resume_recall(state)
 
     def stop_recording(self) -> None:
         """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""
@@ -212,8 +241,18 @@ class MemoryBank:
         """What happened since the last call, for the transaction that makes it durable."""
         return self._changes.take()
 
-    def _remove(self, entry_id: int) -> None:
-        """Forget an entry that is here."""
+    def _hand_over(self, archive: Archive, leaving: int | None, entry_id: int) -> None:
+        """Make room for the next entry: the archive takes the one that leaves the ring, and one may leave the archive."""
+        if leaving is not None:
+            number = self._ring.symbols[self._ring.slots.slot(leaving)]
+            taken = archive.take(self._ring, leaving, self._directory.names[number])
+            self._remove(leaving, evicted=not taken)
+        gone = archive.advance(entry_id - self.config.capacity)
+        if gone is not None:
+            self._changes.evict(gone)
+
+    def _remove(self, entry_id: int, *, evicted: bool = True) -> None:
+        """Forget an entry that is in the ring."""
         slot = self._ring.slots.slot(entry_id)
         number = int(self._ring.symbols[slot])
         self._evictor.removing(slot)
@@ -221,7 +260,8 @@ class MemoryBank:
         self._ring.clear(slot)
         self._directory.removed(number)
         self._size -= 1
-        self._changes.evict(entry_id)
+        if evicted:
+            self._changes.evict(entry_id)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -261,19 +301,22 @@ class MemoryBank:
         found = None
         if proposal is not None:
             self._check_proposal(proposal, row)
-            held = {"size": self._size, "next_id": self._next_id}
-            found = search_proposed(self._ring, self._directory, proposal, row, question, **held)
-        if found is None:
+            if not self._finder.checks_next:
+                held = {"size": self._size, "next_id": self._next_id}
+                found = search_proposed(self._ring, self._finder, self._directory, proposal, row, question, **held)
+        if found is not None:
+            self._finder.answered_ahead()
+        else:
             found = self._finder.search(self._directory, question, next_id=self._next_id)
-        return result(self._ring, found, self._directory.names, question)
+        return result(found, partial(self._finder.rows, self._directory), question)
 
     def propose(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> Proposal:
         """Do the bulk of the work of many coming searches at once.
 
         The proposal covers the stable set: the entries visible at ``as_of``; first in, first out only those that
         ``skip_oldest`` more appends do not evict (at a full bank: all visible but the ``skip_oldest`` oldest). ``search``
-        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. Where an approximate
-        index answers, there is nothing to be had in advance: the proposal is empty, and searches are as fast without.
+        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. An approximate index
+        proposes from the cells that the searches are going to look into.
 
         Args:
             queries: ``[n, dimension]``, one or more.
@@ -290,8 +333,6 @@ class MemoryBank:
         if skip_oldest < 0:
             raise MemoryBankError(f"skip_oldest is {skip_oldest}; it counts entries, from 0")
         wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": self._next_id}
-        if not self._finder.exact:
-            return no_proposal(self._ring, rows.copy(), **wanted)
         return propose(self._ring, self._finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
@@ -314,7 +355,7 @@ class MemoryBank:
         times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
         fifo = self.config.eviction is Eviction.FIFO
         turned = fifo and self._next_id - self.config.capacity > proposal.first_stable
-        if not times or times[0] < proposal.as_of or turned or not self._finder.exact:
+        if not times or times[0] < proposal.as_of or turned or not proposal.complete.any():
             return None
         return look_ahead(
             self._ring,
@@ -341,31 +382,44 @@ class MemoryBank:
         """
         if not 0 <= place < len(outlook.results):
             raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
-        if outlook.ring is not self._ring or outlook.disorder != self._disorder or outlook.as_of[place] != as_of:
+        same = outlook.ring is self._ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
+        if not same or self._finder.checks_next:
             return None
-        return outlook.result(place, size=self._size, next_id=self._next_id)
+        found = outlook.result(place, size=self._size, next_id=self._next_id, partition=self._finder.partition)
+        if found is not None:
+            self._finder.answered_ahead()
+        return found
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""
-        return int(np.count_nonzero(self._ring.visible_from <= self._moment(as_of, 1)))
+        as_of = self._moment(as_of, 1)
+        sealed = 0 if self._archive is None else self._archive.visible(as_of)
+        return int(np.count_nonzero(self._ring.visible_from <= as_of)) + sealed
 
     def find(self, symbol: str, bar_time: int) -> int | None:
         """Id of the entry of a bar, if it is held."""
-        return self._directory.find(symbol, bar_time)
+        found = self._directory.find(symbol, bar_time)
+        return self._archive.find(symbol, bar_time) if found is None and self._archive is not None else found
 
     def entry(self, entry_id: int) -> Entry:
-        """A copy of one entry.
+        """A copy of one entry; a sealed one is as if no decision had used it.
 
         Raises:
             MemoryBankError: it was evicted or never was.
         """
         slot = self._ring.find(entry_id)
         if slot is None:
+            sealed = None if self._archive is None else self._archive.entry(entry_id, self.encoder_version)
+            if sealed is not None:
+                return sealed
             raise MemoryBankError(f"entry {entry_id} is not in this memory; it was evicted or never was")
         return self._counted().entry(slot, self._directory.names[self._ring.symbols[slot]], self.encoder_version)
 
     def entries(self) -> Iterator[Entry]:
         """Copies of all entries, oldest first; the bank must not change meanwhile."""
+        if self._archive is not None:
+            for entry_id in self._archive.ids():
+                yield self.entry(entry_id)
         for entry_id in self._ring.ids[self._ring.slots_in_order()].tolist():
             yield self.entry(entry_id)
 
@@ -374,7 +428,8 @@ class MemoryBank:
 
         Hits, credits and the recollections that wait for an outcome are content too.
         """
-        return content_digest(self._counted(), self._directory.names, self._recollections, self.encoder_version)
+        ring = content_digest(self._counted(), self._directory.names, self._recollections, self.encoder_version)
+        return ring if self._archive is None else sha256(f"{ring} {self._archive.digest()}".encode()).hexdigest()
 
     def _counted(self) -> Ring:
         """The ring, with all hits and credits in it."""
@@ -422,6 +477,13 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the entries do not fit it; the bank is then still empty.
         """
         self._check_unused()
+        if self._archive is not None:
+            held = list(entries)
+            state = state_of_entries(
+                self.config, self.encoder_version, held, next_id=next_id, last_times=last_times or {}
+            )
+            self.restore_state(state, recollections=recollections, outcomes=outcomes)
+            return
         parts = refill_from_entries(
             self.config,
             self.encoder_version,
@@ -431,10 +493,14 @@ class MemoryBank:
             recollections=recollections,
             outcomes=outcomes or {},
         )
-        self._use(parts, next_id=next_id)
+        self._use(parts, None, next_id=next_id)
 
     def state(self) -> BankState:
-        """A copy of all that the bank holds."""
+        """A copy of all that the bank holds, sealed entries as if no decision had used them."""
+        return self.unsealed_state() if self._archive is None else self._archive.state_with(self.unsealed_state())
+
+    def unsealed_state(self) -> BankState:
+        """The same without sealed entries."""
         return state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
 
     def restore_state(
@@ -456,7 +522,28 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the state does not fit it; the bank is then still empty.
         """
         self._check_unused()
-        self._use(refill(self.config, state, recollections, outcomes or {}), next_id=state.next_id)
+        noted, archive, known = list(recollections), self._archive, dict(outcomes or {})
+        if archive is not None:
+            archive, state = archive_of(self.config, state)
+            known |= archive.outcomes_of([*noted, *state.recollections])
+        parts = refill(self.config, state, noted, known)
+        self._use(parts, archive, next_id=state.next_id)
+
+    def restore_archive(self, archive: Archive) -> None:
+        """Take over the sealed entries of this bank, which has been filled with all others.
+
+        Raises:
+            MemoryBankError: the bank keeps none, or holds some already.
+        """
+        if self._archive is None or len(self._archive):
+            raise MemoryBankError("an archive can only be restored to a bank that keeps one and has nothing in it yet")
+        parts = Refilled(self._ring, self._directory, self._recollections, self._key_norm)
+        self._use(parts, archive, next_id=self._next_id)
+
+    def keep_sealed(self, keeper: Keeper) -> None:
+        """Let sealed segments be kept elsewhere than in memory, those that there are and those to come."""
+        if self._archive is not None:
+            self._archive.keep_in(keeper)
 
     def _check_unused(self) -> None:
         if self._next_id or self._size:

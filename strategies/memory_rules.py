@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from memory_store import BankConfig, Metric
@@ -30,6 +30,8 @@ class MemoryRules:
     """How much longer a moment of double importance stays, where importance counts."""
     index: IndexKind = IndexKind.EXACT
     """How neighbours are found."""
+    sealed_size: int = 0
+    """Moments kept beyond the memory's size, in sealed segments, where the oldest makes room."""
     age_half_life_days: float = 0.0
     """Age after which a neighbour counts half; 0 lets nothing age."""
     scope: Scope = Scope.ALL
@@ -50,6 +52,7 @@ class MemoryRules:
             ("eviction", self.eviction in tuple(Eviction), f"one of {', '.join(Eviction)}"),
             ("eviction_half_life_days", 0.0 < self.eviction_half_life_days <= 1e6, "above 0 and at most 1000000"),
             ("index", self.index in tuple(IndexKind), f"one of {', '.join(IndexKind)}"),
+            ("sealed_size", 0 <= self.sealed_size <= 10**9, "between 0 and 1000000000"),
             ("age_half_life_days", 0.0 <= self.age_half_life_days <= 1e6, "between 0 and 1000000"),
             ("scope", self.scope in tuple(Scope), f"one of {', '.join(Scope)}"),
             ("regimes", self.regimes in tuple(RegimeRule), f"one of {', '.join(RegimeRule)}"),
@@ -64,6 +67,8 @@ class MemoryRules:
         object.__setattr__(self, "index", IndexKind(self.index))
         if self.index is IndexKind.APPROXIMATE and not self.keeps_latest:
             raise SettingsError(f"memory: eviction is {self.eviction.value}; with index approximate it must be fifo")
+        if self.sealed_size and not self.keeps_latest:
+            raise SettingsError(f"memory: eviction is {self.eviction.value}; with a sealed_size it must be fifo")
         object.__setattr__(self, "scope", Scope(self.scope))
         object.__setattr__(self, "regimes", RegimeRule(self.regimes))
 
@@ -95,8 +100,7 @@ class MemoryRules:
             embargo_ms: milliseconds.
             outcome_scale: size of an ordinary outcome over the primary horizon, a log return.
         """
-        importance = {} if self.keeps_latest else {"outcome_scale": outcome_scale}
-        return BankConfig(
+        config = BankConfig(
             capacity=capacity,
             dimension=dimension,
             horizons=horizons,
@@ -106,8 +110,9 @@ class MemoryRules:
             eviction=self.eviction,
             half_life_ms=0 if self.keeps_latest else max(1, round(self.eviction_half_life_days * DAY_MS)),
             index=self.index,
-            **importance,
+            sealed=self.sealed_size,
         )
+        return config if self.keeps_latest else replace(config, outcome_scale=outcome_scale)
 
     def policy(self, *, temperature: float, cluster_ms: int) -> RetrievalPolicy | None:
         """The policy of searches, ``None`` where it would change nothing.

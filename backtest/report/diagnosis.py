@@ -11,7 +11,7 @@ import numpy as np
 
 from backtest.report.costs import costs_of
 from backtest.report.formats import number, percent
-from backtest.report.material import Kind, Material
+from backtest.report.material import STREAMS, Material
 from backtest.report.returns import monthly_returns
 from strategies.bars import format_time
 
@@ -192,7 +192,7 @@ def _out_of_sample(material: Material) -> Finding:
             if learned
             else f"A run on bars that {about.model_id} has learned from is refused.",
         )
-    if about.kind is Kind.PAPER:
+    if about.kind in STREAMS:
         return Finding(Severity.PASSED, "Out of sample", "Every decision was made before its outcome was there.")
     return Finding(
         Severity.WARNING,
@@ -204,11 +204,11 @@ def _out_of_sample(material: Material) -> Finding:
 
 def _lookahead(material: Material) -> Finding:
     about, prefix = material.about, material.judgement.certificate.prefix
-    if about.kind is Kind.PAPER:
+    if about.kind in STREAMS:
         return Finding(
             Severity.PASSED,
             "No lookahead by construction",
-            "A paper run decides on bars as they close; recall audit recomputes every decision from them.",
+            "A run on a stream decides on bars as they close; recall audit recomputes every decision from them.",
         )
     probe = material.probe
     command = (

@@ -19,8 +19,9 @@ from backtest.significance.recording import youngest_neighbours
 from backtest.significance.sharpe import daily_sharpe
 from bot.assembly import home_named
 from bot.config import Config
-from bot.journal import Journal, RunKind, StoredRun
+from bot.journal import Journal, StoredRun
 from bot.journal.probes import ProbeRecord
+from bot.journal.records import TRADING
 from bot.orders import Execution
 from strategies.bars import BarSeries, FloatArray, IntArray, interval_ms
 from strategies.memory_transformer.catalogue import list_models
@@ -148,7 +149,7 @@ def _maturity(
 ) -> MaturityAudit | None:
     """From the decisions in the journal; ``None`` where not all are, or not all the bars that the run was warmed from."""
     record = run.record
-    if record.kind is not RunKind.PAPER or record.source or len(candles) < len(record.symbols):
+    if record.kind not in TRADING or record.source or len(candles) < len(record.symbols):
         return None
     store = home_named(config, record.candles).candles
     history = {

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -34,7 +34,13 @@ class Kind(StrEnum):
 
     BACKTEST = "backtest"
     PAPER = "paper trading"
+    LIVE = "live trading"
     WALK = "walk-forward"
+
+
+STREAMS: Final = (Kind.PAPER, Kind.LIVE)
+"""What a venue's stream drives: nothing in it can know a later bar."""
+_KINDS: Final = {RunKind.REPLAY: Kind.BACKTEST, RunKind.PAPER: Kind.PAPER, RunKind.LIVE: Kind.LIVE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +169,7 @@ def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
     return Material(
         about=Subject(
             record.run_id,
-            Kind.BACKTEST if record.kind is RunKind.REPLAY else Kind.PAPER,
+            _KINDS[record.kind],
             str(run.status),
             record.strategy,
             record.model_id,

@@ -53,6 +53,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
             "sweep",
             "Try settings by walking forward, and say what is left of the best once all trials are counted.",
         ),
+        "live": Entry(
+            "live", "live", "Trade an account: orders go to the venue, and the venue says what became of them."
+        ),
         "paper": Entry("paper", "paper", "Trade on paper: real or simulated candles, simulated fills."),
         "doctor": Entry("doctor", "doctor", "Look at key, clock, account, symbols and stored data before trading."),
         "sandbox": Entry("sandbox", "sandbox", "Run a local venue that speaks Bybit's v5 protocol."),

@@ -32,7 +32,7 @@ from bot.errors import CheckFailed, UsageError
 from bot.journal import RunKind
 from bot.journal.probes import ProbeRecord, probed_settings
 from bot.portfolio import ClosedTrade
-from bot.session import reopen_session
+from bot.session import engine_of, reopen_session
 
 
 @click.command(cls=ExampleCommand, examples=("recall audit", "recall audit RUN --json"))
@@ -47,12 +47,12 @@ def audit(context: Context, run: str) -> None:
     journal = open_journal(context)
     stored = journal.find_run(run)
     if stored.record.kind is RunKind.REPLAY:
-        raise UsageError(f"run {stored.record.run_id} is a replay itself; audit a paper run, see recall runs")
+        raise UsageError(f"run {stored.record.run_id} is a replay itself; audit a paper or live run, see recall runs")
     session = reopen_session(context.config, stored)
     trades: list[ClosedTrade] = []
     with console.status("replaying the run from its journal ..."):
         session.warm(stored=True)
-        engine = session.engine(stored.record.run_id, trades)
+        engine = engine_of(stored.record.kind, session, stored.record.run_id, trades)
         report = audit_run(journal, stored, session, engine, trades)
     if context.as_json:
         context.answer(report.to_json())

@@ -21,6 +21,7 @@ from pybit.unified_trading import HTTP
 
 from bot.errors import VenueError
 from bot.execution.bybit.codes import REPEATED_READS
+from bot.execution.bybit.rate_limits import PUBLIC_PER_SECOND, TokenBucket
 from bot.execution.instruments import Instrument
 from bot.market.backoff import Backoff
 from bot.market.bybit_decode import (
@@ -121,6 +122,8 @@ class BybitRest:
         self._budget_s = self._attempts * (2.0 * timeout_s + waits) + 5.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bybit-rest")
         self._turn = asyncio.Lock()
+        # Used in the thread only.
+        self._bucket = TokenBucket(PUBLIC_PER_SECOND, time.monotonic())
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -202,19 +205,33 @@ class BybitRest:
 
     async def instruments(self, symbols: Iterable[str]) -> dict[str, Instrument]:
         """Trading rules of symbols, in the order given; all must exist and be open for trading."""
+        found, refused = await self.tradable(symbols)
+        for reason in refused.values():
+            raise VenueError(reason)
+        return found
+
+    async def tradable(self, symbols: Iterable[str]) -> tuple[dict[str, Instrument], dict[str, str]]:
+        """Trading rules of the symbols that exist and are open for trading, and of the others why they have none."""
         wanted = list(symbols)
         rows: dict[str, Mapping[str, Any]] = {}
         cursor = ""
         while True:
             parameters = {"category": CATEGORY, "limit": PAGE_INSTRUMENTS, "cursor": cursor or None}
             reply = await self._ask(_Request(self._session.get_instruments_info, parameters, "instruments"))
-            found = [row for row in result_rows(reply, self.endpoint) if isinstance(row, Mapping)]
-            rows.update((str(row.get("symbol")), row) for row in found)
+            page = [row for row in result_rows(reply, self.endpoint) if isinstance(row, Mapping)]
+            rows.update((str(row.get("symbol")), row) for row in page)
             following = next_cursor(reply)
             if following in ("", cursor) or all(symbol in rows for symbol in wanted):
                 break
             cursor = following
-        return {symbol: decode_instrument(symbol, rows.get(symbol), self.endpoint) for symbol in wanted}
+        found: dict[str, Instrument] = {}
+        refused: dict[str, str] = {}
+        for symbol in wanted:
+            try:
+                found[symbol] = decode_instrument(symbol, rows.get(symbol), self.endpoint)
+            except VenueError as reason:
+                refused[symbol] = str(reason)
+        return found, refused
 
     def _kline_request(self, symbol: str, interval: str, first: int, last: int) -> _Request:
         parameters = {
@@ -266,6 +283,8 @@ class BybitRest:
                 self._closed.wait(delay)
 
     def _send(self, request: _Request) -> dict[str, Any]:
+        self._closed.wait(self._bucket.wait_s(time.monotonic()))
+        self._bucket.take(time.monotonic())
         try:
             reply = request.call(**request.parameters)
         except InvalidRequestError as error:

@@ -233,6 +233,6 @@ def test_a_replay_explains_the_decisions_that_it_kept(tmp_path: Path) -> None:
     assert explained(tmp_path, "1", "--run", kept, *where).startswith("Decision 1")
     refused = recall(tmp_path, "audit", kept, *where)
     assert refused.code == 2
-    assert refused.error == f"run {kept} is a replay itself; audit a paper run, see recall runs"
+    assert refused.error == f"run {kept} is a replay itself; audit a paper or live run, see recall runs"
     finished = recall(tmp_path, "halt", "--run", run_id, *where)
     assert finished.error == f"run {run_id} is finished, so there is nothing to halt; see recall runs"
