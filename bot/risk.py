@@ -168,7 +168,7 @@ class RiskLayer:
 
     def set_standing(self, standing: AccountStanding) -> None:
         """Note how far the account at the venue is known."""
-        because = "" if standing.known else standing.reason or "the venue has not been asked yet"
+        because = "" if standing.known else standing.reason or "nobody has said why"
         self._become(msgspec.structs.replace(self._state, foreign=standing.foreign, unknown_because=because))
 
     def observe_transfer(self, amount: float) -> None:
