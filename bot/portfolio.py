@@ -7,7 +7,6 @@ average prices are quotients. Marks are floats, because they only ever serve dec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -15,7 +14,6 @@ import msgspec
 
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, Execution, Funding
-from strategies.bars import Bar
 
 _FEE_UNIT: Final = Decimal("1e-12")
 """What a fee is split to when one fill ends a round trip and begins the next, so that the parts add up exactly."""
@@ -120,13 +118,11 @@ class Portfolio:
     @property
     def equity(self) -> float:
         """Cash plus the value of all positions at their marks, in quote units."""
-        return self.mark_closes(())
+        return self.worth()
 
-    def mark_closes(self, bars: Sequence[Bar]) -> float:
-        """Value the symbols of ``bars`` at their closes from now on; returns the equity that makes, in quote units."""
+    def worth(self) -> float:
+        """``equity``, for those who ask at every bar."""
         marks = self.marks
-        for bar in bars:
-            marks[bar.symbol] = bar.close
         total = self._cash_float
         for symbol, quantity in self._held:
             total += quantity * marks[symbol]

@@ -112,7 +112,7 @@ class MemoryTransformerStrategy(Strategy):
         """Enough to fill the memory; all there are where it keeps others than the latest."""
         if not self.settings.rules.keeps_latest:
             return EVERY_BAR
-        share = ceil(self.bank_config.capacity / max(1, len(self.symbols)))
+        share = ceil(self.bank_config.holds / max(1, len(self.symbols)))
         return max(self.required_bars, self.bundle.config.warmup + share)
 
     def attach_bank(self, bank: MemoryBank) -> None:
@@ -135,7 +135,7 @@ class MemoryTransformerStrategy(Strategy):
     def warm(self, history: Mapping[str, BarSeries], *, remember: bool = True) -> None:
         """See ``Strategy.warm``."""
         self._states = self._fresh_states()
-        wanted = self.bank.config.capacity if self.settings.rules.keeps_latest else EVERY_BAR
+        wanted = self.bank.config.holds if self.settings.rules.keeps_latest else EVERY_BAR
         keys, regimes, admitted = {}, {}, {}
         for symbol, series in history.items():
             caught_up = self._states[symbol].catch_up(series, wanted if remember else 0)
