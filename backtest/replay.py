@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,8 @@ from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
 _PROGRESS_EVERY = 2048
+_HELPED: Final = 1024
+"""Bars from which on a second process is worth its start."""
 EQUITY_POINTS: Final = 4000
 """Batches up to which a replay journals its equity at each of them."""
 
@@ -108,7 +111,10 @@ def replay(
     every = keep_all_decisions or recorder is not None
     before = core.decisions_made
     due = before + _PROGRESS_EVERY
-    with rare_collections():
+    with (
+        rare_collections(),
+        nullcontext() if bank is None or sum(map(len, series.values())) < _HELPED else bank.helped(),
+    ):
         for batch in batches(series):
             result = step(batch, every)
             equity.append(result.equity)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import takewhile
 from operator import index as whole
 
@@ -15,8 +17,10 @@ from memory_store.digest import content_digest
 from memory_store.directory import Directory
 from memory_store.eviction import make_evictor
 from memory_store.finding import Finder, Question
+from memory_store.helper import Helper, PromisedProposal, Wanted, can_help
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
+from memory_store.pruned import WORTHWHILE
 from memory_store.pruning import PruneRule, candidates_for_pruning
 from memory_store.recall_monitor import RecallReading
 from memory_store.recollections import Recollections
@@ -66,6 +70,7 @@ class MemoryBank:
         self._use(Refilled(ring, Directory(ring), Recollections(ring), 0.0), next_id=0)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
+        self._helper: Helper | None = None
 
     def _use(self, parts: Refilled, *, next_id: int) -> None:
         """Go on with these parts."""
@@ -122,6 +127,8 @@ class MemoryBank:
         self._key_norm = max(self._key_norm, float(lengths[0]))
         self._next_id += 1
         self._finder.written(slot, self._next_id)
+        if self._helper is not None:
+            self._helper.written(slot)
         self._size += 1
         self._changes.append(entry_id, symbol, bar_time, rows[0], regime, float(self._ring.novelties[slot]))
         return entry_id
@@ -149,6 +156,8 @@ class MemoryBank:
         self._ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
             self._evictor.changed((slot, *self._recollections.settled(entry_id, outcome)))
+            if self._helper is not None:
+                self._helper.changed(slot)
         if settled_time < self._settled_until:
             self._disorder += 1
         self._settled_until = max(self._settled_until, settled_time)
@@ -219,6 +228,8 @@ class MemoryBank:
         self._evictor.removing(slot)
         self._recollections.forget(entry_id)
         self._ring.clear(slot)
+        if self._helper is not None:
+            self._helper.written(slot)
         self._directory.removed(number)
         self._size -= 1
         self._changes.evict(entry_id)
@@ -293,6 +304,52 @@ class MemoryBank:
         if not self._finder.exact:
             return no_proposal(self._ring, rows.copy(), **wanted)
         return propose(self._ring, self._finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
+
+    def propose_later(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> PromisedProposal:
+        """The same for searches that come later: begun now in a second process within ``helped``, else made when wanted.
+
+        Args:
+            queries: as for ``propose``.
+            as_of: milliseconds, not after now.
+            k: as for ``propose``.
+            skip_oldest: appends, counted from now, after which the proposal is still to serve.
+
+        Raises:
+            MemoryBankError: as ``propose``.
+        """
+        rows, lengths = prepare(queries, self.config, "query")
+        wanted = Wanted(
+            rows.copy(),
+            self._margin(lengths),
+            as_of=self._moment(as_of, k),
+            k=k,
+            skip_oldest=skip_oldest,
+            next_id=self._next_id,
+        )
+        make = partial(self.propose, wanted.queries, as_of=as_of, k=k, skip_oldest=skip_oldest)
+        return PromisedProposal(self._helper, wanted, make)
+
+    @contextmanager
+    def helped(self) -> Iterator[None]:
+        """Let a second process work on what ``propose_later`` asks for, where there is a core for it and enough to do.
+
+        Every bit of every answer is what it would be without.
+        """
+        large = self.config.capacity >= WORTHWHILE and self.config.eviction is Eviction.FIFO and self._finder.exact
+        if self._helper is not None or not large or not can_help():
+            yield
+            return
+        self._helper = Helper(self._ring, self._finder)
+        try:
+            yield
+        finally:
+            helper, self._helper = self._helper, None
+            helper.close()
+
+    @property
+    def has_help(self) -> bool:
+        """Whether a second process works on proposals."""
+        return self._helper is not None
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.
