@@ -21,7 +21,7 @@ from memory_store.ring import EMPTY, Ring
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlook:
-    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``MemoryBank.foreseen``."""
+    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``foreseen`` and ``still_foreseen``."""
 
     as_of: tuple[int, ...]
     """When each search is going to be made, milliseconds."""
@@ -52,8 +52,8 @@ class Outlook:
     ring: Ring = field(repr=False)
     """The entries that it was made for."""
 
-    def result(self, place: int, *, size: int, next_id: int) -> SearchResult | None:
-        """The result of a search, ``None`` if an eviction changed it.
+    def visible_count(self, place: int, *, size: int, next_id: int) -> int | None:
+        """How many entries a search could choose from, ``None`` if an eviction changed its result.
 
         Args:
             place: of the search.
@@ -63,10 +63,7 @@ class Outlook:
         if not self.complete[place]:
             return None
         gone = self._gone_in_order(place, next_id) if self.in_order else self._gone(place, size, next_id)
-        if gone is None:
-            return None
-        result = self.results[place]
-        return result.with_visible(result.visible - gone) if gone else result
+        return None if gone is None else self.results[place].visible - gone
 
     def _gone_in_order(self, place: int, next_id: int) -> int | None:
         """How many entries that the search could choose are evicted, ``None`` if one that it chose is; the oldest go first."""

@@ -386,7 +386,15 @@ class MemoryBank:
         )
 
     def foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> SearchResult | None:
-        """What ``search`` would give now, if the outlook still knows it.
+        """What ``search`` would give now, if the outlook still knows it; arguments and errors of ``still_foreseen``."""
+        visible = self.still_foreseen(outlook, place, as_of=as_of)
+        if visible is None:
+            return None
+        result = outlook.results[place]
+        return result if visible == result.visible else result.with_visible(visible)
+
+    def still_foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> int | None:
+        """Whether ``search`` would give now what the outlook says, and how many entries it could choose from.
 
         Args:
             outlook: from ``look_ahead``.
@@ -400,7 +408,7 @@ class MemoryBank:
             raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
         if outlook.ring is not self._ring or outlook.disorder != self._disorder or outlook.as_of[place] != as_of:
             return None
-        return outlook.result(place, size=self._size, next_id=self._next_id)
+        return outlook.visible_count(place, size=self._size, next_id=self._next_id)
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""

@@ -133,8 +133,11 @@ class Appraiser:
         if prospect.outlook is None:
             return None
         place = row - prospect.first_row
-        result = bank.foreseen(prospect.outlook, place, as_of=bar.close_time)
-        return None if result is None else prospect.appraisals[place]._replace(visible=result.visible)
+        visible = bank.still_foreseen(prospect.outlook, place, as_of=bar.close_time)
+        if visible is None:
+            return None
+        appraisal = prospect.appraisals[place]
+        return appraisal if visible == appraisal.visible else appraisal._replace(visible=visible)
 
     def _look_ahead(self, bank: MemoryBank, prospect: Prospect, row: int) -> None:
         """Find out as much as can be known now about the bars from this one on."""
