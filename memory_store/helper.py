@@ -67,7 +67,7 @@ class Helper:
 
     Args:
         ring: the entries, of which the oldest make room: what is going to be overwritten can then be left out beforehand.
-        finder: of the entries, exact.
+        finder: of the entries, exact and on no GPU.
     """
 
     def __init__(self, ring: Ring, finder: Finder) -> None:
