@@ -206,7 +206,7 @@ class DecisionCore:
         last, marks, append = self._last_open_times, portfolio.marks, equities.append
         strategy = self.strategy
         settle, remember = _unless_empty(strategy, "settle"), _unless_empty(strategy, "remember")
-        on_bar, review, observe_equity, worth = strategy.on_bar, risk.review, risk.observe_equity, portfolio.worth
+        on_bar, review, observe_equity = strategy.on_bar, risk.review, risk.observe_equity
         for batch in batches:
             bars, late = batch.bars, batch.late
             for bar in bars:
@@ -215,7 +215,11 @@ class DecisionCore:
                     raise _backwards(bar, last[symbol])
                 last[symbol] = open_time
                 marks[symbol] = bar.close
-            self.equity = equity = worth()
+            # ``Portfolio.equity``, which would be called at every bar.
+            equity = portfolio.cash_value
+            for symbol, quantity in portfolio.holdings:
+                equity += quantity * marks[symbol]
+            self.equity = equity
             append(equity)
             close_time = bar.close_time
             if close_time > risk.day_end or equity <= risk.loss_floor:
