@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -20,6 +21,8 @@ from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
 _PROGRESS_EVERY = 2048
+_HELPED: Final = 1024
+"""Bars from which on a second process is worth its start."""
 EQUITY_POINTS: Final = 4000
 """Batches up to which a replay journals its equity at each of them."""
 
@@ -119,7 +122,8 @@ def replay(
             if keep_all_decisions or decision.orders:
                 kept.append(decision)
 
-    with rare_collections():
+    helped = nullcontext() if bank is None or sum(map(len, series.values())) < _HELPED else bank.helped()
+    with rare_collections(), helped:
         if recorder is None:
             engine.run(watched(), log, kept.extend, keep_all_decisions)
         else:
