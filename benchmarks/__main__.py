@@ -15,6 +15,7 @@ SUITES: Final = (
     "benchmarks.sma",
     "benchmarks.model",
     "benchmarks.memory",
+    "benchmarks.archive",
     "benchmarks.whitening",
     "benchmarks.training",
     "benchmarks.report",

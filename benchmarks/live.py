@@ -132,8 +132,8 @@ def measure_minute_close(seed: int) -> Mapping[str, Measurement]:
     counted = np.array(seconds[UNCOUNTED_MINUTES:])
     note = (
         f"{len(TWENTY)} symbols at one-minute bars, {ENTRIES:,} entries, one thread, sandbox in a process of its own: first "
-        f"closing frame received to the last decision durable and the last order written; {len(counted)} minutes with {orders} orders, "
-        f"longest {counted.max():.3f} s"
+        f"closing frame received to the last decision durable and the last order written; {len(counted)} minutes with "
+        f"{orders} orders, longest {counted.max():.3f} s"
     )
     return {"minute_close_20_symbols_s": Measurement(float(np.median(counted)), "s", note)}
 

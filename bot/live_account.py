@@ -49,7 +49,7 @@ from bot.trading import AccountNews
 
 log = structlog.get_logger()
 
-_NOT_ASKED: Final = "the venue has not been asked yet"
+_NOT_ASKED: Final = "the journal is being compared with the venue"
 _AGAIN_S: Final = 0.2
 """Until the account is looked at again, where a fill has come in while it was."""
 _CLOCK_EVERY: Final = 10

@@ -47,6 +47,8 @@ class Run:
         self.models = models
         self._closed_trades = closed_trades
         self._sequence = 0
+        self._misses_neighbours = False
+        """Whether the memory's recall alarm is on, and has been told."""
 
     def resume(self) -> bool:
         """Take up the account, the working orders, protective levels and halts of the last step; False if there is none."""
@@ -89,7 +91,26 @@ class Run:
         self._write(record)
         if self.models is not None:
             self.models.observe(batch.bars, [decision.signal for decision in step.decisions])
+        self._watch_recall()
         return step
+
+    def _watch_recall(self) -> None:
+        """Say it when the memory's approximate index begins to miss too many true neighbours, and when it ceases to."""
+        bank = self.engine.core.strategy.bank
+        reading = None if bank is None else bank.recall
+        alarm = reading is not None and reading.alarm
+        if reading is not None and alarm != self._misses_neighbours:
+            tell = log.warning if alarm else log.info
+            tell(
+                "the memory misses neighbours; an exact index finds all"
+                if alarm
+                else "the memory finds its neighbours",
+                recall=reading.recall,
+                worst=reading.worst,
+                checks=reading.checks,
+                queries=reading.queries,
+            )
+        self._misses_neighbours = alarm
 
     def apply_waiting(self, *events: SideEvent | Execution) -> bool:
         """Apply commands that wait and ``events``, between batches; returns whether there was anything."""

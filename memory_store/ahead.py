@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from memory_store.approximate import CellsLookedInto
 from memory_store.index import rescore, scan_margin
+from memory_store.partition import Partition
 from memory_store.records import BoolArray, Eviction, IntArray, Proposal, SearchResult
 from memory_store.retrieval import outside_now, ranked, results
 from memory_store.ring import EMPTY, Ring
@@ -21,7 +23,7 @@ from memory_store.ring import EMPTY, Ring
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlook:
-    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``MemoryBank.foreseen``."""
+    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``foreseen`` and ``still_foreseen``."""
 
     as_of: tuple[int, ...]
     """When each search is going to be made, milliseconds."""
@@ -51,22 +53,26 @@ class Outlook:
     """The bank's count of events that no outlook survives, when it was made."""
     ring: Ring = field(repr=False)
     """The entries that it was made for."""
+    looked_into: CellsLookedInto | None = field(default=None, repr=False)
+    """As the proposal has it."""
 
-    def result(self, place: int, *, size: int, next_id: int) -> SearchResult | None:
-        """The result of a search, ``None`` if an eviction changed it.
+    def visible_count(self, place: int, *, size: int, next_id: int, partition: Partition | None) -> int | None:
+        """How many entries a search could choose from, ``None`` if an eviction or other cells changed its result.
 
         Args:
             place: of the search.
             size: entries held by now.
             next_id: the id that the next append gets by now.
+            partition: cells of the approximate index by now, if there is one.
         """
         if not self.complete[place]:
             return None
         gone = self._gone_in_order(place, next_id) if self.in_order else self._gone(place, size, next_id)
         if gone is None:
             return None
-        result = self.results[place]
-        return result.with_visible(result.visible - gone) if gone else result
+        result, cells = self.results[place], self.looked_into
+        visible = result.visible - gone
+        return visible if cells is None or cells.apply(partition, visible, len(result.ids)) else None
 
     def _gone_in_order(self, place: int, next_id: int) -> int | None:
         """How many entries that the search could choose are evicted, ``None`` if one that it chose is; the oldest go first."""
@@ -122,11 +128,15 @@ def look_ahead(
     best_ids, best_scores = proposal.ids[rows], proposal.scores[rows]
     here = ring.still(best_ids, proposal.slots[rows])
     listed = np.count_nonzero(here, axis=1)
-    enough = listed >= min(proposal.k, stable_count)
+    cells = proposal.looked_into
+    enough = listed >= (min(proposal.k, stable_count) if cells is None else proposal.k)
 
     margin = scan_margin(ring.config.dimension, key_norm, np.sqrt(rescore(queries, queries)))
     floor = np.where(listed >= proposal.k, best_scores[:, -1] - margin, -np.inf)[:, None]
     asking, places = np.nonzero(visible & (queries @ ring.keys[slots].T >= floor))
+    if cells is not None:
+        inside = cells.hold(first_row + asking, ring.keys[slots[places]])
+        asking, places = asking[inside], places[inside]
     scores = rescore(ring.keys[slots[places]], queries[asking])
     kept, column = np.nonzero(here)
     ids, found = ranked(
@@ -138,9 +148,11 @@ def look_ahead(
     counts = stable_count + np.count_nonzero(visible, axis=1)
     lowest = np.where(ids == EMPTY, next_id, ids).min(axis=1)
     found_slots = ring.slots.slots(ids.ravel()).reshape(ids.shape)
+    held = ring.rows(symbol_names, found_slots)
+    held.ids[ids == EMPTY] = EMPTY
     return Outlook(
         as_of=tuple(as_of),
-        results=results(ring, ids, found_slots, found, found, times, counts.tolist(), symbol_names),
+        results=results(held, found, found, times, counts.tolist()),
         complete=tuple((proposal.complete[rows] & enough).tolist()),
         slots=found_slots,
         lowest=tuple(lowest.tolist()),
@@ -153,4 +165,5 @@ def look_ahead(
         in_order=ring.config.eviction is Eviction.FIFO,
         disorder=disorder,
         ring=ring,
+        looked_into=cells,
     )

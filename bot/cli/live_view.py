@@ -73,7 +73,7 @@ class LiveView:
                 colour = "red" if event.kind is NoticeKind.ALARM else "yellow"
                 self._console.print(Text.assemble((f"{event.kind}: ", colour), f"{event.symbol} {event.text}".strip()))
             elif isinstance(event, AccountStanding) and not event.known:
-                self._console.print(Text(f"exits only: {event.reason}", style="yellow"))
+                self._console.print(Text(f"Exits only until the account is known: {event.reason}.", style="yellow"))
 
     def _line(self, step: Step) -> Text:
         """What matters most comes first: a narrow terminal cuts the end."""

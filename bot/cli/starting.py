@@ -16,7 +16,7 @@ from bot.cli.live_view import print_farewell
 from bot.cli.terminal import console, output, progress_bar
 from bot.cli.training import train_first_model
 from bot.cli.venues import Connection, history_start, plays_store, plays_synthetic
-from bot.config import Config
+from bot.config import Config, stored_config
 from bot.errors import UsageError
 from bot.journal import Journal, RunKind, RunStatus, StoredRun
 from bot.lifecycle.banks import clear_preparation
@@ -25,7 +25,6 @@ from bot.market.history import BybitHistory, fetch_history
 from bot.portfolio import ClosedTrade
 from bot.run import Run
 from bot.session import Session, engine_of, new_run_id, open_session, reopen_session, warm_again
-from bot.settings import PLAIN_FILLS
 from bot.trading import Progress
 from strategies.bars import Calendar, format_time
 
@@ -79,7 +78,10 @@ async def begin(
         await loop.run_in_executor(thread, functools.partial(session.warm, stored=True))
     # Held before others can find it.
     stack.enter_context(journal.hold_run(run_id))
-    journal.create_run(session.record(run_id, kind), bank=session.strategy.bank)
+    bank = session.strategy.bank
+    bank_id = journal.create_run(session.record(run_id, kind), bank=bank)
+    if bank is not None and bank_id is not None and bank.config.sealed:
+        journal.save_snapshot(bank_id, bank, home.snapshots)
     return _make_run(config, journal, session, run_id, stack), session
 
 
@@ -125,6 +127,8 @@ async def resume(
         opened = await loop.run_in_executor(thread, warm_again, session, journal, earlier)
     if opened is not None and opened.rebuilt is not None:
         console.print(f"memory rebuilt from the journal, not opened from its snapshot: {opened.rebuilt}", markup=False)
+    if opened is not None and opened.sealed_again:
+        console.print(f"{opened.sealed_again} sealed segments of the memory made again from the journal", markup=False)
     if opened is not None and opened.unsaved is not None:
         console.print(opened.unsaved, markup=False)
     run = _make_run(config, journal, session, run_id, stack)
@@ -145,7 +149,8 @@ def _interruptible() -> Iterator[None]:
 
 async def _fetch_past(config: Config, home: Home, connection: Connection, now: int) -> None:
     code = config.market.interval
-    wanted = config.memory.memory_size // len(config.market.symbols) + 1_000
+    remembered = config.memory.memory_size + config.memory.sealed_size
+    wanted = remembered // len(config.market.symbols) + 1_000
     history = BybitHistory(connection.rest.klines_page)
     for symbol in config.market.symbols:
         begin = history_start(config, code, now, wanted)
@@ -174,7 +179,9 @@ def resumable(kind: RunKind, journal: Journal, config: Config, home: Home) -> St
         )
         if run.status is RunStatus.FINISHED or not is_same_place:
             continue
-        then = {"fills": PLAIN_FILLS.model_dump(mode="json"), **then}
+        with contextlib.suppress(UsageError):  # settings that this version does not know are other settings
+            # What this version added was then as it is by default.
+            then = stored_config(then, run.record.run_id).masked()
         different = [section for section in compared if then.get(section) != wanted[section]]
         if needs_model(config) and config.model.id not in (LATEST, run.record.model_id, journal.model_of(run)):
             different.append("model")

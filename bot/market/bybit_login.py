@@ -21,3 +21,8 @@ def login_request(key: str, secret: str, venue_ms: int) -> dict[str, object]:
     expires = venue_ms + LOGIN_LIFE_MS
     signature = hmac.new(secret.encode(), f"GET/realtime{expires}".encode(), hashlib.sha256).hexdigest()
     return {"op": "auth", "args": [key, expires, signature]}
+
+
+def without_key(text: str, key: str) -> str:
+    """The venue's words with a key taken out: where a signature is wrong they repeat what was signed."""
+    return text.replace(key, "***") if key else text

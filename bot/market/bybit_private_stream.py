@@ -26,7 +26,7 @@ from bot.execution.bybit.decode import (
     decode_wallets,
 )
 from bot.market.backoff import Backoff
-from bot.market.bybit_login import login_request
+from bot.market.bybit_login import login_request, without_key
 from bot.market.healing_socket import HealingSocket
 from bot.market.wire import Acknowledgement, Malformed, Pong, decode_frame
 
@@ -125,7 +125,7 @@ class PrivateStream(HealingSocket[PrivateEvent]):
                 continue
         if answer.success:
             return True
-        self._cut(socket, f"the venue refused {operation}: {answer.message}")
+        self._cut(socket, f"the venue refused {operation}: {without_key(answer.message, self._key)}")
         return False
 
     def _take(self, data: str | bytes) -> None:

@@ -23,6 +23,7 @@ from bot.execution.bybit.clock import RECEIVE_WINDOW_MS, ClockSample, VenueClock
 from bot.execution.bybit.codes import REPEATED_READS, SERVER_TROUBLE, Action, action_of, action_of_status
 from bot.execution.bybit.rate_limits import EndpointGroup, RateLimits
 from bot.market.backoff import Backoff
+from bot.market.bybit_login import without_key
 from bot.market.bybit_rest import NOT_JSON, Environment, rate_wait_s
 from bot.market.healing_socket import FORBIDDEN, FORBIDDEN_WAIT_S
 
@@ -67,8 +68,8 @@ class Refused(Exception):
         self.arrived = arrived
 
     def hiding(self, key: str) -> Refused:
-        """The same with a key taken out of the venue's words: where a signature is wrong it repeats what was signed."""
-        message = self.message.replace(key, "***") if key else self.message
+        """The same with a key taken out of the venue's words."""
+        message = without_key(self.message, key)
         return Refused(self.action, self.code, message, wait_s=self.wait_s, arrived=self.arrived)
 
     @property

@@ -22,7 +22,7 @@ from bot.execution.bybit.codes import ACCEPTED, RESTARTING, Action, action_of
 from bot.execution.bybit.order_entry import NotWritten, Operation
 from bot.execution.bybit.rest_session import NO_REPLY, Credentials, Refused
 from bot.market.backoff import Backoff
-from bot.market.bybit_login import login_request
+from bot.market.bybit_login import login_request, without_key
 from bot.market.bybit_rest import rate_wait_s
 from bot.market.healing_socket import HealingSocket
 
@@ -110,7 +110,10 @@ class TradeStream(HealingSocket[None]):
             reply = None
         finally:
             del self._waiting[name]
-        return _result(reply)
+        try:
+            return _result(reply)
+        except Refused as problem:
+            raise problem.hiding(self._credentials.key) from None
 
     async def _open(self, socket: ClientConnection) -> None:
         self._login = asyncio.Queue()
@@ -120,7 +123,8 @@ class TradeStream(HealingSocket[None]):
         async with asyncio.timeout(self._silence_timeout_s):
             reply = await self._login.get()
         if reply.code != ACCEPTED:
-            self._cut(socket, f"the venue refused the login: {reply.message} (code {reply.code})")
+            told = without_key(str(reply.message), self._credentials.key)
+            self._cut(socket, f"the venue refused the login: {told} (code {reply.code})")
             return
         self._open_socket = socket
         self._logged_in.set()

@@ -41,7 +41,7 @@ NO_REST = FaultRule(do=Fault.ANSWER, on=CREATE_OVER_REST, code=10001)
 
 @asynccontextmanager
 async def trading_at(
-    venue: SandboxVenue, key: ApiKey = KEY, *, connected: bool = True, **more: Any
+    venue: SandboxVenue, key: ApiKey = KEY, *, connected: bool = True, answer_timeout_s: float = 0.3, **more: Any
 ) -> AsyncIterator[tuple[BybitAccount, TradeStream]]:
     async with account_at(venue, key, **more) as account:
         await account.synchronise()
@@ -49,7 +49,7 @@ async def trading_at(
             venue.trade_url,
             Credentials(key.key, key.secret),
             account.stamp,
-            answer_timeout_s=0.3,
+            answer_timeout_s=answer_timeout_s,
             backoff=AT_ONCE,
         )
         async with stream:
@@ -119,7 +119,7 @@ def test_a_socket_that_breaks_after_the_order_was_carried_out_is_asked_about_by_
         venue.drop_connections()
         return await sending, await account.executions(T0 - 1000)
 
-    sent, executions = play(venue, talk)
+    sent, executions = play(venue, talk, answer_timeout_s=5)
     assert (sent.action, sent.attempts, len(executions)) == (Action.ACCEPT, 1, 1), sent
     assert "broke" in sent.reason
 
@@ -185,7 +185,7 @@ def test_a_refusal_after_an_attempt_that_may_have_arrived_is_not_believed(code: 
 )
 def test_a_refusal_for_good_is_told_and_not_repeated(quantity: str, more: dict[str, Any], action: Action) -> None:
     venue = trading_venue(balance=Decimal(10), faults=FaultPlan((NO_REST,)))
-    sent = play(venue, lambda account, _: account.send(market("mine", quantity=quantity, **more)))
+    sent = play(venue, lambda account, _: account.send(market("mine", quantity=quantity, **more)), answer_timeout_s=5)
     assert (sent.action, sent.attempts) == (action, 1), sent
 
 
