@@ -1,7 +1,7 @@
 """The campaign: many rehearsals, each drawn from its seed, and how many of them broke an invariant.
 
-    python -m benchmarks chaos_runs              200 seeds of 500 bars, figures into latest.json
-    python -m benchmarks.chaos.campaign --seed 7 one of them again, with all that it broke
+python -m benchmarks chaos_runs              200 seeds of 500 bars, figures into latest.json
+python -m benchmarks.chaos.campaign --seed 7 one of them again, with all that it broke
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -36,7 +37,9 @@ def breaches(rehearsal: Rehearsal, *, transferred: Decimal | None = Decimal(0)) 
     found += _money(rehearsal, transferred)
     found += _bars(rehearsal)
     report = rehearsal.audit()
-    found += [f"audit: {each.where}: {each.field}: {each.recorded} is not {each.replayed}" for each in report.differences]
+    found += [
+        f"audit: {each.where}: {each.field}: {each.recorded} is not {each.replayed}" for each in report.differences
+    ]
     return found
 
 
@@ -73,7 +76,9 @@ def _orders(rehearsal: Rehearsal) -> Iterator[str]:
         if times > 1:
             yield f"order {name} is at the venue {times} times"
     known = {order.link_id: order for order in venue}
-    written = {row["client_order_id"]: row for row in rehearsal.journal.read_rows(schema.orders, run_id=rehearsal.run_id)}
+    written = {
+        row["client_order_id"]: row for row in rehearsal.journal.read_rows(schema.orders, run_id=rehearsal.run_id)
+    }
     for name in sorted(known.keys() - written.keys()):
         yield f"order {name} is at the venue and not in the journal"
     for name, row in written.items():
@@ -119,7 +124,9 @@ def _fills(rehearsal: Rehearsal) -> Iterator[str]:
     yield from _unlike("funding", paid, {event.settlement_id: (event.symbol, event.paid) for event in events})
 
 
-def _unlike(what: str, at_venue: dict[str, tuple[object, ...]], written: dict[str, tuple[object, ...]]) -> Iterator[str]:
+def _unlike(
+    what: str, at_venue: dict[str, tuple[object, ...]], written: dict[str, tuple[object, ...]]
+) -> Iterator[str]:
     for name in sorted(at_venue.keys() | written.keys()):
         if at_venue.get(name) != written.get(name):
             yield f"{what} {name} is {at_venue.get(name)} at the venue and {written.get(name)} in the journal"
@@ -145,11 +152,12 @@ def _bars(rehearsal: Rehearsal) -> Iterator[str]:
     begin = rehearsal.journal.find_run(rehearsal.run_id).record.warmed_until
     for symbol in rehearsal.scene.symbols:
         decided = [row["open_time"] for row in rehearsal.journal.read_bars(rehearsal.run_id, symbol=symbol)]
-        if any(later <= before for before, later in zip(decided, decided[1:], strict=False)):
+        if any(later <= before for before, later in itertools.pairwise(decided)):
             yield f"{symbol}: bars were doubled or out of order"
+        known = set(decided)
         closed = range(begin, tape.now(), interval_ms(INTERVAL))
-        missing = [time for time in closed if time not in set(decided) and (symbol, time) not in tape.withheld]
+        missing = [time for time in closed if time not in known and (symbol, time) not in tape.withheld]
         if missing:
             yield f"{symbol}: {len(missing)} bars were missed, the first at {missing[0]}"
-        if extra := set(decided) - set(closed):
+        if extra := known - set(closed):
             yield f"{symbol}: {len(extra)} bars are none of the venue's"
