@@ -14,23 +14,30 @@ import msgspec
 
 from bot.decision_hash import BLOCK, DecisionHash
 from bot.orders import (
+    AccountStanding,
     BarBatch,
     Decision,
+    EmergencyOrder,
     Event,
     Execution,
     Funding,
     ModelSwap,
+    Notice,
     OperatorAction,
     OperatorCommand,
     Order,
+    OrderUpdate,
     Pruning,
     Retraining,
+    RuleChange,
     SymbolAvailability,
     TimeInForce,
+    Transfer,
     Verdict,
 )
 from bot.portfolio import ClosedTrade, Portfolio, PortfolioState
 from bot.risk import RiskLayer, RiskState
+from memory_store.recall_monitor import RecallState
 from strategies.bars import Bar
 from strategies.base import Signal, Strategy
 
@@ -51,6 +58,8 @@ class CoreState(msgspec.Struct, frozen=True, omit_defaults=True):
     last_open_times: dict[str, int]
     strategy: bytes = b""
     """See ``Strategy.state``; left out where empty, as in runs of versions that did not have it."""
+    recall: RecallState | None = None
+    """What the running check of an approximate memory knows; left out where the memory is exact or there is none."""
 
 
 class DecisionCore:
@@ -107,8 +116,15 @@ class DecisionCore:
             self._swap(event)
         elif isinstance(event, Funding):
             self.portfolio.apply_funding(event)
+        elif isinstance(event, AccountStanding):
+            self.risk.set_standing(event)
+        elif isinstance(event, Transfer):
+            self._transfer(event)
+        elif isinstance(event, RuleChange):
+            self.risk.obey(event.instrument)
+            self.portfolio.obey(event.instrument)
         else:
-            assert isinstance(event, Retraining)
+            assert isinstance(event, Retraining | OrderUpdate | EmergencyOrder | Notice)
         return ()
 
     def offer(self, strategy: Strategy) -> None:
@@ -135,6 +151,7 @@ class DecisionCore:
 
     def state(self) -> CoreState:
         """A copy that can be journalled."""
+        bank = self.strategy.bank
         return CoreState(
             portfolio=self.portfolio.state(),
             risk=self.risk.state,
@@ -144,6 +161,7 @@ class DecisionCore:
             trades_sha256=self._trades_hash,
             last_open_times={symbol: time for symbol, time in self._last_open_times.items() if time > _BEFORE_ALL},
             strategy=self.strategy.state(),
+            recall=None if bank is None else bank.recall_state,
         )
 
     def restore(self, state: CoreState) -> None:
@@ -156,6 +174,8 @@ class DecisionCore:
         self._last_open_times |= state.last_open_times
         if state.strategy:
             self.strategy.restore(state.strategy)
+        if state.recall is not None and self.strategy.bank is not None:
+            self.strategy.bank.resume_recall(state.recall)
         self.equity = self.portfolio.equity
 
     def decide(self, batch: BarBatch) -> tuple[Decision, ...]:
@@ -246,6 +266,11 @@ class DecisionCore:
             "a run without a memory, or of no time, was told to prune"
         )
         bank.prune(pruning.rule, as_of=pruning.as_of)
+
+    def _transfer(self, event: Transfer) -> None:
+        if not event.outside:
+            self.portfolio.apply_transfer(event.amount)
+            self.risk.observe_transfer(float(event.amount))
 
     def _swap(self, event: ModelSwap) -> None:
         strategy, self._offered = self._offered, None

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Protocol
 
 import msgspec
 
@@ -18,7 +19,7 @@ from bot.execution.fills.margin import is_margin_gone, worst_price
 from bot.execution.fills.model import FinerBars
 from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument, exact
-from bot.orders import BarBatch, Decision, Event, Execution, Funding, OrderUpdate
+from bot.orders import ZERO, BarBatch, Decision, Event, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade, Portfolio
 from bot.risk import RiskLayer, RiskLimits, run_token
 from strategies.bars import Bar
@@ -60,11 +61,36 @@ class RunLog:
     """Funding, settled after the batch that closes when it is due; ``None``: whoever runs the engine settles it."""
 
 
-class EngineState(msgspec.Struct, frozen=True):
-    """All of a simulated run that bars and memory do not rebuild."""
+class EngineState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All of a run that bars and memory do not rebuild."""
 
     core: CoreState
     books: tuple[BookSide, ...]
+    outside: Decimal = ZERO
+    """Money at the venue that is not the run's to trade with, in quote units."""
+
+
+class Engine(Protocol):
+    """What a run needs of whatever decides and fills."""
+
+    core: DecisionCore
+    portfolio: Portfolio
+    account: AccountSettings
+
+    def step(self, batch: BarBatch) -> Step:
+        """Fills of orders decided earlier, where this side makes them, then the decisions on a batch."""
+
+    def settle(self, close_time: int) -> list[Funding]:
+        """Charge the funding that is due up to the close of the batch that was stepped last, milliseconds."""
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Apply events that are no bars."""
+
+    def state(self) -> EngineState:
+        """A copy that can be journalled."""
+
+    def restore(self, state: EngineState) -> None:
+        """Go on from ``state``."""
 
 
 class SimulatedEngine:

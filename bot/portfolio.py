@@ -70,7 +70,7 @@ class ClosedTrade(msgspec.Struct, frozen=True):
     funding: Decimal
 
 
-class PortfolioState(msgspec.Struct, frozen=True):
+class PortfolioState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything a portfolio needs to go on after a crash."""
 
     initial_cash: Decimal
@@ -81,6 +81,7 @@ class PortfolioState(msgspec.Struct, frozen=True):
     funding_paid: Decimal
     turnover: Decimal
     trades_closed: int
+    transferred: Decimal = ZERO
 
 
 class Portfolio:
@@ -89,12 +90,14 @@ class Portfolio:
     def __init__(self, initial_cash: Decimal, instruments: dict[str, Instrument]) -> None:
         self.initial_cash = initial_cash
         self.cash = initial_cash
-        self.instruments = instruments
+        self.instruments = dict(instruments)
         self.positions = {symbol: Position(symbol) for symbol in instruments}
         self.fees_paid = ZERO
         self.funding_paid = ZERO
         self.turnover = ZERO
         self.trades_closed = 0
+        self.transferred = ZERO
+        """Came in less went out other than by trading, since the beginning."""
         self.marks: dict[str, float] = {}
         # What the hot path reads: floats and lot counts that change only when something is filled.
         self.cash_value = float(initial_cash)
@@ -104,6 +107,11 @@ class Portfolio:
         """Symbols that are held and how much, in the order of the instruments: one order of summation keeps equity the same
         to the last bit."""
         self.lots: dict[str, int] = dict.fromkeys(instruments, 0)
+
+    def obey(self, instrument: Instrument) -> None:
+        """Count in the lots of new trading rules from now on."""
+        self.instruments[instrument.symbol] = instrument
+        self._refresh(instrument.symbol)
 
     def mark(self, symbol: str, price: float) -> None:
         """Value a symbol at ``price`` from now on."""
@@ -116,6 +124,16 @@ class Portfolio:
         for symbol, quantity in self.holdings:
             total += quantity * self.marks[symbol]
         return total
+
+    @property
+    def wallet(self) -> Decimal:
+        """What a margin account's wallet holds: the cash with which it began, and all that is realised since."""
+        return self.cash + sum((position.cost for position in self.positions.values()), ZERO)
+
+    @property
+    def invested(self) -> Decimal:
+        """What was put in: returns are measured against it."""
+        return self.initial_cash + self.transferred
 
     def notional(self, symbol: str) -> float:
         """Signed value of a position at its mark."""
@@ -160,12 +178,18 @@ class Portfolio:
         (https://www.bybit.com/en/help-center/article/Funding-fee-calculation).
         """
         position = self.positions[funding.symbol]
-        paid = position.quantity * funding.mark_price * funding.rate
+        paid = position.quantity * funding.mark_price * funding.rate if funding.paid is None else funding.paid
         self.cash -= paid
         self.funding_paid += paid
         position.funding += paid
         self._refresh(position.symbol)
         return paid
+
+    def apply_transfer(self, amount: Decimal) -> None:
+        """Book money that came in or, negative, went out other than by trading, in quote units."""
+        self.cash += amount
+        self.transferred += amount
+        self.cash_value = float(self.cash)
 
     def state(self) -> PortfolioState:
         """A copy that can be journalled."""
@@ -178,6 +202,7 @@ class Portfolio:
             funding_paid=self.funding_paid,
             turnover=self.turnover,
             trades_closed=self.trades_closed,
+            transferred=self.transferred,
         )
 
     def restore(self, state: PortfolioState) -> None:
@@ -189,6 +214,7 @@ class Portfolio:
         self.funding_paid = state.funding_paid
         self.turnover = state.turnover
         self.trades_closed = state.trades_closed
+        self.transferred = state.transferred
         for position in state.positions:
             self.positions[position.symbol] = msgspec.structs.replace(position)
             self._refresh(position.symbol)

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from bot.execution.instruments import Instrument, exact
-from bot.orders import ZERO, OperatorAction, OperatorCommand, Order, Side, Verdict
+from bot.orders import ZERO, AccountStanding, OperatorAction, OperatorCommand, Order, Side, Verdict, written
 from bot.portfolio import Portfolio
 from strategies.bars import DAY_MS, Bar
 from strategies.base import Signal
@@ -37,6 +37,7 @@ _ON_TARGET: Final[tuple[Orders, Verdicts]] = (_NO_ORDERS, (Verdict.ON_TARGET,))
 _WITHIN_BAND: Final[tuple[Orders, Verdicts]] = (_NO_ORDERS, (Verdict.WITHIN_BAND,))
 _UNKNOWN: Final[Verdicts] = (Verdict.UNKNOWN_HELD,)
 _FOLLOWED: Final[Verdicts] = (Verdict.FOLLOWED,)
+_FOREIGN: Final[Verdicts] = (Verdict.FOREIGN,)
 _BUY: Final = Side.BUY
 _SELL: Final = Side.SELL
 
@@ -65,20 +66,28 @@ class RiskLimits:
     take_profit: float = 0.0
 
 
-class RiskState(msgspec.Struct, frozen=True):
+def _no_lots() -> dict[str, int]:
+    return {}
+
+
+class RiskState(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the risk layer must remember over a crash."""
 
-    halted_by_operator: bool = False
-    flatten: bool = False
-    halted_by_loss: bool = False
-    day: int | None = None
+    halted_by_operator: bool = written(False)
+    flatten: bool = written(False)
+    halted_by_loss: bool = written(False)
+    day: int | None = written(None)
     """Number of the UTC day that is watched; ``None`` lets the next batch begin one."""
-    day_open_equity: float = 0.0
-    last_equity: float | None = None
+    day_open_equity: float = written(0.0)
+    last_equity: float | None = written(None)
     """Equity at the last batch: what the next day begins with."""
-    unavailable: tuple[str, ...] = ()
-    ordered_lots: dict[str, int] = {}
+    unavailable: tuple[str, ...] = written(())
+    ordered_lots: dict[str, int] = msgspec.field(default_factory=_no_lots)
     """Where orders that have not filled yet will bring their symbols."""
+    foreign: tuple[str, ...] = ()
+    """Symbols that somebody else trades on this account."""
+    unknown_because: str = ""
+    """Why the account is not known to be what the journal says; empty while it is."""
 
 
 class RiskLayer:
@@ -94,6 +103,31 @@ class RiskLayer:
         self.limits = limits
         self.instruments = dict(instruments)
         self._run_token = run_token
+        self._no_trade_band = limits.no_trade_band
+        self._stop_distance = exact(limits.stop_loss)
+        self._target_distance = exact(limits.take_profit)
+        self._state = RiskState()
+        self.last_equity: float | None = None
+        """Equity at the last batch."""
+        self.day_end = _NO_DAY
+        """A batch that closes later begins a new day."""
+        self.loss_floor = _NO_FLOOR
+        """Equity at which the daily loss limit is reached."""
+        self.ordered_lots: dict[str, int] = {}
+        """Lots that each symbol's order on the way is to lead to."""
+        self._learn()
+
+    def obey(self, instrument: Instrument) -> None:
+        """Go by new trading rules of a symbol from now on."""
+        symbol, before = instrument.symbol, self.instruments[instrument.symbol]
+        self.instruments[symbol] = instrument
+        if symbol in self.ordered_lots:
+            self.ordered_lots[symbol] = instrument.lots(self.ordered_lots[symbol] * before.lot_size)
+        self._learn()
+
+    def _learn(self) -> None:
+        """Keep what every bar asks of the instruments at hand."""
+        instruments, limits = self.instruments, self.limits
         self._lot_sizes = {symbol: float(instrument.lot_size) for symbol, instrument in instruments.items()}
         self._is_alone = len(self.instruments) == 1
         self._maximum_leverage = {
@@ -102,23 +136,10 @@ class RiskLayer:
         # Up to here nothing limits the target of a symbol that has the leverage to itself.
         alone = min(limits.max_position, limits.max_leverage, *self._maximum_leverage.values())
         self._unlimited = alone if self._is_alone else -math.inf
-        self._highest, self._lowest = self._unlimited, -self._unlimited
-        self._no_trade_band = limits.no_trade_band
-        self._stop_distance = exact(limits.stop_loss)
-        self._target_distance = exact(limits.take_profit)
         self._most_lots = {
             symbol: instrument.lots(instrument.maximum_market_quantity) for symbol, instrument in instruments.items()
         }
-        self._state = RiskState()
-        self.last_equity: float | None = None
-        """Equity at the last batch."""
-        self.day_end = _NO_DAY
-        """A batch that closes later begins a new day."""
-        self.loss_floor = _NO_FLOOR
-        """Equity at which the daily loss limit is reached."""
-        self._restricted = False
-        self.ordered_lots: dict[str, int] = {}
-        """Lots that each symbol's order on the way is to lead to."""
+        self._become(self._state)
 
     @property
     def state(self) -> RiskState:
@@ -148,6 +169,17 @@ class RiskLayer:
         """Note whether a symbol's data can be trusted."""
         unavailable = set(self._state.unavailable) - {symbol} if available else {*self._state.unavailable, symbol}
         self._become(msgspec.structs.replace(self._state, unavailable=tuple(sorted(unavailable))))
+
+    def set_standing(self, standing: AccountStanding) -> None:
+        """Note how far the account at the venue is known."""
+        because = "" if standing.known else standing.reason or "nobody has said why"
+        self._become(msgspec.structs.replace(self._state, foreign=standing.foreign, unknown_because=because))
+
+    def observe_transfer(self, amount: float) -> None:
+        """Take money that came or went, in quote units, out of what the day has made or lost."""
+        if self.last_equity is not None:
+            self.last_equity += amount
+        self._become(msgspec.structs.replace(self._state, day_open_equity=self._state.day_open_equity + amount))
 
     def observe_equity(self, close_time: int, equity: float) -> None:
         """Watch the daily loss: called once per batch, after marking and before any review.
@@ -221,6 +253,8 @@ class RiskLayer:
 
         Returns the value to hold in quote units (``None``: no order), whether it may only reduce, and why.
         """
+        if symbol in self._state.foreign:
+            return None, False, _FOREIGN
         if target is not None and target != target:
             target = None  # Not a number is not an answer.
         outgrown = target is None and not working and self._has_outgrown(symbol, portfolio, equity)
@@ -269,6 +303,9 @@ class RiskLayer:
         state = self._state
         if symbol in state.unavailable:
             verdicts.append(Verdict.SYMBOL_UNAVAILABLE)
+            reduce_only = True
+        if state.unknown_because:
+            verdicts.append(Verdict.ACCOUNT_UNKNOWN)
             reduce_only = True
         if state.halted_by_operator:
             verdicts.append(Verdict.FLATTENED_BY_OPERATOR if state.flatten else Verdict.HALTED_BY_OPERATOR)
@@ -345,7 +382,13 @@ class RiskLayer:
     def _become(self, state: RiskState) -> None:
         """Take on a state, and keep what every bar asks for at hand."""
         self._state = state
-        self._restricted = bool(state.halted_by_operator or state.halted_by_loss or state.unavailable)
+        self._restricted = bool(
+            state.halted_by_operator
+            or state.halted_by_loss
+            or state.unavailable
+            or state.foreign
+            or state.unknown_because
+        )
         self._highest = -math.inf if self._restricted else self._unlimited
         self._lowest = -self._highest
         self.day_end = _NO_DAY if state.day is None else (state.day + 1) * DAY_MS
