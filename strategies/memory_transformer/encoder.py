@@ -40,7 +40,7 @@ class Encoding(NamedTuple):
     hidden: Tensor
     """``[segments, blocks, block, d_model]``."""
     keys: Tensor
-    """Whitened, of length one, shape of ``hidden``."""
+    """Of length one, shape of ``hidden``."""
     state: EncoderState
     """What the block after the last one needs."""
 
@@ -152,7 +152,11 @@ class FeedForward(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Features of blocks of bars in, their states and keys out. The state of a bar sees no later bar."""
+    """Features of blocks of bars in, their states and keys out. The state of a bar sees no later bar.
+
+    A key is the whitened state under a learned metric, of length one. The memory is searched by what the read compares, so
+    that who is found is who would be believed.
+    """
 
     distances: Tensor
     outside: Tensor
@@ -166,6 +170,8 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.d_model)
         self.position_bias = nn.Parameter(torch.zeros(config.n_layers, config.n_heads, config.attention_window))
         self.whitening = Whitening(config.d_model)
+        self.metric = nn.Linear(config.d_model, config.d_model, bias=False)
+        nn.init.eye_(self.metric.weight)
         rows = torch.arange(config.block).unsqueeze(1)
         columns = torch.arange(2 * config.block).unsqueeze(0)
         distances = rows + config.block - columns
@@ -182,6 +188,10 @@ class Encoder(nn.Module):
             like.new_zeros(segments, config.input_window - 1, config.n_features),
             tuple(LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.n_layers)),
         )
+
+    def key_of(self, whitened: Tensor) -> Tensor:
+        """Keys of whitened states ``[..., d_model]``, same shape."""
+        return F.normalize(self.metric(whitened), dim=-1)
 
     def attention_bias(self) -> Tensor:
         """Learned bias per distance, ``-inf`` outside the window: ``[n_layers, heads, block, 2 * block]``."""
@@ -232,4 +242,6 @@ class Encoder(nn.Module):
         if self.linear is not None:
             far = rows[:, self.config.input_window - self.config.linear_window :]
             hidden = hidden + self.linear(far).view_as(hidden)
-        return Encoding(hidden, self.whitening(hidden), EncoderState(features[:, -1, edge:], tuple(caches)))
+        return Encoding(
+            hidden, self.key_of(self.whitening(hidden)), EncoderState(features[:, -1, edge:], tuple(caches))
+        )

@@ -96,15 +96,13 @@ class MemoryRead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d_model = config.d_model
-        self.metric = nn.Linear(d_model, d_model, bias=False)
-        nn.init.eye_(self.metric.weight)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / config.temperature)))
         self.null_similarity = nn.Parameter(torch.full((1,), _NULL_SIMILARITY))
         self.null_value = nn.Parameter(torch.zeros(d_model))
         self.correction = nn.Linear(d_model, d_model)
         self.value = nn.Linear(fact_count(len(config.horizons)) + 2 * d_model, d_model, bias=False)
         self.output = nn.Linear(d_model, d_model, bias=False)
-        self.outcomes = OutcomeRead(d_model, len(config.horizons))
+        self.outcomes = OutcomeRead(d_model, len(config.horizons), 1.0 / config.temperature, _NULL_SIMILARITY)
         self.gate = nn.Linear(d_model + _RETRIEVAL_FEATURES, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, -config.gate_bias)
@@ -121,7 +119,7 @@ class MemoryRead(nn.Module):
             force_gate: use this gate instead of the learned one; 0 gives the states back as they are, and nothing remembered.
         """
         mask = retrieved.mask
-        similarity = self._similarity(query, retrieved.keys)
+        similarity = torch.bmm(retrieved.keys, query.unsqueeze(2)).squeeze(2)
         scale = self.scale
         null = (self.null_similarity * scale).expand(len(hidden), 1)
         # Scaled before it is masked: the gradient of a scale that multiplies -inf is not a number.
@@ -137,7 +135,7 @@ class MemoryRead(nn.Module):
             gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
-        remembered = self.outcomes(hidden, shares, retrieved.facts).gated(gate)
+        remembered = self.outcomes(hidden, similarity, shares, retrieved.facts, mask).gated(gate)
         return MemoryReading(hidden + gate * self.output(context), remembered, shares, gate.squeeze(1))
 
     @property
@@ -149,11 +147,6 @@ class MemoryRead(nn.Module):
     def temperature(self) -> float:
         """Of the learned softmax over cosines."""
         return 1.0 / min(float(self.log_scale.detach().exp()), MAXIMUM_SCALE)
-
-    def _similarity(self, query: Tensor, keys: Tensor) -> Tensor:
-        """``[batch, k]`` cosines under the learned metric, the same for query and keys."""
-        rows = F.normalize(self.metric(torch.cat((query.unsqueeze(1), keys), dim=1)), dim=2)
-        return torch.bmm(rows[:, 1:], rows[:, 0].unsqueeze(2)).squeeze(2)
 
     def _quality(self, similarity: Tensor, weights: Tensor, retrieved: Retrieved) -> Tensor:
         """How good the retrieval is, ``[batch, 5]``: best score, spread, how many, age, entropy of the weights."""
