@@ -29,16 +29,18 @@ def forecast_loss(
     distribution_weight: float = 1.0,
     precision: float = 0.0,
 ) -> Tensor:
-    """Mean of :func:`forecast_losses` over a batch, weighted by a power of one over the forecast volatility.
-
-    No gradient goes through the weights, so that nothing is gained by forecasting more than will be.
-    """
+    """Mean of :func:`forecast_losses` over a batch, weighted by :func:`precision_weights`."""
     losses = forecast_losses(forecast, targets, config, cost=cost, distribution_weight=distribution_weight)
-    if precision == 0.0:
-        return losses.mean()
+    return losses.mean() if precision == 0.0 else (precision_weights(forecast, config, precision) * losses).sum()
+
+
+def precision_weights(forecast: Forecast, config: ModelConfig, precision: float) -> Tensor:
+    """Shares of the bars in a mean, ``[n]``: a power of one over the volatility forecast for the primary horizon.
+
+    No gradient goes through them, so that nothing is gained by forecasting more than will be.
+    """
     expected = forecast.distribution.log_volatility[:, config.primary].detach()
-    weights = torch.softmax(-precision * expected.clamp(-_LARGEST_LOG, _LARGEST_LOG), dim=0)
-    return (weights * losses).sum()
+    return torch.softmax(-precision * expected.clamp(-_LARGEST_LOG, _LARGEST_LOG), dim=0)
 
 
 def forecast_losses(

@@ -409,7 +409,12 @@ class _Run:
         if not len(rows):
             return EpochReport(epoch, train_loss, None, None, None, None)
         metrics = measure(
-            self.model, self._memory, rows, cost=training.cost, distribution_weight=training.distribution_weight
+            self.model,
+            self._memory,
+            rows,
+            cost=training.cost,
+            distribution_weight=training.distribution_weight,
+            precision=training.precision,
         )
         loss, accuracy = metrics.loss, metrics.direction_accuracy
         self._progress(
