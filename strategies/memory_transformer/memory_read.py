@@ -90,7 +90,7 @@ class MemoryRead(nn.Module):
 
     The value of a neighbour is ``E_y(outcomes) + E_age(log age) + W_v key + T(query - key)`` (label embedding and
     correction as in Gorishniy et al., "TabR", 2024). All but the inner layer of ``T`` is linear, so the weighted sum is
-    taken first and projected once. Beside it :class:`OutcomeRead` says what the same vote makes of the outcomes alone.
+    taken first and projected once. Beside it :class:`OutcomeRead` says what the outcomes alone let expect.
     """
 
     def __init__(self, config: ModelConfig) -> None:

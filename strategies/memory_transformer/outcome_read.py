@@ -1,8 +1,8 @@
 """What followed the neighbours, said directly: the shortest way from a remembered outcome to the forecast.
 
 The mixture in :mod:`memory_read` takes outcomes through projections, a state and a feed-forward layer, all of which have to be
-learned through noise before a single outcome is repeated. Here the weighted mean of what followed *is* the forecast's
-correction, and what is learned is how far to believe it.
+learned through noise before a single outcome is repeated. Here what followed *is* the forecast's correction, and what is learned
+is whom to take for the same, and how far to believe them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Remembered(NamedTuple):
 
 
 class OutcomeRead(nn.Module):
-    """What followed the neighbours that are taken for the same, and how far to believe it, for every horizon by itself.
+    """What followed the neighbours that are taken for the same, and how far to believe it at every horizon.
 
     Of a neighbour with similarity ``s`` the bar believes that it is one of its own kind with ``w = sigmoid(sharpness * (s -
     threshold))``, whoever else was found: strangers count for nothing, be they as many as they like, and all that are alike
@@ -51,7 +51,7 @@ class OutcomeRead(nn.Module):
         ``bound * tanh(trust * e * (1 + patience) / (patience + n) / bound)``,
 
     where trust is how far a single sure neighbour is believed, and patience after how many of them more say nothing new. All
-    five numbers depend on the state of the bar, for the beginning of a pattern and its end ask for different ones. Trust and
+    these numbers depend on the state of the bar, for the beginning of a pattern and its end ask for different ones. Trust and
     bound are positive, so that the memory never says the opposite of what it remembers.
 
     Args:
@@ -65,11 +65,11 @@ class OutcomeRead(nn.Module):
         super().__init__()
         self.horizons = horizons
         self.inner = nn.Linear(d_model, d_model)
-        self.belief = nn.Linear(d_model, 5 * horizons)
+        self.belief = nn.Linear(d_model, 2 + 3 * horizons)
         nn.init.normal_(self.belief.weight, std=0.01)  # with nothing the layer before it would have no gradient
-        start = torch.tensor([[log(sharpness)], [threshold], [0.0], [0.0], [0.0]])
+        nn.init.zeros_(self.belief.bias)
         with torch.no_grad():
-            self.belief.bias.copy_(start.expand(-1, horizons).flatten())
+            self.belief.bias[:2] = torch.tensor([log(sharpness), threshold])
         self.sizes = nn.Linear(horizons, horizons, bias=False)
         nn.init.eye_(self.sizes.weight)
 
@@ -88,16 +88,14 @@ class OutcomeRead(nn.Module):
     def _returns(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
         """``[batch, horizons]``."""
         count = self.horizons
-        numbers = self.belief(F.gelu(self.inner(hidden))).view(-1, 5, 1, count)
-        log_sharpness, threshold, *rest = numbers.unbind(1)
-        log_patience, log_trust, log_bound = (
-            _LARGEST_BELIEF * torch.tanh(each.squeeze(1) / _LARGEST_BELIEF) for each in rest
-        )
-        sharpness = log_sharpness.exp().clamp(max=_LARGEST_SHARPNESS)
-        known = facts[:, :, 2 * count : 3 * count] * mask.unsqueeze(2)
-        alike = torch.sigmoid(sharpness * (similarity.unsqueeze(2) - threshold)) * known
-        evidence, number = (alike * facts[:, :, :count]).sum(dim=1), alike.sum(dim=1)
-        patience, trust, bound = log_patience.exp(), log_trust.exp(), log_bound.exp()
+        numbers = self.belief(F.gelu(self.inner(hidden)))
+        sharpness, threshold = numbers[:, :1].exp().clamp(max=_LARGEST_SHARPNESS), numbers[:, 1:2]
+        limited = _LARGEST_BELIEF * torch.tanh(numbers[:, 2:] / _LARGEST_BELIEF)
+        patience, trust, bound = limited.exp().chunk(3, dim=1)
+        alike = (torch.sigmoid(sharpness * (similarity - threshold)) * mask).unsqueeze(1)
+        # What is not known is a return of 0.
+        evidence = torch.bmm(alike, facts[:, :, :count]).squeeze(1)
+        number = torch.bmm(alike, facts[:, :, 2 * count : 3 * count]).squeeze(1)
         heard = evidence * (1.0 + patience) / (patience + number)
         return bound * torch.tanh(trust * heard / bound)
 

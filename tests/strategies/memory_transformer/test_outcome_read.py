@@ -43,7 +43,8 @@ def trained_to(**numbers: float) -> OutcomeRead:
     start = {"sharpness": log(14.0), "threshold": 0.75, "patience": 0.0, "trust": 0.0, "bound": 0.0}
     with torch.no_grad():
         read.belief.weight.zero_()
-        read.belief.bias.copy_(torch.tensor(list((start | numbers).values())).repeat_interleave(HORIZONS))
+        values = torch.tensor(list((start | numbers).values()))
+        read.belief.bias.copy_(torch.cat((values[:2], values[2:].repeat_interleave(HORIZONS))))
     return read
 
 
