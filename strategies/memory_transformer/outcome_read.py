@@ -1,8 +1,8 @@
 """What followed the neighbours, said directly: the shortest way from a remembered outcome to the forecast.
 
 The mixture in :mod:`memory_read` takes outcomes through projections, a state and a feed-forward layer, all of which have to be
-learned through noise before a single outcome is repeated. Here what followed *is* the forecast's correction, and what is learned
-is whom to take for the same, and how far to believe them.
+learned through noise before a single outcome is repeated. Here what followed *is* the forecast's correction, and what is
+learned is whom to take for the same, and how far to believe them.
 """
 
 from __future__ import annotations
