@@ -1,7 +1,8 @@
 """The audit: a run's recorded events through the replay driver, and every field that comes out differently.
 
 Decisions, orders, fills, trades, equity, memory and the state that a resume goes on from are recomputed from the recorded
-bars and the stored candles, never read back. Zero differences is the only pass.
+bars and the stored candles, never read back; of a live run the fills and whatever else its account told are facts, and are fed
+in where they came. Zero differences is the only pass.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from backtest.audit_compare import (
 from backtest.audit_compare import field_differences as field_differences
 from backtest.audit_memory import RunMemories, swap_again
 from backtest.audit_trail import Trail, decision_row, state_row, trade_rows
-from bot.engine import SimulatedEngine, Step
+from bot.engine import Engine, Step
 from bot.errors import UsageError
 from bot.journal import Journal, StoredRun, schema
 from bot.journal.records import SideEvent
-from bot.orders import BarBatch, Execution, ModelSwap, OperatorCommand
+from bot.live_engine import LiveEngine
+from bot.orders import PROTECTIVE, BarBatch, Execution, ModelSwap, OperatorCommand
 from bot.portfolio import ClosedTrade
 from bot.session import Session
 
@@ -78,7 +80,7 @@ class AuditReport(Findings):
 
 
 def audit_run(
-    journal: Journal, run: StoredRun, session: Session, engine: SimulatedEngine, trades: Sequence[ClosedTrade]
+    journal: Journal, run: StoredRun, session: Session, engine: Engine, trades: Sequence[ClosedTrade]
 ) -> AuditReport:
     """Replay a run from its journal and compare. The run may be going on: it is looked at as it is now.
 
@@ -100,7 +102,7 @@ class _Audit:
     """One audit on its way through a run."""
 
     def __init__(
-        self, journal: Journal, run: StoredRun, session: Session, engine: SimulatedEngine, trades: Sequence[ClosedTrade]
+        self, journal: Journal, run: StoredRun, session: Session, engine: Engine, trades: Sequence[ClosedTrade]
     ) -> None:
         self._journal = journal
         self._run = run
@@ -116,6 +118,7 @@ class _Audit:
         self._decisions = _Waiting(
             journal.read_rows(schema.decisions, run_id=self._run_id), lambda row: int(row["number"])
         )
+        self._is_live = isinstance(engine, LiveEngine)
         self._sequence = 0
         """Number of the last event applied."""
 
@@ -126,6 +129,8 @@ class _Audit:
         last: dict[str, int] = {}
         present = self._run.record.warmed_until
         for sequence, happening in happenings(self._journal, run_id):
+            if self._is_live:
+                self._feed_fills(self._fills.until(sequence - 1))
             if isinstance(happening, BarBatch):
                 if impossible := _impossible(happening, last):
                     report.note([impossible])
@@ -136,6 +141,8 @@ class _Audit:
                 self._apply(sequence, happening, present)
         if not report.bars and not report.differing:
             raise UsageError(f"run {run_id} has no bars yet, so there is nothing to audit; let it decide on some first")
+        if self._is_live:
+            self._feed_fills(self._fills.until(math.inf))
         self._compare_fills(self._fills.until(math.inf), [])
         report.note(table_differences(DECISION, self._decisions.until(math.inf), {}))
         self._compare_tables()
@@ -152,8 +159,17 @@ class _Audit:
             self._report.note(found)
             self._engine.core.offer(strategy)
         self._engine.apply([event])
+        self._trail.hear(event)
         self._count(where, sequence)
         self._remember(present)
+
+    def _feed_fills(self, recorded: Iterable[tuple[int, Execution]]) -> None:
+        """Apply fills that a venue made: they are facts, and what follows from them is compared."""
+        for sequence, fill in recorded:
+            self._tally(fill)
+            self._engine.apply([fill])
+            self._trail.hear(fill)
+            self._count(f"fill {fill.execution_id} at {moment(fill.time)}", sequence)
 
     def _follow(self, sequence: int, batch: BarBatch) -> None:
         step = self._engine.step(batch)
@@ -175,10 +191,7 @@ class _Audit:
         report = self._report
         for old, new in zip_longest(recorded, replayed):
             known = new if old is None else old[1]
-            report.fills += 1
-            report.protective_fills += known.kind in ("stop_loss", "take_profit")
-            report.buys += known.side == "buy"
-            report.sells += known.side == "sell"
+            self._tally(known)
             where = f"fill {known.execution_id} at {moment(known.time)}"
             if old is None or new is None:
                 report.note([Difference(where, "fill", "there" if old else "missing", "there" if new else "missing")])
@@ -190,6 +203,13 @@ class _Audit:
                 if getattr(known, name) != getattr(new, name)
             )
             self._count(where, old[0])
+
+    def _tally(self, fill: Execution) -> None:
+        report = self._report
+        report.fills += 1
+        report.protective_fills += fill.kind in PROTECTIVE
+        report.buys += fill.side == "buy"
+        report.sells += fill.side == "sell"
 
     def _compare_decisions(self, step: Step, sequence: int) -> None:
         for decision in step.decisions:

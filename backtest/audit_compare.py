@@ -122,6 +122,7 @@ class BankRow(msgspec.Struct, frozen=True):
     half_life_ms: int
     outcome_scale: float
     index_kind: str
+    sealed: int
 
 
 class EntryRow(msgspec.Struct, frozen=True, gc=False):

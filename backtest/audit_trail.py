@@ -18,8 +18,9 @@ from backtest.audit_compare import (
     StateRow,
     TradeRow,
 )
-from bot.engine import SimulatedEngine, Step
-from bot.orders import Decision
+from bot.engine import Engine, Step
+from bot.journal.rows import UNDECIDED
+from bot.orders import Decision, EmergencyOrder, Event, Execution, Order, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store.registry import config_columns
@@ -37,24 +38,43 @@ class Trail:
         """Note what a step left in the tables of orders and equity."""
         for decision in step.decisions:
             for order in decision.orders:
-                self.orders[order.client_order_id,] = OrderRow(
-                    order.client_order_id,
-                    decision.number,
-                    order.symbol,
-                    order.side.value,
-                    str(order.quantity),
-                    "intended",
-                    order.decided_at,
-                    msgspec.json.encode(order),
-                )
-        statuses = {execution.client_order_id: "filled" for execution in step.executions}
-        statuses |= {update.client_order_id: str(update.status) for update in step.updates if update.is_final}
-        for name, status in statuses.items():
-            if (name,) in self.orders:
-                self.orders[name,] = msgspec.structs.replace(self.orders[name,], status=status)
+                self._intend(order, decision.number)
+        for execution in step.executions:
+            self._mark(execution.client_order_id, "filled")
+        for update in step.updates:
+            self._mark_end(update)
         # A late batch may close at the same time as one before it: the last word counts.
         time = step.batch.bars[0].close_time
         self.equity[time,] = EquityRow(time, step.decisions[0].equity)
+
+    def hear(self, event: Event) -> None:
+        """Note what an event between two steps left in the table of orders."""
+        if isinstance(event, Execution):
+            self._mark(event.client_order_id, "filled")
+        elif isinstance(event, OrderUpdate):
+            self._mark_end(event)
+        elif isinstance(event, EmergencyOrder):
+            self._intend(event.order, UNDECIDED)
+
+    def _intend(self, order: Order, decision_number: int) -> None:
+        self.orders[order.client_order_id,] = OrderRow(
+            order.client_order_id,
+            decision_number,
+            order.symbol,
+            order.side.value,
+            str(order.quantity),
+            "intended",
+            order.decided_at,
+            msgspec.json.encode(order),
+        )
+
+    def _mark_end(self, update: OrderUpdate) -> None:
+        if update.is_final:
+            self._mark(update.client_order_id, str(update.status))
+
+    def _mark(self, name: str, status: str) -> None:
+        if (name,) in self.orders:
+            self.orders[name,] = msgspec.structs.replace(self.orders[name,], status=status)
 
 
 class MemoryTrail:
@@ -112,7 +132,7 @@ def trade_rows(trades: Sequence[ClosedTrade]) -> dict[RowKey, TradeRow]:
     }
 
 
-def state_row(engine: SimulatedEngine, sequence: int) -> StateRow:
+def state_row(engine: Engine, sequence: int) -> StateRow:
     """The state of a run after its last event, from which a resume goes on."""
     return StateRow(sequence, engine.portfolio.trades_closed, msgspec.json.encode(engine.state()))
 

@@ -15,9 +15,11 @@ SUITES: Final = (
     "benchmarks.sma",
     "benchmarks.model",
     "benchmarks.memory",
+    "benchmarks.archive",
     "benchmarks.whitening",
     "benchmarks.training",
     "benchmarks.report",
+    "benchmarks.live",
 )
 EVALUATIONS: Final = (
     "benchmarks.synthetic",

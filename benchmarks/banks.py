@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.keys import HOUR_MS, KeyStream
+from benchmarks.keys import HOUR_MS, Keys, KeyStream
 from memory_store import BankConfig, MemoryBank, Metric, SearchResult
-from memory_store.records import IndexKind
+from memory_store.records import IndexKind, IntArray
 from memory_store.restoration import BankState
 from memory_store.ring import NEVER, NOT_YET
 from memory_store.vectors import prepare
@@ -80,6 +80,14 @@ class RunningBank:
     def ask(self, query: int) -> SearchResult:
         """Ask for the nearest of moment ``query`` of the stream."""
         return self.bank.search(self.stream.keys[query], as_of=self.now, k=NEIGHBOURS)
+
+    def ask_together(self, queries: Keys) -> IntArray:
+        """Ids of the nearest of every query, ``[n, k]``: proposed in bulk, those that cannot be asked one by one."""
+        proposal = self.bank.propose(queries, as_of=self.now, k=NEIGHBOURS)
+        ids = proposal.ids
+        for row in np.flatnonzero(~proposal.complete).tolist():
+            ids[row] = self.bank.search(queries[row], as_of=self.now, k=NEIGHBOURS).ids
+        return ids
 
     def timed_queries(self, queries: Sequence[int]) -> float:
         """Median seconds of a search."""

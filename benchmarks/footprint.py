@@ -62,11 +62,17 @@ def measure_footprint(stream: KeyStream, size: int, index: IndexKind) -> Footpri
         np.save(folder / "times.npy", np.array(stream.bar_times[:size]))
         np.save(folder / "symbols.npy", np.array(stream.symbols[:size]))
         arguments = (name, str(size), index.value)
-        return Footprint(**_child("weigh", *arguments), **_child("open", *arguments), **_child("rebuild", *arguments))
+        tasks = [child("benchmarks.footprint", task, *arguments) for task in _TASKS]
+        return Footprint(**{name: value for answer in tasks for name, value in answer.items()})
 
 
-def _child(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.footprint", *arguments]
+def child(module: str, *arguments: str) -> dict[str, Any]:
+    """What a process answers in which a module does a task.
+
+    Raises:
+        BenchmarkError: it failed.
+    """
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
     if done.returncode:
         reason = " ".join(done.stderr.strip().splitlines()[-1:])
@@ -85,16 +91,16 @@ def _weigh(folder: Path, size: int, index: IndexKind) -> dict[str, Any]:
     )
     # What the libraries need once is no part of the bank.
     RunningBank(stream, 256, index).advance_to(300)
-    before = _resident_bytes()
+    before = resident_bytes()
     running = RunningBank(stream, size, index)
     running.advance_to(size)
     running.ask(0)
-    weight = _resident_bytes() - before
+    weight = resident_bytes() - before
     _store(running.bank, folder)
     return {"bank_bytes": weight}
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     """Anonymous memory of this process: without mapped files, without what the allocator keeps for later."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.banks import NEIGHBOURS, RunningBank, recall
-from benchmarks.batch import BatchSearch
 from benchmarks.footprint import measure_footprint
 from benchmarks.harness import Measurement, benchmark, median_ratio, spread, take_turns
 from benchmarks.keys import Keys, KeyStream, stored_keys, synthetic_keys, synthetic_model
@@ -25,7 +23,7 @@ from benchmarks.market import SYMBOL, synthetic_bars
 from benchmarks.memory_plots import plot_appends, plot_churn, plot_queries
 from benchmarks.naive import RebuiltMemory
 from benchmarks.threads import frozen_objects, one_thread
-from memory_store.records import IndexKind
+from memory_store.records import IndexKind, IntArray
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 
@@ -195,16 +193,16 @@ def approximate_figures(
             recalls.append(_recall(ours, exact))
             medians.append(statistics.median(ours.timed_queries(_places(ours)) for _ in range(3)))
             if share == 0.0:
-                bulk, batch = BatchSearch(ours), _coming(ours)
+                batch = _coming(ours)
                 times = take_turns(
                     {
                         "query": lambda: ours.timed_queries(_places(ours)),
                         "exact": lambda: exact.timed_queries(_places(exact)),
-                        "batch": partial(_search_batch, bulk, batch),
+                        "batch": partial(_ask_together, ours, batch),
                     },
                     repetitions=REPETITIONS,
                 )
-                batch_recall = _batch_recall(bulk.search(batch), exact)
+                batch_recall = _batch_recall(ours.ask_together(batch), exact)
     if plot is not None:
         plot(churn, recalls, medians)
     stage = f"k {NEIGHBOURS}, {SIZE:,} entries of {stream.description}, one thread"
@@ -228,7 +226,7 @@ def approximate_figures(
         f"batch_queries_per_s_262144{suffix}": Measurement(
             statistics.median(rates),
             "queries/s",
-            f"{stage}; batches of {BATCH:,} through the index, exact scores, recall@32 {batch_recall:.4f}; median of "
+            f"{stage}; batches of {BATCH:,} through the bank, exact scores, recall@32 {batch_recall:.4f}; median of "
             f"{REPETITIONS} turns, {spread(rates)}",
         ),
     }
@@ -325,8 +323,8 @@ def _listed(values: list[float], unit: float) -> str:
     return "/".join(f"{unit * each:.3g}" for each in values)
 
 
-def _search_batch(bulk: BatchSearch, queries: Keys) -> None:
-    bulk.search(queries)
+def _ask_together(running: RunningBank, queries: Keys) -> None:
+    running.ask_together(queries)
 
 
 def _coming(running: RunningBank) -> Keys:
@@ -335,6 +333,6 @@ def _coming(running: RunningBank) -> Keys:
     return running.stream.keys[places.start : places.stop : places.step]
 
 
-def _batch_recall(found: npt.NDArray[np.int64], exact: RunningBank) -> float:
+def _batch_recall(found: IntArray, exact: RunningBank) -> float:
     answers = [exact.ask(place).ids for place in _places(exact, BATCH, 13)]
     return sum(len(np.intersect1d(a, b)) for a, b in zip(found, answers, strict=True)) / found.size

@@ -27,9 +27,10 @@ from bot.config import Config
 from bot.engine import Step
 from bot.journal import Journal, RunKind
 from bot.market.batches import BarBatch
-from bot.paper import PaperRun, run_paper
 from bot.portfolio import ClosedTrade
+from bot.run import Run
 from bot.session import Session
+from bot.trading import trade
 from strategies.bars import BarSeries, interval_ms
 from strategies.features import FEATURE_NAMES
 from strategies.memory_transformer.bundle import save_bundle
@@ -50,7 +51,7 @@ HISTORY_BARS: Final = ENTRIES + 2_000
 @benchmark("replay_model_vs_naive", seed=17)
 def measure_replay(seed: int) -> Mapping[str, Measurement]:
     """Consecutive stretches of one replay against stretches of the naive loop, in turns."""
-    with one_thread(), _workplace() as folder:
+    with one_thread(), workplace() as folder:
         stage = _Stage.build(folder, seed, REPLAYED_BARS * (REPETITIONS + 1))
         session = stage.session()
         session.warm()
@@ -91,14 +92,14 @@ def measure_replay(seed: int) -> Mapping[str, Measurement]:
 @benchmark("decision_ms_p50", seed=17)
 def measure_decision(seed: int) -> Mapping[str, Measurement]:
     """From the bar's arrival to the durable commit of decision and order, through the paper driver."""
-    with one_thread(), _workplace() as folder:
+    with one_thread(), workplace() as folder:
         stage = _Stage.build(folder, seed, LIVE_BARS)
         live, replayed = stage.session(), stage.session()
         live.warm()
         journal = Journal(stage.config.journal_url, durable=True)
         trades: list[ClosedTrade] = []
         bank_id = journal.create_run(live.record("paper", RunKind.PAPER), bank=live.strategy.bank)
-        run = PaperRun(live.engine("same", trades), journal, "paper", bank_id=bank_id, closed_trades=trades)
+        run = Run(live.engine("same", trades), journal, "paper", bank_id=bank_id, closed_trades=trades)
         worked = time.process_time()
         seconds, orders = asyncio.run(_trade(run, stage.upcoming))
         worked_ms = 1e3 * (time.process_time() - worked) / len(seconds)
@@ -109,7 +110,7 @@ def measure_decision(seed: int) -> Mapping[str, Measurement]:
         result = replay(replayed.engine("same", closed), {SYMBOL: stage.upcoming}, trades=closed)
         if result.decisions_sha256 != run.engine.core.decisions_sha256:
             raise BenchmarkError("the paper run and the replay of the same bars decided differently; run recall audit")
-        sync_us = _sync_microseconds(folder)
+        sync_us = sync_microseconds(folder)
     counted = 1e3 * np.array(seconds[UNCOUNTED_LIVE_BARS:])
     p50, p99 = np.percentile(counted, [50, 99])
     note = (
@@ -124,7 +125,7 @@ def measure_decision(seed: int) -> Mapping[str, Measurement]:
 @benchmark("stream_decision_ms_p50", seed=17)
 def measure_stream(seed: int) -> Mapping[str, Measurement]:
     """What the strategy does at one bar, from settling to remembering, with nothing shown to it in advance."""
-    with one_thread(), _workplace() as folder:
+    with one_thread(), workplace() as folder:
         stage = _Stage.build(folder, seed, LIVE_BARS)
         session = stage.session()
         session.warm()
@@ -177,7 +178,7 @@ class _Stage:
         return stored_session(self.config, self.series, int(self.upcoming.open_time[0]))
 
 
-async def _trade(run: PaperRun, upcoming: BarSeries) -> tuple[list[float], int]:
+async def _trade(run: Run, upcoming: BarSeries) -> tuple[list[float], int]:
     """Seconds that the paper driver took for each bar, and how many orders it made."""
     seconds: list[float] = []
     orders = 0
@@ -197,7 +198,7 @@ async def _trade(run: PaperRun, upcoming: BarSeries) -> tuple[list[float], int]:
         orders += sum(len(decision.orders) for decision in step.decisions)
 
     with ThreadPoolExecutor(1) as thread:
-        await run_paper(run, feed(), thread, stop=asyncio.Event(), on_step=on_step)
+        await trade(run, feed(), thread, stop=asyncio.Event(), on_step=on_step)
     return seconds, orders
 
 
@@ -213,7 +214,7 @@ def _require_full(session: Session) -> None:
         )
 
 
-def _sync_microseconds(folder: Path) -> float:
+def sync_microseconds(folder: Path) -> float:
     """Median time of the disk for one small write and sync, without which a durable commit says nothing."""
     times = []
     with (folder / "sync").open("wb", buffering=0) as file:
@@ -226,7 +227,7 @@ def _sync_microseconds(folder: Path) -> float:
 
 
 @contextmanager
-def _workplace() -> Iterator[Path]:
+def workplace() -> Iterator[Path]:
     """A folder on the disk of the project: the system's temporary folder may be memory, where a sync costs nothing."""
     parent = LATEST.parent.parent / "build"
     parent.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from bot.execution.funding import FundingSchedule
 from bot.execution.instruments import Instrument
 from bot.market.candles import CandleStore
 from bot.market.funding import FundingStore
+from bot.market.instrument_book import InstrumentBook
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
@@ -45,6 +46,11 @@ class Home:
     def funding(self) -> FundingStore:
         """The funding rates."""
         return FundingStore(self.root / "funding")
+
+    @property
+    def instruments(self) -> InstrumentBook:
+        """The trading rules that the venue told last."""
+        return InstrumentBook(self.root / "instruments.json")
 
     @property
     def models(self) -> Path:
@@ -118,6 +124,12 @@ def funding_of(config: Config, home: Home, instruments: Mapping[str, Instrument]
 def needs_model(config: Config) -> bool:
     """Whether the configured strategy trades with a trained model."""
     return config.strategy.name == "memory_transformer"
+
+
+def needs_skill(config: Config) -> bool:
+    """Whether a model whose direction has shown no skill on validation is left alone: by default where money is real."""
+    unproven = config.signal.unproven
+    return unproven == "abstain" or (unproven == "auto" and config.live.mode == "live")
 
 
 def find_model(models: Path, model_id: str, interval: str) -> Path | None:
@@ -218,6 +230,7 @@ def _memory_transformer(
         exits=ExitRule(config.signal.exits),
         target_volatility=config.signal.target_volatility,
         abstains=config.signal.abstain,
+        needs_skill=needs_skill(config),
         uses_memory=config.memory.enabled,
         stop_multiple=config.signal.stop_multiple,
         target_multiple=config.signal.target_multiple,

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from bot.execution.instruments import Instrument
 from bot.market.batches import BarBatch as BarBatch
 from memory_store.pruning import PruneRule
 from strategies.base import Signal
@@ -83,6 +84,14 @@ class ExecutionKind(StrEnum):
     TAKE_PROFIT = "take_profit"
     LIQUIDATION = "liquidation"
     """The venue closed the position, because its margin was gone."""
+    DELEVERAGED = "deleveraged"
+    """The venue reduced the position to cover the losses of others (https://www.bybit.com/en/help-center/article/ADL)."""
+    ADOPTED = "adopted"
+    """No fill: a position that was there when the run began, taken over at its average price."""
+
+
+PROTECTIVE: Final = frozenset({ExecutionKind.STOP_LOSS, ExecutionKind.TAKE_PROFIT})
+"""Kinds of fills at the levels of a position."""
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -164,6 +173,10 @@ class OrderReason(StrEnum):
     """The account's margin was gone."""
     INCOMPLETE = "incomplete"
     """A limit order without a price, or a trigger price without its direction."""
+    VENUE = "venue"
+    """The venue did not want it, or ended it by itself."""
+    LOST = "lost"
+    """It was written down, and the venue has never heard of it."""
 
 
 class OrderUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -179,6 +192,8 @@ class OrderUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """Filled so far, in base units."""
     average_price: Decimal | None = None
     """Of what is filled."""
+    note: str = ""
+    """The venue's words, where it has any."""
 
     @property
     def is_final(self) -> bool:
@@ -245,6 +260,10 @@ class Verdict(StrEnum):
     """An earlier order of this symbol is still working."""
     BANKRUPT = "bankrupt"
     """Equity is gone: nothing can be opened."""
+    ACCOUNT_UNKNOWN = "account_unknown"
+    """The venue cannot be asked whether the account is what the journal says: exits only."""
+    FOREIGN = "foreign"
+    """Somebody else trades the symbol on this account: it is left alone."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -306,13 +325,17 @@ class OperatorCommand(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which model to swap to, of that command alone."""
 
 
-class Funding(msgspec.Struct, frozen=True):
+class Funding(msgspec.Struct, frozen=True, omit_defaults=True):
     """A funding settlement: long positions pay ``rate`` times position value when it is positive."""
 
     symbol: str
     rate: Decimal
     mark_price: Decimal
     time: int
+    paid: Decimal | None = None
+    """What the venue took (negative: gave), in quote units; ``None``: what follows from the rate."""
+    settlement_id: str = ""
+    """The venue's id of the settlement."""
 
 
 class SymbolAvailability(msgspec.Struct, frozen=True):
@@ -383,4 +406,57 @@ class Retraining(msgspec.Struct, frozen=True):
     """Why, in a clause."""
 
 
-Event = BarBatch | Execution | OperatorCommand | Funding | SymbolAvailability | ModelSwap | Retraining
+class AccountStanding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far the account at the venue is known to be what the journal says, from now on."""
+
+    known: bool
+    """False while the venue cannot be asked, or its answers do not agree: exits only."""
+    foreign: tuple[str, ...] = ()
+    """Symbols that somebody else trades on this account: they are left alone."""
+    reason: str = ""
+
+
+class Transfer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Money that came into the account or left it other than by trading."""
+
+    amount: Decimal
+    """Quote units; negative: it left."""
+    outside: bool = False
+    """It is not this run's to trade with: its account stays as it is."""
+    reason: str = ""
+
+
+class EmergencyOrder(msgspec.Struct, frozen=True):
+    """An order that no decision asked for: it closes a position that cannot be protected."""
+
+    order: Order
+    reason: str
+
+
+class NoticeKind(StrEnum):
+    """What a notice is about."""
+
+    CORRECTION = "correction"
+    """The journal was not what the venue says; what follows in the journal makes it so."""
+    ALARM = "alarm"
+    """A person should look."""
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something that a person wants to read in the journal. It changes nothing."""
+
+    kind: NoticeKind
+    symbol: str
+    text: str
+
+
+class RuleChange(msgspec.Struct, frozen=True):
+    """The venue has changed the trading rules of a symbol: the next decision obeys these."""
+
+    instrument: Instrument
+
+
+AccountEvent = Execution | OrderUpdate | Funding | AccountStanding | Transfer | EmergencyOrder | Notice | RuleChange
+"""What a venue tells besides bars."""
+
+Event = BarBatch | OperatorCommand | SymbolAvailability | ModelSwap | Retraining | AccountEvent

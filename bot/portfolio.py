@@ -7,7 +7,6 @@ average prices are quotients. Marks are floats, because they only ever serve dec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -15,7 +14,6 @@ import msgspec
 
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, Execution, Funding
-from strategies.bars import Bar
 
 _FEE_UNIT: Final = Decimal("1e-12")
 """What a fee is split to when one fill ends a round trip and begins the next, so that the parts add up exactly."""
@@ -72,7 +70,7 @@ class ClosedTrade(msgspec.Struct, frozen=True):
     funding: Decimal
 
 
-class PortfolioState(msgspec.Struct, frozen=True):
+class PortfolioState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything a portfolio needs to go on after a crash."""
 
     initial_cash: Decimal
@@ -83,6 +81,7 @@ class PortfolioState(msgspec.Struct, frozen=True):
     funding_paid: Decimal
     turnover: Decimal
     trades_closed: int
+    transferred: Decimal = ZERO
 
 
 class Portfolio:
@@ -91,12 +90,14 @@ class Portfolio:
     def __init__(self, initial_cash: Decimal, instruments: dict[str, Instrument]) -> None:
         self.initial_cash = initial_cash
         self.cash = initial_cash
-        self.instruments = instruments
+        self.instruments = dict(instruments)
         self.positions = {symbol: Position(symbol) for symbol in instruments}
         self.fees_paid = ZERO
         self.funding_paid = ZERO
         self.turnover = ZERO
         self.trades_closed = 0
+        self.transferred = ZERO
+        """Came in less went out other than by trading, since the beginning."""
         self.marks: dict[str, float] = {}
         # What the hot path reads: floats and lot counts that change only when something is filled.
         self._cash_float = float(initial_cash)
@@ -105,6 +106,11 @@ class Portfolio:
         self._held: tuple[tuple[str, float], ...] = ()
         self.lots: dict[str, int] = dict.fromkeys(instruments, 0)
 
+    def obey(self, instrument: Instrument) -> None:
+        """Count in the lots of new trading rules from now on."""
+        self.instruments[instrument.symbol] = instrument
+        self._refresh(instrument.symbol)
+
     def mark(self, symbol: str, price: float) -> None:
         """Value a symbol at ``price`` from now on."""
         self.marks[symbol] = price
@@ -112,17 +118,25 @@ class Portfolio:
     @property
     def equity(self) -> float:
         """Cash plus the value of all positions at their marks, in quote units."""
-        return self.mark_closes(())
+        return self.worth()
 
-    def mark_closes(self, bars: Sequence[Bar]) -> float:
-        """Value the symbols of ``bars`` at their closes from now on; returns the equity that makes, in quote units."""
+    def worth(self) -> float:
+        """``equity``, for those who ask at every bar."""
         marks = self.marks
-        for bar in bars:
-            marks[bar.symbol] = bar.close
         total = self._cash_float
         for symbol, quantity in self._held:
             total += quantity * marks[symbol]
         return total
+
+    @property
+    def wallet(self) -> Decimal:
+        """What a margin account's wallet holds: the cash with which it began, and all that is realised since."""
+        return self.cash + sum((position.cost for position in self.positions.values()), ZERO)
+
+    @property
+    def invested(self) -> Decimal:
+        """What was put in: returns are measured against it."""
+        return self.initial_cash + self.transferred
 
     def notional(self, symbol: str) -> float:
         """Signed value of a position at its mark."""
@@ -167,12 +181,18 @@ class Portfolio:
         (https://www.bybit.com/en/help-center/article/Funding-fee-calculation).
         """
         position = self.positions[funding.symbol]
-        paid = position.quantity * funding.mark_price * funding.rate
+        paid = position.quantity * funding.mark_price * funding.rate if funding.paid is None else funding.paid
         self.cash -= paid
         self.funding_paid += paid
         position.funding += paid
         self._refresh(position.symbol)
         return paid
+
+    def apply_transfer(self, amount: Decimal) -> None:
+        """Book money that came in or, negative, went out other than by trading, in quote units."""
+        self.cash += amount
+        self.transferred += amount
+        self._cash_float = float(self.cash)
 
     def state(self) -> PortfolioState:
         """A copy that can be journalled."""
@@ -185,6 +205,7 @@ class Portfolio:
             funding_paid=self.funding_paid,
             turnover=self.turnover,
             trades_closed=self.trades_closed,
+            transferred=self.transferred,
         )
 
     def restore(self, state: PortfolioState) -> None:
@@ -196,6 +217,7 @@ class Portfolio:
         self.funding_paid = state.funding_paid
         self.turnover = state.turnover
         self.trades_closed = state.trades_closed
+        self.transferred = state.transferred
         for position in state.positions:
             self.positions[position.symbol] = msgspec.structs.replace(position)
             self._refresh(position.symbol)

@@ -18,11 +18,12 @@ import numpy as np
 
 from bot.assembly import Home, account_of, build_strategy, funding_of, home_named, instruments_of
 from bot.config import Config, stored_config
-from bot.engine import AccountSettings, SimulatedEngine
+from bot.engine import AccountSettings, Engine, SimulatedEngine
 from bot.errors import UsageError
 from bot.execution.fills.model import FinerBars
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind, RunRecord, StoredRun, WarmSpan
+from bot.live_engine import LiveEngine
 from bot.market.history import history_before
 from bot.portfolio import ClosedTrade
 from memory_store.opening import OpenedBank
@@ -88,6 +89,17 @@ class Session:
             funding=funding_of(self.config, self.home, self.instruments),
         )
 
+    def live_engine(self, run_id: str, trades: list[ClosedTrade]) -> LiveEngine:
+        """An engine whose fills come from a venue, or from the journal of a run that had them from there.
+
+        Args:
+            run_id: of the run.
+            trades: closed trades are appended to it.
+        """
+        return LiveEngine(
+            self.strategy, self.instruments, account_of(self.config), run_id=run_id, on_trade=trades.append
+        )
+
     def record(self, run_id: str, kind: RunKind) -> RunRecord:
         """What the journal must know to repeat the run."""
         return RunRecord(
@@ -103,8 +115,13 @@ class Session:
             warm={symbol: _span_of(series) for symbol, series in self.history.items()},
             candles=self.home.name,
             started_at=time.time_ns() // 1_000_000,
-            versions=_versions(),
+            versions=versions(),
         )
+
+
+def engine_of(kind: RunKind, session: Session, run_id: str, trades: list[ClosedTrade]) -> Engine:
+    """The engine of a run that a stream drives: with its own fills on paper, with the venue's live."""
+    return session.live_engine(run_id, trades) if kind is RunKind.LIVE else session.engine(run_id, trades)
 
 
 def open_session(
@@ -339,7 +356,8 @@ def _span_of(series: BarSeries) -> WarmSpan:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of everything that the bits of a decision depend on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in _VERSIONED:
         try:

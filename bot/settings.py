@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from bot.execution.fills import PLAIN, BandAction, Costs, FillRules, MarginMode
 from bot.risk import LossAction, RiskLimits
 from memory_store.policy import RegimeRule, Scope
-from memory_store.records import Eviction, IndexKind
+from memory_store.records import Eviction
 from strategies.bars import parse_interval, parse_time
-from strategies.memory_rules import MemoryRules
+from strategies.memory_rules import IndexRule, MemoryRules
 
 _RISK: Final = RiskLimits()
 _COSTS: Final = Costs()
@@ -93,6 +93,8 @@ class VenueSection(Section):
         "sandbox", description="sandbox, bybit, testnet or demo"
     )
     sandbox_url: str = Field("", description="URL of a sandbox that runs elsewhere; empty: start one inside")
+    rest_url: str = Field("", description="with name = bybit: another REST host of Bybit's, such as a regional one")
+    stream_url: str = Field("", description="with name = bybit: the host of the streams that belongs to it")
     rest_timeout: float = Field(5.0, gt=0, le=60, description="seconds to wait for a REST reply")
     straggler_deadline: float = Field(
         3.0, gt=0, le=60, description="seconds to wait for symbols that close together before REST is asked"
@@ -104,6 +106,14 @@ class VenueSection(Section):
         if value and not value.startswith("http://"):
             raise ValueError("it must be empty or begin with http://")
         return value
+
+    @field_validator("rest_url", "stream_url")
+    @classmethod
+    def _is_secure_url(cls, value: str, about: ValidationInfo) -> str:
+        scheme = "https://" if about.field_name == "rest_url" else "wss://"
+        if value and not value.startswith(scheme):
+            raise ValueError(f"it must be empty or begin with {scheme}")
+        return value.rstrip("/")
 
 
 class SandboxSection(Section):
@@ -168,7 +178,16 @@ class MemorySection(Section):
         le=1_000_000,
         description="importance and reservoir: days longer that a moment of double importance stays",
     )
-    index: IndexKind = Field(_RULES.index, description="exact, or approximate: nearly all neighbours, faster")
+    index: IndexRule = Field(
+        _RULES.index,
+        description="how neighbours are found: exact, approximate (nearly all, faster) or auto (exact up to 262144 moments)",
+    )
+    sealed_size: int = Field(
+        _RULES.sealed_size,
+        ge=0,
+        le=1_000_000_000,
+        description="moments kept on disk beyond memory_size, in sealed segments that are asked too; 0 keeps none",
+    )
     age_half_life_days: float = Field(
         _RULES.age_half_life_days,
         ge=0,
@@ -302,6 +321,10 @@ class SignalSection(Section):
         0.8, ge=0, le=100, description="memory_transformer: volatility per year of a whole position; 0: any"
     )
     abstain: bool = Field(True, description="memory_transformer: leave forecasts that validation found too uncertain")
+    unproven: Literal["auto", "trade", "abstain"] = Field(
+        "auto",
+        description="memory_transformer: a model whose direction showed no skill on validation; auto: abstain with real money",
+    )
     exits: Literal["forecast", "memory", "volatility", "risk"] = Field(
         "forecast",
         description="memory_transformer: stop and target from the forecast's quantiles, from the neighbours' outcomes, "
@@ -420,6 +443,15 @@ class LiveSection(Section):
     api_key: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_KEY")
     api_secret: SecretStr = Field(SecretStr(""), description="better from the environment: RECALL_LIVE__API_SECRET")
     allow_withdrawal_key: bool = Field(False, description="accept a key that may withdraw; better not")
+    order_entry: Literal["websocket", "rest"] = Field("websocket", description="how orders reach the venue")
+    capital: Exact = Field(Decimal(0), ge=0, description="USDT of the wallet that a run trades with; 0: all of it")
+    positions: Literal["refuse", "adopt"] = Field(
+        "refuse", description="positions found when a run begins: refuse to start, or adopt them"
+    )
+    require_stop_loss: bool = Field(True, description="refuse to start with risk.stop_loss = 0")
+    reconcile_every: float = Field(
+        30.0, ge=1, le=3600, description="seconds between two comparisons of the journal with the venue"
+    )
 
 
 class LogSection(Section):

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from memory_store.approximate import CellsLookedInto
 from memory_store.index import rescore, scan_margin
+from memory_store.partition import Partition
 from memory_store.records import BoolArray, Eviction, IntArray, Proposal, SearchResult
 from memory_store.retrieval import outside_now, ranked, results
 from memory_store.ring import EMPTY, Ring
@@ -51,14 +53,17 @@ class Outlook:
     """The bank's count of events that no outlook survives, when it was made."""
     ring: Ring = field(repr=False)
     """The entries that it was made for."""
+    looked_into: CellsLookedInto | None = field(default=None, repr=False)
+    """As the proposal has it."""
 
-    def result(self, place: int, *, size: int, next_id: int) -> SearchResult | None:
-        """The result of a search, ``None`` if an eviction changed it.
+    def result(self, place: int, *, size: int, next_id: int, partition: Partition | None) -> SearchResult | None:
+        """The result of a search, ``None`` if an eviction or other cells changed it.
 
         Args:
             place: of the search.
             size: entries held by now.
             next_id: the id that the next append gets by now.
+            partition: cells of the approximate index by now, if there is one.
         """
         if not self.complete[place]:
             return None
@@ -66,6 +71,9 @@ class Outlook:
         if gone is None:
             return None
         result = self.results[place]
+        cells = self.looked_into
+        if cells is not None and not cells.apply(partition, result.visible - gone, len(result.ids)):
+            return None
         return result.with_visible(result.visible - gone) if gone else result
 
     def _gone_in_order(self, place: int, next_id: int) -> int | None:
@@ -122,11 +130,15 @@ def look_ahead(
     best_ids, best_scores = proposal.ids[rows], proposal.scores[rows]
     here = ring.still(best_ids, proposal.slots[rows])
     listed = np.count_nonzero(here, axis=1)
-    enough = listed >= min(proposal.k, stable_count)
+    cells = proposal.looked_into
+    enough = listed >= (min(proposal.k, stable_count) if cells is None else proposal.k)
 
     margin = scan_margin(ring.config.dimension, key_norm, np.sqrt(rescore(queries, queries)))
     floor = np.where(listed >= proposal.k, best_scores[:, -1] - margin, -np.inf)[:, None]
     asking, places = np.nonzero(visible & (queries @ ring.keys[slots].T >= floor))
+    if cells is not None:
+        inside = cells.hold(first_row + asking, ring.keys[slots[places]])
+        asking, places = asking[inside], places[inside]
     scores = rescore(ring.keys[slots[places]], queries[asking])
     kept, column = np.nonzero(here)
     ids, found = ranked(
@@ -138,9 +150,11 @@ def look_ahead(
     counts = stable_count + np.count_nonzero(visible, axis=1)
     lowest = np.where(ids == EMPTY, next_id, ids).min(axis=1)
     found_slots = ring.slots.slots(ids.ravel()).reshape(ids.shape)
+    held = ring.rows(symbol_names, found_slots)
+    held.ids[ids == EMPTY] = EMPTY
     return Outlook(
         as_of=tuple(as_of),
-        results=results(ring, ids, found_slots, found, found, times, counts.tolist(), symbol_names),
+        results=results(held, found, found, times, counts.tolist()),
         complete=tuple((proposal.complete[rows] & enough).tolist()),
         slots=found_slots,
         lowest=tuple(lowest.tolist()),
@@ -153,4 +167,5 @@ def look_ahead(
         in_order=ring.config.eviction is Eviction.FIFO,
         disorder=disorder,
         ring=ring,
+        looked_into=cells,
     )

@@ -10,6 +10,7 @@ number of queries asked at once, or rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -54,6 +55,41 @@ def trained_at(capacity: int, next_id: int) -> int | None:
             break
         reached = count
     return reached
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellsLookedInto:
+    """Where the answers to a block of queries were looked for. An entry that becomes visible later is one of them where it lies
+    in these cells."""
+
+    partition: Partition
+    halvings: int
+    """See ``Partition.halvings``."""
+    cells: IntArray
+    """``[n, p]`` of every query, then ``NO_CELL``."""
+
+    def apply(self, partition: Partition | None, visible: int, k: int) -> bool:
+        """Whether a query for ``k`` neighbours looks into the same cells now.
+
+        Args:
+            partition: the cells now, ``None`` where there are none.
+            visible: entries that may be found now.
+            k: neighbours wanted.
+        """
+        return (
+            partition is self.partition and not reads_all(visible, k) and partition.halvings(visible) == self.halvings
+        )
+
+    def hold(self, rows: IntArray, keys: KeyArray) -> BoolArray:
+        """Which keys ``[m, d]`` lie in the cells that the queries of these rows ``[m]`` look into."""
+        cells = self.partition.assign(self.partition.centred(keys))
+        inside: BoolArray = (self.cells[rows] == cells[:, None]).any(axis=1)
+        return inside
+
+
+def reads_all(visible: int, k: int) -> bool:
+    """Whether so few entries are visible that a query for ``k`` neighbours reads all of them."""
+    return visible <= max(_FEW, k)
 
 
 class ApproximateIndex:
@@ -118,7 +154,7 @@ class ApproximateIndex:
             margin: ``[n]`` from ``scan_margin``.
             visible: how many slots are not hidden.
         """
-        if visible <= max(_FEW, k):
+        if reads_all(visible, k):
             shown = np.flatnonzero(~hidden)
             pairs = zip(queries, margin.tolist(), strict=True)
             return _joined([shortlist(self._keys, shown, query, k, error) for query, error in pairs])
@@ -126,8 +162,38 @@ class ApproximateIndex:
         found: list[IntArray] = []
         for start in range(0, len(queries), _AT_ONCE):
             rows = slice(start, start + _AT_ONCE)
-            found += self._found(queries[rows], hidden, selected, k, margin[rows], visible)
+            some, error = queries[rows], margin[rows]
+            cells = self.partition.looked_into(some, visible)
+            for row, near in enumerate(self._found(some, cells, hidden, selected, k, error)):
+                if near is None:
+                    near = shortlist(self._keys, np.flatnonzero(~hidden), some[row], k, float(error[row]))
+                found.append(near)
         return _joined(found)
+
+    def propose(
+        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, visible: int
+    ) -> tuple[Candidates, CellsLookedInto]:
+        """The same for searches to come, with the cells that they look into; without those whose cells hold fewer than ``k``.
+
+        Args:
+            hidden: ``[slots]``, True where a slot must not be found.
+            queries: ``[n, d]``.
+            k: neighbours wanted.
+            margin: ``[n]`` from ``scan_margin``.
+            visible: how many slots the searches may choose from; more than ``_FEW``, and more than are not hidden.
+        """
+        selected = self._follow(bitmap_of(hidden))
+        found: list[IntArray | None] = []
+        looked_into: list[IntArray] = []
+        for start in range(0, len(queries), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            looked_into.append(self.partition.looked_into(queries[rows], visible))
+            found += self._found(queries[rows], looked_into[-1], hidden, selected, k, margin[rows])
+        nothing = np.empty(0, dtype=np.int64)
+        pairs = _joined([nothing if near is None else near for near in found])
+        complete = np.array([near is not None for near in found])
+        cells = CellsLookedInto(self.partition, self.partition.halvings(visible), _stacked(looked_into))
+        return Candidates(pairs.rows, pairs.slots, complete), cells
 
     # -- what is in the lists ---------------------------------------------------------------------------------------
 
@@ -166,26 +232,27 @@ class ApproximateIndex:
     def _found(
         self,
         queries: KeyArray,
+        cells: IntArray,
         hidden: BoolArray,
         selected: Bitmap | None,
         k: int,
         margin: ScoreArray,
-        visible: int,
-    ) -> list[IntArray]:
-        """What the coarse codes say is near, where that is enough, else what a scan of the cells' keys says."""
-        cells = self.partition.looked_into(queries, visible)
-        found = []
-        for row, near in enumerate(self._lists.nearest(queries, cells, selected, k, margin)):
-            found.append(self._read(queries[row], cells[row], hidden, k, float(margin[row])) if near is None else near)
+    ) -> list[IntArray | None]:
+        """What the coarse codes say is near in some cells, where that is enough, else what a scan of the cells' keys says.
+
+        ``None`` where the cells of a query hold fewer than ``k`` visible entries.
+        """
+        found = self._lists.nearest(queries, cells, selected, k, margin)
+        for row, near in enumerate(found):
+            if near is None:
+                found[row] = self._read(queries[row], cells[row], hidden, k, float(margin[row]))
         return found
 
-    def _read(self, query: KeyArray, cells: IntArray, hidden: BoolArray, k: int, margin: float) -> IntArray:
-        """The nearest by all keys in some cells, or by all where these hold too few."""
+    def _read(self, query: KeyArray, cells: IntArray, hidden: BoolArray, k: int, margin: float) -> IntArray | None:
+        """The nearest by all keys in some cells, ``None`` where these hold too few."""
         within = np.concatenate([self._lists.slots_in(cell) for cell in cells[cells != NO_CELL].tolist()])
         within = within[~hidden[within]]
-        if len(within) < k:
-            within = np.flatnonzero(~hidden)
-        return shortlist(self._keys, within, query, k, margin)
+        return None if len(within) < k else shortlist(self._keys, within, query, k, margin)
 
 
 def _slots(places: IntArray, bytes_there: Bitmap) -> IntArray:
@@ -195,6 +262,13 @@ def _slots(places: IntArray, bytes_there: Bitmap) -> IntArray:
     bits = np.flatnonzero(np.unpackbits(bytes_there, bitorder="little"))
     slots: IntArray = places[bits >> 3] * 8 + (bits & 7)
     return slots
+
+
+def _stacked(parts: list[IntArray]) -> IntArray:
+    """Rows of cells under each other, filled up with ``NO_CELL``."""
+    width = max(part.shape[1] for part in parts)
+    padded = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=NO_CELL) for part in parts]
+    return np.concatenate(padded)
 
 
 def _joined(found: list[IntArray]) -> Candidates:

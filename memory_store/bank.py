@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from operator import index as whole
 
@@ -10,16 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store.ahead import Outlook, look_ahead
+from memory_store.archive import Archive, Keeper
 from memory_store.changes import ChangeLog
-from memory_store.digest import content_digest
-from memory_store.directory import Directory
-from memory_store.eviction import make_evictor
-from memory_store.finding import Finder, Question
+from memory_store.holdings import Holdings, holdings_of_entries, holdings_of_state
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
 from memory_store.pruning import PruneRule, candidates_for_pruning
-from memory_store.recall_monitor import RecallReading
-from memory_store.recollections import Recollections
+from memory_store.question import Question
+from memory_store.recall_monitor import RecallReading, RecallState
 from memory_store.records import (
     LARGEST_NOVELTY,
     REGIME_LIMIT,
@@ -34,9 +33,9 @@ from memory_store.records import (
     ScoreArray,
     SearchResult,
 )
-from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of
-from memory_store.retrieval import no_proposal, propose, result, search_proposed
-from memory_store.ring import EMPTY, NEVER, Ring
+from memory_store.restoration import BankState
+from memory_store.retrieval import propose, result, search_proposed
+from memory_store.ring import NEVER
 from memory_store.settling import slot_to_settle
 from memory_store.vectors import prepare
 
@@ -62,27 +61,23 @@ class MemoryBank:
         self.config = config
         self.encoder_version = encoder_version
         self._changes = ChangeLog(config, encoder_version, recording=record_changes)
-        ring = Ring(config)
-        self._use(Refilled(ring, Directory(ring), Recollections(ring), 0.0), next_id=0)
+        self._held = Holdings(config)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
 
-    def _use(self, parts: Refilled, *, next_id: int) -> None:
-        """Go on with these parts."""
-        self._ring, self._directory, self._recollections, self._key_norm = parts
-        self._evictor = make_evictor(self._ring)
-        self._finder = Finder(self._ring)
-        self._next_id = next_id
-        self._size = int(np.count_nonzero(self._ring.ids != EMPTY))
-
     def __len__(self) -> int:
-        """Entries held, pending ones included."""
-        return self._size
+        """Entries held, pending and sealed ones included."""
+        return len(self._held)
+
+    @property
+    def unsealed(self) -> int:
+        """The same without sealed ones."""
+        return self._held.size
 
     @property
     def next_id(self) -> int:
         """The id that the next entry gets."""
-        return self._next_id
+        return self._held.next_id
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -111,23 +106,17 @@ class MemoryBank:
             raise MemoryBankError(f"{symbol}: regime {regime} does not fit 32 bits")
         if not abs(novelty) <= LARGEST_NOVELTY:
             raise MemoryBankError(f"{symbol}: novelty {novelty} is no finite number; leave it 0 where it is not known")
-        self._directory.admit(symbol, bar_time)
-        entry_id = self._next_id
-        leaving = self._evictor.due(entry_id, regime)
-        if leaving is not None:
-            self._remove(leaving)
-        number = self._directory.add(symbol, bar_time, entry_id)
-        slot = self._ring.write(entry_id, rows[0], number, bar_time, regime, novelty)
-        self._evictor.added(slot)
-        self._key_norm = max(self._key_norm, float(lengths[0]))
-        self._next_id += 1
-        self._finder.written(slot, self._next_id)
-        self._size += 1
-        self._changes.append(entry_id, symbol, bar_time, rows[0], regime, float(self._ring.novelties[slot]))
+        held = self._held
+        held.directory.admit(symbol, bar_time)
+        entry_id = held.next_id
+        for evicted in held.make_room(regime):
+            self._changes.evict(evicted)
+        slot = held.write(rows[0], float(lengths[0]), symbol, bar_time, regime, novelty)
+        self._changes.append(entry_id, symbol, bar_time, rows[0], regime, float(held.ring.novelties[slot]))
         return entry_id
 
     def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
-        """Record what followed an entry. Saying the same again changes nothing; an evicted entry is left alone.
+        """Record what followed an entry. Saying the same again changes nothing; an evicted or sealed entry is left alone.
 
         With the primary outcome the neighbours that ``note`` gave the entry are credited; see ``memory_store.credit``.
 
@@ -143,12 +132,13 @@ class MemoryBank:
         """
         entry_id, horizon, settled_time = whole(entry_id), whole(horizon), whole(settled_time)
         outcome = float(outcome) + 0.0  # a database does not keep the sign of a zero
-        slot = slot_to_settle(self._ring, entry_id, horizon, outcome, settled_time, next_id=self._next_id)
+        held = self._held
+        slot = slot_to_settle(held.ring, entry_id, horizon, outcome, settled_time, next_id=held.next_id)
         if slot is None:
             return
-        self._ring.settle(slot, horizon, outcome, settled_time)
+        held.ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
-            self._evictor.changed((slot, *self._recollections.settled(entry_id, outcome)))
+            held.evictor.changed((slot, *held.recollections.settled(entry_id, outcome)))
         if settled_time < self._settled_until:
             self._disorder += 1
         self._settled_until = max(self._settled_until, settled_time)
@@ -157,8 +147,8 @@ class MemoryBank:
     def note(self, asker_id: int, *, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
         """Remember which neighbours spoke for a decision: hits now, and credit when the asker's primary outcome settles.
 
-        Neighbours that were evicted since they were found are left out, and an evicted asker is left alone. No neighbours
-        at all is no decision to remember.
+        Neighbours that are sealed, or were evicted since they were found, are left out, and an evicted asker is left alone.
+        No neighbours at all is no decision to remember.
 
         Args:
             asker_id: the entry of the bar that was decided, its primary outcome pending; each is noted once.
@@ -170,7 +160,9 @@ class MemoryBank:
             MemoryBankError: an id was never given, a neighbour was not visible then, the asker's outcome is known or its
                 neighbours are noted already, or the arrays do not fit.
         """
-        self._changes.note(self._recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=self._next_id))
+        held = self._held
+        noted = held.recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=held.next_id)
+        self._changes.note(noted)
 
     def evict(self, ids: Iterable[int]) -> None:
         """Forget entries now, whoever's turn it is. Those that are gone already are left alone.
@@ -180,14 +172,18 @@ class MemoryBank:
         """
         leaving = [whole(entry_id) for entry_id in ids]
         for entry_id in leaving:
-            if not 0 <= entry_id < self._next_id:
+            if not 0 <= entry_id < self._held.next_id:
                 raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
-        here = [entry_id for entry_id in dict.fromkeys(leaving) if self._ring.holds(entry_id)]
-        for entry_id in here:
-            self._remove(entry_id)
-            self._disorder += 1
-        if here:
-            self._finder.evicted()
+        before = self._disorder
+        for entry_id in dict.fromkeys(leaving):
+            if self._held.ring.holds(entry_id):
+                self._held.remove(entry_id)
+                self._disorder += 1
+            elif not self._held.archive.forget(entry_id):
+                continue
+            self._changes.evict(entry_id)
+        if self._disorder > before:
+            self._held.finder.evicted()
 
     def prune(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
         """Evict what ``prune_candidates`` names; returns the ids."""
@@ -196,13 +192,22 @@ class MemoryBank:
         return ids
 
     def prune_candidates(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
-        """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed."""
-        return candidates_for_pruning(self._counted(), rule, whole(as_of))
+        """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed. None that is sealed."""
+        return candidates_for_pruning(self._held.counted(), rule, whole(as_of))
 
     @property
     def recall(self) -> RecallReading | None:
         """What the running check of an approximate index shows; ``None`` where the index is exact."""
-        return self._finder.recall
+        return self._held.finder.recall
+
+    @property
+    def recall_state(self) -> RecallState | None:
+        """What that check knows, for ``resume_recall`` of the same memory opened again; ``None`` where the index is exact."""
+        return self._held.finder.recall_state
+
+    def resume_recall(self, state: RecallState) -> None:
+        """Let the running check go on where that of the same memory was stopped; it never changes an answer."""
+        self._held.finder.resume_recall(state)
 
     def stop_recording(self) -> None:
         """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""
@@ -211,17 +216,6 @@ class MemoryBank:
     def take_changes(self) -> BankChanges:
         """What happened since the last call, for the transaction that makes it durable."""
         return self._changes.take()
-
-    def _remove(self, entry_id: int) -> None:
-        """Forget an entry that is here."""
-        slot = self._ring.slots.slot(entry_id)
-        number = int(self._ring.symbols[slot])
-        self._evictor.removing(slot)
-        self._recollections.forget(entry_id)
-        self._ring.clear(slot)
-        self._directory.removed(number)
-        self._size -= 1
-        self._changes.evict(entry_id)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -258,22 +252,25 @@ class MemoryBank:
         """
         rows, lengths = prepare(np.asarray(query)[None], self.config, "query")
         question = Question(rows, self._margin(lengths), self._moment(as_of, k), k, symbols, policy, asker)
-        found = None
+        held, finder, found = self._held, self._held.finder, None
         if proposal is not None:
             self._check_proposal(proposal, row)
-            held = {"size": self._size, "next_id": self._next_id}
-            found = search_proposed(self._ring, self._directory, proposal, row, question, **held)
-        if found is None:
-            found = self._finder.search(self._directory, question, next_id=self._next_id)
-        return result(self._ring, found, self._directory.names, question)
+            if not finder.checks_next:
+                count = {"size": held.size, "next_id": held.next_id}
+                found = search_proposed(held.ring, finder, held.directory, proposal, row, question, **count)
+        if found is not None:
+            finder.answered_ahead()
+        else:
+            found = finder.search(held.directory, question, next_id=held.next_id)
+        return result(found, partial(finder.rows, held.directory), question)
 
     def propose(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> Proposal:
         """Do the bulk of the work of many coming searches at once.
 
         The proposal covers the stable set: the entries visible at ``as_of``; first in, first out only those that
         ``skip_oldest`` more appends do not evict (at a full bank: all visible but the ``skip_oldest`` oldest). ``search``
-        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. Where an approximate
-        index answers, there is nothing to be had in advance: the proposal is empty, and searches are as fast without.
+        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. An approximate index
+        proposes from the cells that the searches are going to look into.
 
         Args:
             queries: ``[n, dimension]``, one or more.
@@ -289,10 +286,9 @@ class MemoryBank:
             raise MemoryBankError("queries are empty; propose for at least one")
         if skip_oldest < 0:
             raise MemoryBankError(f"skip_oldest is {skip_oldest}; it counts entries, from 0")
-        wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": self._next_id}
-        if not self._finder.exact:
-            return no_proposal(self._ring, rows.copy(), **wanted)
-        return propose(self._ring, self._finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
+        held = self._held
+        wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": held.next_id}
+        return propose(held.ring, held.finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.
@@ -313,18 +309,18 @@ class MemoryBank:
         end = self._settled_until + self.config.embargo_ms
         times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
         fifo = self.config.eviction is Eviction.FIFO
-        turned = fifo and self._next_id - self.config.capacity > proposal.first_stable
-        if not times or times[0] < proposal.as_of or turned or not self._finder.exact:
+        turned = fifo and self._held.next_id - self.config.capacity > proposal.first_stable
+        if not times or times[0] < proposal.as_of or turned or not proposal.complete.any():
             return None
         return look_ahead(
-            self._ring,
+            self._held.ring,
             proposal,
             first_row,
             times,
-            key_norm=self._key_norm,
-            symbol_names=self._directory.names,
-            size=self._size,
-            next_id=self._next_id,
+            key_norm=self._held.key_norm,
+            symbol_names=self._held.directory.names,
+            size=self._held.size,
+            next_id=self._held.next_id,
             disorder=self._disorder,
         )
 
@@ -341,32 +337,37 @@ class MemoryBank:
         """
         if not 0 <= place < len(outlook.results):
             raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
-        if outlook.ring is not self._ring or outlook.disorder != self._disorder or outlook.as_of[place] != as_of:
+        held, finder = self._held, self._held.finder
+        same = outlook.ring is held.ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
+        if not same or finder.checks_next:
             return None
-        return outlook.result(place, size=self._size, next_id=self._next_id)
+        found = outlook.result(place, size=held.size, next_id=held.next_id, partition=finder.partition)
+        if found is not None:
+            finder.answered_ahead()
+        return found
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""
-        return int(np.count_nonzero(self._ring.visible_from <= self._moment(as_of, 1)))
+        return self._held.visible_count(self._moment(as_of, 1))
 
     def find(self, symbol: str, bar_time: int) -> int | None:
         """Id of the entry of a bar, if it is held."""
-        return self._directory.find(symbol, bar_time)
+        return self._held.find(symbol, bar_time)
 
     def entry(self, entry_id: int) -> Entry:
-        """A copy of one entry.
+        """A copy of one entry; a sealed one is as if no decision had used it.
 
         Raises:
             MemoryBankError: it was evicted or never was.
         """
-        slot = self._ring.find(entry_id)
-        if slot is None:
+        entry = self._held.entry(entry_id, self.encoder_version)
+        if entry is None:
             raise MemoryBankError(f"entry {entry_id} is not in this memory; it was evicted or never was")
-        return self._counted().entry(slot, self._directory.names[self._ring.symbols[slot]], self.encoder_version)
+        return entry
 
     def entries(self) -> Iterator[Entry]:
         """Copies of all entries, oldest first; the bank must not change meanwhile."""
-        for entry_id in self._ring.ids[self._ring.slots_in_order()].tolist():
+        for entry_id in self._held.ids():
             yield self.entry(entry_id)
 
     def digest(self) -> str:
@@ -374,12 +375,7 @@ class MemoryBank:
 
         Hits, credits and the recollections that wait for an outcome are content too.
         """
-        return content_digest(self._counted(), self._directory.names, self._recollections, self.encoder_version)
-
-    def _counted(self) -> Ring:
-        """The ring, with all hits and credits in it."""
-        self._recollections.count()
-        return self._ring
+        return self._held.digest(self.encoder_version)
 
     @staticmethod
     def _moment(as_of: int, k: int) -> int:
@@ -389,10 +385,10 @@ class MemoryBank:
         return min(whole(as_of), NEVER - 1)
 
     def _margin(self, lengths: ScoreArray) -> ScoreArray:
-        return scan_margin(self.config.dimension, self._key_norm, lengths)
+        return scan_margin(self.config.dimension, self._held.key_norm, lengths)
 
     def _check_proposal(self, proposal: Proposal, row: int) -> None:
-        if proposal.owner is not self._ring:
+        if proposal.owner is not self._held.ring:
             raise MemoryBankError("the proposal was made by another memory bank; ask this one for its own")
         if not 0 <= row < len(proposal.ids):
             raise MemoryBankError(f"row {row} is not in the proposal, which has {len(proposal.ids)} queries")
@@ -422,7 +418,7 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the entries do not fit it; the bank is then still empty.
         """
         self._check_unused()
-        parts = refill_from_entries(
+        self._held = holdings_of_entries(
             self.config,
             self.encoder_version,
             entries,
@@ -431,11 +427,14 @@ class MemoryBank:
             recollections=recollections,
             outcomes=outcomes or {},
         )
-        self._use(parts, next_id=next_id)
 
     def state(self) -> BankState:
-        """A copy of all that the bank holds."""
-        return state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
+        """A copy of all that the bank holds, sealed entries as if no decision had used them."""
+        return self._held.state()
+
+    def unsealed_state(self) -> BankState:
+        """The same without sealed entries."""
+        return self._held.unsealed_state()
 
     def restore_state(
         self,
@@ -456,8 +455,22 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the state does not fit it; the bank is then still empty.
         """
         self._check_unused()
-        self._use(refill(self.config, state, recollections, outcomes or {}), next_id=state.next_id)
+        self._held = holdings_of_state(self.config, state, recollections, outcomes or {})
+
+    def restore_archive(self, archive: Archive) -> None:
+        """Take over the sealed entries of this bank, which has been filled with all others.
+
+        Raises:
+            MemoryBankError: the bank keeps none, or holds some already.
+        """
+        if not self.config.sealed or len(self._held.archive):
+            raise MemoryBankError("an archive can only be restored to a bank that keeps one and has nothing in it yet")
+        self._held = self._held.with_archive(archive)
+
+    def keep_sealed(self, keeper: Keeper) -> None:
+        """Let sealed segments be kept elsewhere than in memory, those that there are and those to come."""
+        self._held.archive.keep_in(keeper)
 
     def _check_unused(self) -> None:
-        if self._next_id or self._size:
-            raise MemoryBankError(f"memory bank holds {self._size} entries already; only an unused one can be restored")
+        if self._held.next_id or self._held.size:
+            raise MemoryBankError(f"memory bank holds {len(self)} entries already; only an unused one can be restored")

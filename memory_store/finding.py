@@ -9,24 +9,24 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from memory_store.approximate import ApproximateIndex, training_points
+from memory_store.approximate import ApproximateIndex, CellsLookedInto, reads_all, training_points
+from memory_store.archive import Archive
 from memory_store.directory import Directory
+from memory_store.gpu import candidates_by, gpu_nearest, is_worthwhile
 from memory_store.index import GIVE_UP, Candidates, best_first, candidates, rescore
-from memory_store.partition import fit_partition
+from memory_store.partition import Partition, fit_partition
 from memory_store.policy import (
-    Asker,
-    RegimeRule,
-    RetrievalPolicy,
-    Scope,
     excluded,
     is_final,
     most_preferred,
     preferences,
 )
 from memory_store.pruned import BULK_GATHER_COST, PrunedIndex
-from memory_store.recall_monitor import RecallMonitor, RecallReading
+from memory_store.question import Question
+from memory_store.recall_monitor import RecallMonitor, RecallReading, RecallState
 from memory_store.records import BoolArray, IndexKind, IntArray, KeyArray, MemoryBankError, Metric, ScoreArray
-from memory_store.ring import EMPTY, Ring
+from memory_store.ring import EMPTY, Ring, Rows
+from memory_store.segments import Eligible
 from memory_store.visibility import Bitmap
 
 _FIRST_WIDTH: Final = 4
@@ -36,32 +36,14 @@ _WIDER: Final = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbours:
-    """The chosen slots of one query, best first."""
+    """The chosen places of one query, best first."""
 
     slots: IntArray
+    """Of the ring; negative in the archive, see ``memory_store.archive``."""
     scores: ScoreArray
     preferences: ScoreArray
     visible: int
     """Entries that could be chosen from."""
-
-
-class Question(NamedTuple):
-    """A search."""
-
-    query: KeyArray
-    """``[1, d]``."""
-    margin: ScoreArray
-    """``[1]`` from ``scan_margin``."""
-    as_of: int
-    """Milliseconds."""
-    k: int
-    """Neighbours wanted."""
-    symbols: Collection[str] | None = None
-    """Search only these."""
-    policy: RetrievalPolicy | None = None
-    """What is preferred beyond being alike."""
-    asker: Asker | None = None
-    """Who asks."""
 
 
 class _Choice(NamedTuple):
@@ -75,15 +57,33 @@ class _Choice(NamedTuple):
     """Slots not hidden."""
     visible: int
     """Entries visible, of the symbols asked for; what a policy leaves out among them."""
+    sealed: list[Eligible]
+    """The same of every segment of the archive."""
+
+    @property
+    def all_eligible(self) -> int:
+        """Entries to choose from, sealed ones included."""
+        return self.eligible + sum(part.eligible for part in self.sealed)
+
+    @property
+    def all_visible(self) -> int:
+        """Entries visible, sealed ones included."""
+        return self.visible + sum(part.visible for part in self.sealed)
 
 
 class Finder:
-    """The indexes over a ring: derived from its entries, and told of every one that is written."""
+    """The indexes over a ring: derived from its entries, and told of every one that is written.
 
-    __slots__ = ("_approximate", "_bulk", "_monitor", "_next_training", "_pruned", "_ring", "_unasked")
+    Args:
+        ring: the entries.
+        archive: more of them.
+    """
 
-    def __init__(self, ring: Ring) -> None:
+    __slots__ = ("_approximate", "_archive", "_bulk", "_monitor", "_next_training", "_pruned", "_ring", "_unasked")
+
+    def __init__(self, ring: Ring, archive: Archive) -> None:
         self._ring = ring
+        self._archive = archive
         self._pruned = PrunedIndex(ring.keys)
         self._bulk: PrunedIndex | None = None
         """For searches proposed in bulk, which pay with more directions; where they are."""
@@ -95,14 +95,34 @@ class Finder:
         self._monitor = RecallMonitor() if approximate else None
 
     @property
-    def exact(self) -> bool:
-        """Whether all of the nearest are found, now and for ever; a small bank has no other index."""
-        return self._monitor is None
+    def partition(self) -> Partition | None:
+        """The cells of the approximate index; ``None`` where there are none."""
+        return None if self._approximate is None else self._approximate.partition
+
+    @property
+    def checks_next(self) -> bool:
+        """Whether the next query is one that the running check compares, so that it has to be asked in full."""
+        return self._monitor is not None and self._monitor.checks_next
+
+    def answered_ahead(self) -> None:
+        """Count a query that was answered without a search."""
+        if self._monitor is not None:
+            self._monitor.due()
 
     @property
     def recall(self) -> RecallReading | None:
         """What the running check of an approximate index shows; ``None`` where all is exact."""
         return None if self._monitor is None else self._monitor.reading
+
+    @property
+    def recall_state(self) -> RecallState | None:
+        """What the running check knows; ``None`` where all is exact."""
+        return None if self._monitor is None else self._monitor.state
+
+    def resume_recall(self, state: RecallState) -> None:
+        """Let the running check go on from there, where there is one."""
+        if self._monitor is not None:
+            self._monitor = RecallMonitor(state=state)
 
     def written(self, slot: int, next_id: int) -> None:
         """An entry was written; ``next_id`` is the id after its own."""
@@ -137,28 +157,58 @@ class Finder:
         """
         choice, policy, k = self._choice(directory, question), question.policy, question.k
         if policy is None:
-            slots, scores = self._nearest(question, choice, k, next_id)
-            return Neighbours(slots, scores, scores, choice.visible)
+            slots, scores = self._nearest_of_all(question, choice, k, next_id)
+            return Neighbours(slots, scores, scores, choice.all_visible)
         straight = not policy.penalises and not policy.one_per_moment
         width = k if straight else _FIRST_WIDTH * k
         while True:
-            width = max(1, min(width, choice.eligible))
-            slots, scores = self._nearest(question, choice, width, next_id)
-            unseen = -np.inf if len(slots) < width or width == choice.eligible else float(scores[-1])
-            chosen, worth = prefer(self._ring, question, slots, scores)
+            width = max(1, min(width, choice.all_eligible))
+            slots, scores = self._nearest_of_all(question, choice, width, next_id)
+            unseen = -np.inf if len(slots) < width or width == choice.all_eligible else float(scores[-1])
+            rows = self.rows(directory, slots)
+            chosen, worth = prefer(question, scores, ids=rows.ids, bar_times=rows.bar_times, regimes=rows.regimes)
             if straight or is_final(policy, worth[chosen], k, unseen):
-                return Neighbours(slots[chosen], scores[chosen], worth[chosen], choice.visible)
+                return Neighbours(slots[chosen], scores[chosen], worth[chosen], choice.all_visible)
             width *= _WIDER
 
-    def propose(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
-        """Slots among which the nearest of many queries are, where the index is exact.
+    def rows(self, directory: Directory, places: IntArray) -> Rows:
+        """What lies at some places, of any shape."""
+        if not self._archive.segments:
+            return self._ring.rows(directory.names, places)
+        return self._archive.rows(self._ring, directory.names, places)
+
+    def propose(
+        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, visible: int, next_id: int
+    ) -> tuple[Candidates, CellsLookedInto | None]:
+        """Slots among which the nearest of many queries are, and in which cells they were looked for: ``None`` means in all.
+
+        A bank with an archive has nothing to propose: entries move from the one to the other.
 
         Args:
             hidden: ``[size]``, True where a slot must not be found; the slots scanned.
             queries: ``[n, d]``.
             k: neighbours wanted.
             margin: ``[n]`` from ``scan_margin``.
+            visible: how many slots the searches may choose from.
+            next_id: the id that the next append gets.
         """
+        archived = self._ring.config.sealed > 0
+        if self._monitor is None and not archived:
+            return self._propose_all(hidden, queries, k, margin), None
+        self._train_if_due(next_id)
+        if archived or self._approximate is None or reads_all(visible, k):
+            nothing = np.empty(0, dtype=np.int64)
+            return Candidates(nothing, nothing, np.zeros(len(queries), dtype=np.bool_)), None
+        everywhere = np.ones(len(self._ring.ids), dtype=np.bool_)
+        everywhere[: len(hidden)] = hidden
+        return self._approximate.propose(everywhere, queries, k, margin, visible)
+
+    def _propose_all(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
+        nearest = gpu_nearest() if is_worthwhile(len(hidden), len(queries), k) else None
+        if nearest is not None:
+            found = candidates_by(nearest, self._ring.keys[: len(hidden)], hidden, queries, k, margin)
+            if found is not None:
+                return found
         if self._bulk is None:
             self._bulk = PrunedIndex(self._ring.keys, gather_cost=BULK_GATHER_COST)
         self._unasked = 0
@@ -176,7 +226,12 @@ class Finder:
         if out is not None:
             hidden, bitmap = hidden | out, None
             eligible = len(hidden) - int(np.count_nonzero(hidden))
-        return _Choice(hidden, bitmap, eligible, visible)
+        return _Choice(hidden, bitmap, eligible, visible, self._archive.eligible(question))
+
+    def _nearest_of_all(self, question: Question, choice: _Choice, k: int, next_id: int) -> tuple[IntArray, ScoreArray]:
+        """The same as ``_nearest``, sealed entries among them."""
+        slots, scores = self._nearest(question, choice, k, next_id)
+        return self._archive.add_nearest(slots, scores, self._ring.ids[slots], question, choice.sealed, k)
 
     def _nearest(self, question: Question, choice: _Choice, k: int, next_id: int) -> tuple[IntArray, ScoreArray]:
         """Slots and scores of the ``k`` nearest, best first, equal scores in the order of ids; of all if there are fewer."""
@@ -236,13 +291,19 @@ class Finder:
         self._pruned = PrunedIndex(ring.keys)
 
 
-def prefer(ring: Ring, question: Question, slots: IntArray, scores: ScoreArray) -> tuple[IntArray, ScoreArray]:
+def prefer(
+    question: Question,
+    scores: ScoreArray,
+    *,
+    ids: IntArray,
+    bar_times: IntArray,
+    regimes: IntArray | npt.NDArray[np.int32],
+) -> tuple[IntArray, ScoreArray]:
     """Places of the most preferred of some entries, most preferred first, and what each entry is worth, ``[n]``."""
     policy = question.policy
     assert policy is not None
-    bar_times = ring.bar_times[slots]
-    worth = preferences(policy, question.asker, scores, bar_times=bar_times, regimes=ring.regimes[slots])
-    return most_preferred(policy, worth, ids=ring.ids[slots], bar_times=bar_times, k=question.k), worth
+    worth = preferences(policy, question.asker, scores, bar_times=bar_times, regimes=regimes)
+    return most_preferred(policy, worth, ids=ids, bar_times=bar_times, k=question.k), worth
 
 
 def excluded_slots(ring: Ring, directory: Directory, question: Question, slots: IntArray | None) -> BoolArray | None:
@@ -254,8 +315,7 @@ def excluded_slots(ring: Ring, directory: Directory, question: Question, slots: 
     policy, asker = question.policy, question.asker
     if policy is None:
         return None
-    excludes = policy.scope is not Scope.ALL or policy.regimes is RegimeRule.SAME
-    concerned = slots if slots is not None else slice(None if excludes else 0)
+    concerned = slots if slots is not None else slice(None if policy.excludes else 0)
     number = None if asker is None else directory.number(asker.symbol)
     out = excluded(
         policy,
@@ -264,7 +324,7 @@ def excluded_slots(ring: Ring, directory: Directory, question: Question, slots: 
         asker_symbol=EMPTY if number is None else number,
         regimes=ring.regimes[concerned],
     )
-    return out if excludes else None
+    return out if policy.excludes else None
 
 
 def _of_others(ring: Ring, directory: Directory, symbols: Collection[str]) -> npt.NDArray[np.bool_]:

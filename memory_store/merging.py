@@ -62,9 +62,9 @@ def merge_banks(
     merged = _Merged()
     for bank in banks:
         _add(connection, merged, bank)
-    if len(merged.entries) > config.capacity:
+    if len(merged.entries) > config.holds:
         raise MemoryBankError(
-            f"the banks hold {len(merged.entries)} different entries, more than a capacity of {config.capacity}; give at "
+            f"the banks hold {len(merged.entries)} different entries, more than a capacity of {config.holds}; give at "
             f"least {len(merged.entries)}"
         )
     new_id = create_bank(connection, name, config, banks[0].encoder_version)

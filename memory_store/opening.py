@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from memory_store.array_file import UnusableFile
 from memory_store.bank import MemoryBank
 from memory_store.columns import joined, only
-from memory_store.reading import load_bank, read_state, reading_rows
+from memory_store.reading import load_unsealed, read_state, reading_rows
 from memory_store.recollection_rows import read_primary_outcomes, read_recollections_of
 from memory_store.records import IntArray, MemoryBankError
 from memory_store.registry import StoredBank, read_bank
@@ -25,7 +26,8 @@ from memory_store.restoration import BankState
 from memory_store.ring import NEVER
 from memory_store.rows import held_condition, read_entry_rows, read_next_id, read_settlements
 from memory_store.schema import memory_entries, memory_recollections
-from memory_store.snapshot import Snapshot, UnusableSnapshot, read_snapshot, snapshot_path, write_snapshot
+from memory_store.segment_files import SegmentFolder, open_archive
+from memory_store.snapshot import Snapshot, read_snapshot, snapshot_path, write_snapshot
 
 _RECENT: Final = 1024
 """So many entries before the first pending one are compared with their rows: a snapshot that is ahead is so there."""
@@ -46,6 +48,8 @@ class OpenedBank:
     """Entries held that were read from the database."""
     unsaved: str | None = None
     """Why no new snapshot could be written where one was due; the bank is none the worse for it."""
+    sealed_again: int = 0
+    """Sealed segments that were made again from their rows."""
 
 
 def open_bank(
@@ -68,14 +72,20 @@ def open_bank(
         path = snapshot_path(folder, stored.name)
         try:
             opened = _from_snapshot(connection, stored, read_snapshot(path, stored), record_changes=record_changes)
-        except UnusableSnapshot as problem:
-            bank = load_bank(connection, bank_id, record_changes=record_changes)
+        except UnusableFile as problem:
+            bank = load_unsealed(connection, stored, record_changes=record_changes)
             opened = OpenedBank(bank, str(problem), len(bank))
         if refresh and opened.entries_since > _REFRESHED_AFTER * len(opened.bank):
             try:
                 write_snapshot(path, stored, _snapshot_of(connection, stored, opened.bank))
             except MemoryBankError as problem:
                 opened = replace(opened, unsaved=str(problem))
+        if stored.config.sealed:
+            files = SegmentFolder(folder, stored)
+            next_id = opened.bank.next_id
+            archive, made_again = open_archive(connection, stored, files, next_id=next_id, refresh=refresh)
+            opened.bank.restore_archive(archive)
+            opened = replace(opened, sealed_again=made_again, unsaved=opened.unsaved or files.unsaved)
     return opened
 
 
@@ -87,19 +97,21 @@ def save_snapshot(connection: sa.Connection, bank_id: int, bank: MemoryBank, fol
     """
     with reading_rows(connection, bank_id):
         stored = read_bank(connection, bank_id)
-        held, next_id = len(_read_held_ids(connection, bank_id)), read_next_id(connection, bank_id)
-        if (bank.next_id, len(bank)) != (next_id, held):
+        next_id = read_next_id(connection, bank_id)
+        held, here = len(_read_held_ids(connection, stored, next_id)), bank.unsealed
+        if (bank.next_id, here) != (next_id, held):
             raise MemoryBankError(
-                f"memory bank {stored.name!r} holds {len(bank)} entries up to number {bank.next_id - 1}, the database "
+                f"memory bank {stored.name!r} holds {here} entries up to number {bank.next_id - 1}, the database "
                 f"{held} up to {next_id - 1}; write its changes before its snapshot"
             )
         path = snapshot_path(folder, stored.name)
         write_snapshot(path, stored, _snapshot_of(connection, stored, bank))
+        bank.keep_sealed(SegmentFolder(folder, stored))
     return path
 
 
 def _snapshot_of(connection: sa.Connection, stored: StoredBank, bank: MemoryBank) -> Snapshot:
-    return Snapshot(bank.state(), _count_recollections(connection, stored.bank_id, bank.next_id))
+    return Snapshot(bank.unsealed_state(), _count_recollections(connection, stored.bank_id, bank.next_id))
 
 
 def _from_snapshot(
@@ -108,20 +120,21 @@ def _from_snapshot(
     """The bank that a snapshot and the rows written since give.
 
     Raises:
-        UnusableSnapshot: it cannot be an earlier state of this bank.
+        UnusableFile: it cannot be an earlier state of this bank.
     """
     bank_id, first_new = stored.bank_id, snapshot.state.next_id
-    held, next_id = _read_held_ids(connection, bank_id), read_next_id(connection, bank_id)
+    next_id = read_next_id(connection, bank_id)
+    held = _read_held_ids(connection, stored, next_id)
     if first_new > next_id:
-        raise UnusableSnapshot(f"it is ahead of the database: it goes up to entry {first_new - 1}, not {next_id - 1}")
+        raise UnusableFile(f"it is ahead of the database: it goes up to entry {first_new - 1}, not {next_id - 1}")
     if _count_recollections(connection, bank_id, first_new) != snapshot.recollections:
-        raise UnusableSnapshot("it counts other recollections than the database has")
+        raise UnusableFile("it counts other recollections than the database has")
     known = held[: int(np.searchsorted(held, first_new))]
     kept = np.isin(snapshot.state.ids, known)
     if np.count_nonzero(kept) != len(known):
-        raise UnusableSnapshot("it is ahead of the database: it lacks entries that are held")
+        raise UnusableFile("it is ahead of the database: it lacks entries that are held")
     if 2 * len(known) < len(held):
-        raise UnusableSnapshot(f"it is stale: {len(held) - len(known)} of {len(held)} entries are newer")
+        raise UnusableFile(f"it is stale: {len(held) - len(known)} of {len(held)} entries are newer")
     state = only(snapshot.state, kept)
     _check_sample(connection, stored, state)
     state = _with_new_outcomes(connection, stored, state)
@@ -136,13 +149,17 @@ def _from_snapshot(
         bank.restore_state(state, recollections=recollections, outcomes=outcomes)
     except MemoryBankError as problem:
         # Rows that are damaged themselves are named when the bank is rebuilt from them.
-        raise UnusableSnapshot(f"it does not go with the database: {problem}") from None
+        raise UnusableFile(f"it does not go with the database: {problem}") from None
     return OpenedBank(bank, None, len(held) - len(known))
 
 
-def _read_held_ids(connection: sa.Connection, bank_id: int) -> IntArray:
-    """Ids of the entries that a bank holds, increasing."""
-    query = sa.select(memory_entries.c.entry_id).where(held_condition(bank_id)).order_by(memory_entries.c.entry_id)
+def _read_held_ids(connection: sa.Connection, stored: StoredBank, next_id: int) -> IntArray:
+    """Ids of the entries that a bank holds and that are not sealed, increasing."""
+    entry_id = memory_entries.c.entry_id
+    held = held_condition(stored.bank_id)
+    if stored.config.sealed:
+        held &= entry_id >= next_id - stored.config.capacity
+    query = sa.select(entry_id).where(held).order_by(entry_id)
     return np.array([entry_id for (entry_id,) in connection.execute(query)], dtype=np.int64)
 
 
@@ -157,7 +174,7 @@ def _check_sample(connection: sa.Connection, stored: StoredBank, state: BankStat
     """Compare some entries with their rows, and all recent ones.
 
     Raises:
-        UnusableSnapshot: one differs.
+        UnusableFile: one differs.
     """
     count = len(state.ids)
     for place in np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(np.int64)).tolist():
@@ -178,7 +195,7 @@ def _compare(connection: sa.Connection, stored: StoredBank, state: BankState, sp
         for name in ("ids", "bar_times", "regimes", "keys", "novelties")
     )
     if not equal or [rows.names[number] for number in rows.symbols] != [state.names[n] for n in state.symbols[span]]:
-        raise UnusableSnapshot(f"it differs from the database between entries {first} and {last}")
+        raise UnusableFile(f"it differs from the database between entries {first} and {last}")
     _check_outcomes(state, span, *read_settlements(connection, stored, ids))
 
 
@@ -188,7 +205,7 @@ def _check_outcomes(state: BankState, span: slice, outcomes: npt.NDArray[np.floa
     same = (settled_times == state.settled_times[span]) & (outcomes == state.outcomes[span])
     if not same[known].all():
         entry_id = state.ids[span][np.argmin((same | ~known).all(axis=1))]
-        raise UnusableSnapshot(f"it differs from the database in the outcomes of entry {entry_id}")
+        raise UnusableFile(f"it differs from the database in the outcomes of entry {entry_id}")
 
 
 def _with_new_outcomes(connection: sa.Connection, stored: StoredBank, state: BankState) -> BankState:

@@ -107,13 +107,17 @@ class Partition:
         rows = self._asking(queries)
         scores: KeyArray = np.matmul(rows, self._columns)
         chosen = self._within_reach(rows, scores)
-        halvings = max(0, (self.count // max(visible, 1)).bit_length() - 1)
+        halvings = self.halvings(visible)
         if halvings:
             for row, one in enumerate(rows):
                 wanted = -(-int(np.count_nonzero(chosen[row])) * 4**halvings // 3**halvings)
                 best = best_first(rescore(self._extended, one), np.arange(self.cells), max(1, wanted))
                 chosen[row, best] = True
         return _better_first(chosen, scores)
+
+    def halvings(self, visible: int) -> int:
+        """How often the number of entries that the cells are for was halved, when so many are visible."""
+        return max(0, (self.count // max(visible, 1)).bit_length() - 1)
 
     def _asking(self, queries: KeyArray) -> KeyArray:
         """``[n, d + 1]``, to be multiplied with the extended centres."""

@@ -110,9 +110,14 @@ class RetrievalPolicy:
         return self.half_life_ms is not None or prefers
 
     @property
+    def excludes(self) -> bool:
+        """Whether it leaves entries out by what they are."""
+        return self.scope is not Scope.ALL or self.regimes is RegimeRule.SAME
+
+    @property
     def changes_nothing(self) -> bool:
         """Whether every search under this policy finds the neighbours that it would find without."""
-        filters = self.scope is not Scope.ALL or self.regimes is RegimeRule.SAME or self.minimum_similarity is not None
+        filters = self.excludes or self.minimum_similarity is not None
         return not (filters or self.penalises or self.one_per_moment)
 
 

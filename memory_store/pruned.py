@@ -59,6 +59,19 @@ class PrunedIndex:
         self._changed: list[int] = []
         self._refit_after = 0
 
+    @classmethod
+    def fitted(cls, keys: KeyArray, basis: ScoreArray, columns: KeyArray) -> PrunedIndex:
+        """An index over keys that change no more, from what ``fit`` of an index over the same keys gave."""
+        index = cls(keys)
+        index._basis, index._columns, index._refit_after = basis, columns, len(keys)
+        index._bounds = np.empty(len(keys), dtype=np.float32)
+        return index
+
+    def fit(self) -> tuple[ScoreArray, KeyArray]:
+        """Directions ``[d, m]``, and coordinates along them with the lengths of the rests, ``[m + 1, slots]``, of all slots."""
+        columns = self._follow(len(self._keys))
+        return self._basis, columns
+
     @property
     def directions(self) -> int:
         """Rotated directions scanned; 0 while the bank is too small for a rotation to pay."""
@@ -73,7 +86,9 @@ class PrunedIndex:
             self._columns = None
             self._changed.clear()
 
-    def candidates(self, hidden: BoolArray, query: KeyArray, k: int, margin: ScoreArray) -> IntArray:
+    def candidates(
+        self, hidden: BoolArray, query: KeyArray, k: int, margin: ScoreArray, *, known: float = -np.inf
+    ) -> IntArray:
         """Slots among which the ``k`` nearest are.
 
         Why none is missed: let ``q`` and ``x`` be query and key, ``m`` the directions, ``a`` and ``b`` their rotated leading
@@ -90,6 +105,7 @@ class PrunedIndex:
             query: ``[1, d]``.
             k: neighbours wanted.
             margin: ``[1]`` from ``scan_margin``.
+            known: a score that ``k`` entries elsewhere reach; those that stay below it may be missing.
         """
         size = len(hidden)
         if size < self._worthwhile or 8 * k * BLOCK > size:
@@ -99,7 +115,7 @@ class PrunedIndex:
         bounds = np.matmul(self._turned(query, length), columns[:, :size], out=self._bounds[:size])
         bounds[np.flatnonzero(hidden)] = -np.inf
         seeds = np.flatnonzero(bounds >= _high_floor(bounds, min(max(_SEEDS, 4 * k), size // BLOCK)))
-        floor = _known_score(self._keys, seeds, query[0], k)
+        floor = max(known, _known_score(self._keys, seeds, query[0], k))
         slack = 4 * (self.directions + 4) * _SMALLEST_NORMAL
         near = np.flatnonzero(bounds >= floor_below((floor - float(margin[0])) / length, slack))
         return shortlist(self._keys, near, query[0], k, float(margin[0]))

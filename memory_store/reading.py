@@ -8,13 +8,15 @@ asked.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import sqlalchemy as sa
 
+from memory_store.archive import Archive, segment_entries
 from memory_store.bank import MemoryBank
 from memory_store.recollection_rows import read_primary_outcomes, read_recollections_of
 from memory_store.records import Entry, Eviction, MemoryBankError
@@ -30,6 +32,7 @@ from memory_store.rows import (
     read_settlements,
 )
 from memory_store.schema import memory_entries
+from memory_store.segments import Segment
 
 _SPARSE: Final = 4
 """Where so many times more ids were given than are held, looking up the held ones is faster than reading all."""
@@ -53,11 +56,25 @@ def load_bank(
     """
     with reading_rows(connection, bank_id):
         stored = read_bank(connection, bank_id)
-        bank = MemoryBank(stored.config, encoder_version=stored.encoder_version, record_changes=record_changes)
-        state = read_state(connection, stored, as_of=as_of)
-        recollections, gone = read_recollections_of(connection, bank_id, state.ids, as_of=as_of)
-        outcomes = read_primary_outcomes(connection, stored, gone, as_of=as_of)
-        bank.restore_state(state, recollections=recollections, outcomes=outcomes)
+        bank = load_unsealed(connection, stored, as_of=as_of, record_changes=record_changes)
+        if stored.config.sealed:
+            bank.restore_archive(read_archive(connection, stored, next_id=bank.next_id, as_of=as_of))
+    return bank
+
+
+def load_unsealed(
+    connection: sa.Connection, stored: StoredBank, *, as_of: int | None = None, record_changes: bool = True
+) -> MemoryBank:
+    """The same without sealed entries.
+
+    Raises:
+        MemoryBankError: rows are damaged.
+    """
+    bank = MemoryBank(stored.config, encoder_version=stored.encoder_version, record_changes=record_changes)
+    state = read_state(connection, stored, as_of=as_of)
+    recollections, gone = read_recollections_of(connection, stored.bank_id, state.ids, as_of=as_of)
+    outcomes = read_primary_outcomes(connection, stored, gone, as_of=as_of)
+    bank.restore_state(state, recollections=recollections, outcomes=outcomes)
     return bank
 
 
@@ -85,7 +102,7 @@ def reading_rows(connection: sa.Connection, bank_id: int) -> Iterator[None]:
 def read_state(
     connection: sa.Connection, stored: StoredBank, *, as_of: int | None = None, from_id: int = 0
 ) -> BankState:
-    """The entries of a bank as columns, as if no decision had used any of them.
+    """The entries of a bank that are not sealed as columns, as if no decision had used any of them.
 
     Args:
         connection: to read from.
@@ -97,7 +114,56 @@ def read_state(
         MemoryBankError: a row is damaged.
     """
     next_id = read_next_id(connection, stored.bank_id, as_of=as_of)
-    wanted = held_condition(stored.bank_id, as_of) & (memory_entries.c.entry_id >= from_id)
+    first = max(from_id, next_id - stored.config.capacity) if stored.config.sealed else from_id
+    state = read_columns(connection, stored, memory_entries.c.entry_id >= first, next_id=next_id, as_of=as_of)
+    return replace(state, last_times=read_last_times(connection, stored.bank_id, as_of=as_of, from_id=from_id))
+
+
+def read_archive(
+    connection: sa.Connection,
+    stored: StoredBank,
+    *,
+    next_id: int,
+    as_of: int | None = None,
+    kept: Callable[[int, int], Segment | None] = lambda _first, _last: None,
+) -> Archive:
+    """The archive of a bank, segment by segment from its rows.
+
+    Args:
+        connection: to read from.
+        stored: the bank.
+        next_id: the id that the next entry got then.
+        as_of: as for ``load_bank``.
+        kept: gives a sealed segment by its first id and the oldest id that is held, where there is one already.
+    """
+    config, entries = stored.config, segment_entries(stored.config)
+    boundary = next_id - config.capacity
+    oldest = max(0, boundary - config.sealed)
+    archive = Archive(config)
+    for first in range(oldest // entries * entries, boundary, entries):
+        segment = kept(first, oldest) if first + entries <= boundary else None
+        if segment is not None:
+            archive.add(segment)
+        else:
+            ids = memory_entries.c.entry_id.between(max(first, oldest), min(first + entries, boundary) - 1)
+            archive.fill(read_columns(connection, stored, ids, next_id=next_id, as_of=as_of))
+    return archive
+
+
+def read_columns(
+    connection: sa.Connection,
+    stored: StoredBank,
+    which: sa.ColumnElement[bool],
+    *,
+    next_id: int,
+    as_of: int | None = None,
+) -> BankState:
+    """Some of the entries that a bank holds as columns, as if no decision had used any of them; without latest bar times.
+
+    Raises:
+        MemoryBankError: a row is damaged.
+    """
+    wanted = held_condition(stored.bank_id, as_of) & which
     entries = read_entry_rows(connection, stored, wanted)
     if as_of is not None:
         entries = _fitting(connection, stored, entries, next_id)
@@ -106,7 +172,7 @@ def read_state(
     outcomes, settled_times = read_settlements(connection, stored, ids, as_of=as_of, among=wanted if sparse else None)
     return BankState(
         next_id=next_id,
-        last_times=read_last_times(connection, stored.bank_id, as_of=as_of, from_id=from_id),
+        last_times={},
         **entries._asdict(),
         outcomes=outcomes,
         settled_times=settled_times,
@@ -120,7 +186,7 @@ def _fitting(connection: sa.Connection, stored: StoredBank, entries: EntryRows, 
     """Leave out what cannot have been held together with the rest."""
     config = stored.config
     if config.eviction is Eviction.FIFO:
-        kept = entries.ids >= next_id - config.capacity
+        kept = entries.ids >= next_id - config.holds
     elif len(entries.ids) > config.capacity:
         known = connection.execute(
             sa.select(memory_entries.c.entry_id, memory_entries.c.evicted_time).where(

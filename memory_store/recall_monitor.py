@@ -26,6 +26,16 @@ class RecallReading:
     """The window holds enough checks to tell, and its recall is too low."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecallState:
+    """All that a monitor knows, so that the check of a run goes on where it was stopped."""
+
+    queries: int = 0
+    checks: int = 0
+    window: tuple[tuple[int, int], ...] = ()
+    """Of the checks that count: true neighbours found, and true neighbours."""
+
+
 class RecallMonitor:
     """Counts queries, says which to check against an exact search, and keeps the outcome. It never changes an answer.
 
@@ -36,15 +46,30 @@ class RecallMonitor:
         window: checks that count.
         enough: checks in the window before it may raise an alarm.
         alarm_below: recall below which it does.
+        state: of a monitor to go on from.
     """
 
-    def __init__(self, *, every: int = 100, window: int = 100, enough: int = 10, alarm_below: float = 0.95) -> None:
+    def __init__(
+        self,
+        *,
+        every: int = 100,
+        window: int = 100,
+        enough: int = 10,
+        alarm_below: float = 0.95,
+        state: RecallState | None = None,
+    ) -> None:
+        known = RecallState() if state is None else state
         self._every = every
         self._enough = enough
         self._alarm_below = alarm_below
-        self._queries = 0
-        self._checks = 0
-        self._window: deque[tuple[int, int]] = deque(maxlen=window)
+        self._queries = known.queries
+        self._checks = known.checks
+        self._window: deque[tuple[int, int]] = deque(known.window, maxlen=window)
+
+    @property
+    def checks_next(self) -> bool:
+        """Whether the next query is to be checked."""
+        return (self._queries + 1) % self._every == 0
 
     def due(self) -> bool:
         """Count a query; True for every one that is to be checked: the ``every``-th, twice that, and so on."""
@@ -56,6 +81,11 @@ class RecallMonitor:
         self._checks += 1
         if len(exact):
             self._window.append((int(np.count_nonzero(np.isin(exact, found))), len(exact)))
+
+    @property
+    def state(self) -> RecallState:
+        """What a monitor needs to go on from here."""
+        return RecallState(self._queries, self._checks, tuple(self._window))
 
     @property
     def reading(self) -> RecallReading:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from memory_store.moments import Independence, independence
 
 if TYPE_CHECKING:
+    from memory_store.approximate import CellsLookedInto
     from memory_store.policy import RetrievalPolicy
 
 KeyArray = npt.NDArray[np.float32]
@@ -76,7 +77,7 @@ class BankConfig:
     """
 
     capacity: int
-    """Entries held at most; ``eviction`` says which makes room for the next."""
+    """Entries held in memory at most; ``eviction`` says which makes room for the next."""
     dimension: int
     """Numbers in a key."""
     horizons: tuple[int, ...]
@@ -92,6 +93,8 @@ class BankConfig:
     outcome_scale: float = 1.0
     """Size of an ordinary outcome, the unit in which importance measures outcomes and credit; positive."""
     index: IndexKind = IndexKind.EXACT
+    sealed: int = 0
+    """Entries kept beyond ``capacity``: those that had to make room, in sealed segments; see ``memory_store.archive``."""
 
     def __post_init__(self) -> None:
         if self.capacity < 1:
@@ -114,8 +117,19 @@ class BankConfig:
             raise MemoryBankError(
                 f"index is approximate and eviction {self.eviction.value}; an approximate index needs eviction fifo"
             )
+        if not 0 <= self.sealed < TIME_LIMIT:
+            raise MemoryBankError(f"sealed is {self.sealed}; give 0 or more entries")
+        if self.sealed and self.eviction is not Eviction.FIFO:
+            raise MemoryBankError(
+                f"sealed is {self.sealed} and eviction {self.eviction.value}; only what leaves by age can be sealed, with fifo"
+            )
         if not SMALLEST_SCALE <= self.outcome_scale <= 1.0 / SMALLEST_SCALE:
             raise MemoryBankError(f"outcome_scale is {self.outcome_scale}; give a positive number such as 0.02")
+
+    @property
+    def holds(self) -> int:
+        """Entries held at most, sealed ones included."""
+        return self.capacity + self.sealed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -288,3 +302,5 @@ class Proposal:
     """The id that the next append was going to get."""
     owner: object = field(repr=False)
     """The ring that it was made for."""
+    looked_into: CellsLookedInto | None = field(default=None, repr=False)
+    """Where an approximate index looked for them; ``None`` where it was everywhere."""

@@ -99,6 +99,7 @@ def config_columns(config: BankConfig) -> dict[str, Any]:
         "half_life_ms": config.half_life_ms,
         "outcome_scale": config.outcome_scale,
         "index_kind": config.index.value,
+        "sealed": config.sealed,
     }
 
 
@@ -119,6 +120,7 @@ def config_from(columns: Any) -> BankConfig:
         half_life_ms=columns.half_life_ms,
         outcome_scale=columns.outcome_scale,
         index=IndexKind(columns.index_kind),
+        sealed=columns.sealed,
     )
 
 

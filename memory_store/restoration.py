@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -122,7 +122,7 @@ def refill(
         raise MemoryBankError(f"ids are damaged: those from {lowest} to {state.next_id - 1} are due, in order")
     if len(ids) > config.capacity:
         raise MemoryBankError(f"{len(ids)} entries do not fit a memory of {config.capacity}")
-    _check_shapes(config, state)
+    check_shapes(config, state)
     numbers = directory.fill(state.names, state.symbols.astype(np.int64), state.bar_times, ids)
     longest = _write(ring, state, numbers)
     directory.advance(state.last_times)
@@ -173,21 +173,47 @@ def refill_from_entries(
     return Refilled(ring, directory, remembered, longest)
 
 
-def _columns(config: BankConfig, batch: list[Entry]) -> BankState:
+def state_of_entries(
+    config: BankConfig,
+    encoder_version: str,
+    entries: Sequence[Entry],
+    *,
+    next_id: int,
+    last_times: Mapping[str, int],
+) -> BankState:
+    """Entries, in the order of ids, as the columns of a bank that holds them.
+
+    Raises:
+        MemoryBankError: an entry does not fit the config, or is of another encoder.
+    """
+    for entry in entries:
+        _check(entry, config, encoder_version)
+    latest = {entry.symbol: entry.bar_time for entry in entries}
+    names = tuple(latest)
+    return replace(
+        _columns(config, entries),
+        next_id=next_id,
+        last_times={**latest, **last_times},
+        names=names,
+        symbols=np.array([names.index(entry.symbol) for entry in entries], dtype=np.int32),
+    )
+
+
+def _columns(config: BankConfig, batch: Sequence[Entry]) -> BankState:
     """Entries as columns."""
     pending = [[NEVER if time is None else time for time in entry.settled_times] for entry in batch]
     known = [[np.nan if outcome is None else outcome for outcome in entry.outcomes] for entry in batch]
     return BankState(
-        next_id=batch[-1].entry_id + 1,
+        next_id=0,
         last_times={},
         names=(),
         ids=np.array([entry.entry_id for entry in batch], dtype=np.int64),
         symbols=np.zeros(0, dtype=np.int32),
         bar_times=np.array([entry.bar_time for entry in batch], dtype=np.int64),
         regimes=np.array([entry.regime for entry in batch], dtype=np.int32),
-        keys=np.stack([entry.key for entry in batch]).astype(np.float32),
-        outcomes=np.array(known, dtype=np.float64),
-        settled_times=np.array(pending, dtype=np.int64),
+        keys=np.array([entry.key for entry in batch], dtype=np.float32).reshape(len(batch), config.dimension),
+        outcomes=np.array(known, dtype=np.float64).reshape(len(batch), len(config.horizons)),
+        settled_times=np.array(pending, dtype=np.int64).reshape(len(batch), len(config.horizons)),
         novelties=np.array([entry.novelty for entry in batch], dtype=np.float32),
         hits=np.array([entry.hits for entry in batch], dtype=np.int32),
         last_hits=np.array([NOT_YET if entry.last_hit is None else entry.last_hit for entry in batch], dtype=np.int64),
@@ -215,7 +241,7 @@ def _check(entry: Entry, config: BankConfig, encoder_version: str) -> None:
         raise MemoryBankError(f"entry {entry.entry_id} is damaged: no memory gives a credit of {entry.credit}")
 
 
-def _check_shapes(config: BankConfig, state: BankState) -> None:
+def check_shapes(config: BankConfig, state: BankState) -> None:
     """Refuse columns of another shape."""
     count, horizons = len(state.ids), len(config.horizons)
     shapes = {
@@ -238,24 +264,10 @@ def _check_shapes(config: BankConfig, state: BankState) -> None:
 
 def _write(ring: Ring, state: BankState, numbers: IntArray) -> float:
     """Write entries and the numbers of their symbols column by column; returns the length of their longest key."""
-    config = ring.config
-    if not len(state.ids):
-        return 0.0
-    lengths = np.sqrt(rescore(state.keys, state.keys))
-    known = state.settled_times
-    pending = known == NEVER
-    fitting = np.abs(lengths - 1.0) <= _UNIT_TOLERANCE if config.metric is Metric.COSINE else lengths <= LARGEST_NORM
-    settled = np.isfinite(state.outcomes) & (known > state.bar_times[:, None]) & (known < TIME_LIMIT)
-    told = np.where(pending, np.isnan(state.outcomes), settled).all(axis=1)
-    counted = np.isfinite(state.novelties) & (state.hits >= 0) & (np.abs(state.credits) <= LARGEST_CREDIT)
-    sound = fitting & told & counted
-    if not sound.all():
-        damaged = state.ids[np.argmin(sound)]
-        raise MemoryBankError(
-            f"entry {damaged} is damaged: no memory would have stored such a key or outcome, novelty or credit"
-        )
+    config, known = ring.config, state.settled_times
+    longest = check_rows(config, state)
     slots = ring.slots.take_all(state.ids)
-    usable_from = np.where(pending, NEVER, known + config.embargo_ms * ~pending)
+    usable_from = usable_times(config, known)
     ring.ids[slots] = state.ids
     ring.keys[slots] = state.keys
     ring.symbols[slots] = numbers
@@ -268,4 +280,34 @@ def _write(ring: Ring, state: BankState, numbers: IntArray) -> float:
     ring.outcomes[slots] = state.outcomes
     ring.usable_from[slots] = usable_from
     ring.visible_from[slots] = usable_from[:, config.primary]
+    return longest
+
+
+def usable_times(config: BankConfig, known: IntArray) -> IntArray:
+    """From when outcomes may be used that became known at these times, ``NEVER`` while pending."""
+    pending = known == NEVER
+    usable: IntArray = np.where(pending, NEVER, known + config.embargo_ms * ~pending)
+    return usable
+
+
+def check_rows(config: BankConfig, state: BankState) -> float:
+    """Refuse entries that no bank can have stored; returns the length of the longest key.
+
+    Raises:
+        MemoryBankError: one is damaged.
+    """
+    if not len(state.ids):
+        return 0.0
+    lengths = np.sqrt(rescore(state.keys, state.keys))
+    known = state.settled_times
+    fitting = np.abs(lengths - 1.0) <= _UNIT_TOLERANCE if config.metric is Metric.COSINE else lengths <= LARGEST_NORM
+    settled = np.isfinite(state.outcomes) & (known > state.bar_times[:, None]) & (known < TIME_LIMIT)
+    told = np.where(known == NEVER, np.isnan(state.outcomes), settled).all(axis=1)
+    counted = np.isfinite(state.novelties) & (state.hits >= 0) & (np.abs(state.credits) <= LARGEST_CREDIT)
+    sound = fitting & told & counted
+    if not sound.all():
+        damaged = state.ids[np.argmin(sound)]
+        raise MemoryBankError(
+            f"entry {damaged} is damaged: no memory would have stored such a key or outcome, novelty or credit"
+        )
     return float(lengths.max())

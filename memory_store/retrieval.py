@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
 from memory_store.directory import Directory
-from memory_store.finding import Finder, Neighbours, Question, excluded_slots, prefer
+from memory_store.finding import Finder, Neighbours, excluded_slots, prefer
 from memory_store.index import best_first, rescore
 from memory_store.policy import RetrievalPolicy, is_final
+from memory_store.question import Question
 from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
-from memory_store.ring import EMPTY, Ring
+from memory_store.ring import EMPTY, Ring, Rows
 
 RESERVE: Final = 16
 """Neighbours listed beyond those wanted, for those that eviction may take, where it cannot be known whom it takes."""
@@ -33,7 +34,7 @@ def propose(
 
     Args:
         ring: the entries.
-        finder: of the entries, exact.
+        finder: of the entries.
         queries: ``[n, d]``.
         margin: ``[n]`` from ``scan_margin``.
         as_of: milliseconds.
@@ -49,7 +50,8 @@ def propose(
         hidden = hidden | (ids < next_id + skip_oldest - ring.config.capacity)
     elif skip_oldest:
         listed += RESERVE
-    found = finder.propose(hidden, queries, listed, margin)
+    visible = ring.visibility.count(as_of)
+    found, looked_into = finder.propose(hidden, queries, listed, margin, visible=visible, next_id=next_id)
     scores = rescore(ring.keys[found.slots], queries[found.rows])
     best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
     stable = ids[~hidden]
@@ -68,40 +70,32 @@ def propose(
         outside_slots=outside,
         next_id=next_id,
         owner=ring,
-    )
-
-
-def no_proposal(ring: Ring, queries: KeyArray, *, as_of: int, k: int, next_id: int) -> Proposal:
-    """A proposal that answers nothing: for a bank whose searches do not find all of the nearest."""
-    nothing = np.full((len(queries), k), EMPTY, dtype=np.int64)
-    none = np.empty(0, dtype=np.int64)
-    return Proposal(
-        as_of=as_of,
-        k=k,
-        queries=queries,
-        ids=nothing,
-        scores=np.full(nothing.shape, -np.inf),
-        complete=np.zeros(len(queries), dtype=np.bool_),
-        slots=np.zeros_like(nothing),
-        stable_count=0,
-        first_stable=next_id,
-        outside=none,
-        outside_slots=none,
-        next_id=next_id,
-        owner=ring,
+        looked_into=looked_into,
     )
 
 
 def search_proposed(
-    ring: Ring, directory: Directory, proposal: Proposal, row: int, question: Question, *, size: int, next_id: int
+    ring: Ring,
+    finder: Finder,
+    directory: Directory,
+    proposal: Proposal,
+    row: int,
+    question: Question,
+    *,
+    size: int,
+    next_id: int,
 ) -> Neighbours | None:
     """Nearest of the proposed entries and of all visible ones outside the stable set; ``None`` if the proposal has no answer.
 
     Evicted entries drop out of the proposed ones. What is left is the best of what is left of the stable set; it answers
     if it is ``k`` entries, or all that there are. A policy chooses among the same, if nobody left out could be preferred.
 
+    An approximate answer is looked for in some cells alone, so it takes ``k`` entries, the same cells as when it was
+    proposed, and no policy: how far that looks depends on whom it leaves out.
+
     Args:
         ring: the entries.
+        finder: of the entries.
         directory: of the entries.
         proposal: made for the same ring.
         row: of the query in the proposal.
@@ -111,6 +105,9 @@ def search_proposed(
     """
     k, as_of, policy = question.k, question.as_of, question.policy
     fits = as_of >= proposal.as_of and k <= proposal.k and bool(proposal.complete[row]) and question.symbols is None
+    cells = proposal.looked_into
+    if cells is not None and policy is not None:
+        return None
     if not fits or not np.array_equal(proposal.queries[row], question.query[0]):
         return None
     others, slots = outside_now(ring, proposal, next_id)
@@ -124,8 +121,14 @@ def search_proposed(
     seen = ring.visible_from[slots] <= as_of
     others, slots = others[seen], slots[seen]
     visible = stable_count + len(slots)
-    ids, slots = np.concatenate((ids, others)), np.concatenate((known, slots))
-    scores = np.concatenate((scores, rescore(ring.keys[slots[len(known) :]], question.query[0])))
+    worth = rescore(ring.keys[slots], question.query[0])
+    if cells is not None:
+        if len(ids) < k or not cells.apply(finder.partition, visible, k):
+            return None
+        near = np.flatnonzero(worth >= scores[k - 1])
+        near = near[cells.hold(np.full(len(near), row), ring.keys[slots[near]])]
+        others, slots, worth = others[near], slots[near], worth[near]
+    ids, slots, scores = np.concatenate((ids, others)), np.concatenate((known, slots)), np.concatenate((scores, worth))
     if policy is None:
         best = best_first(scores, ids, k)
         return Neighbours(slots[best], scores[best], scores[best], visible)
@@ -133,7 +136,9 @@ def search_proposed(
     out = excluded_slots(ring, directory, question, slots)
     if out is not None:
         slots, scores = slots[~out], scores[~out]
-    chosen, worth = prefer(ring, question, slots, scores)
+    chosen, worth = prefer(
+        question, scores, ids=ring.ids[slots], bar_times=ring.bar_times[slots], regimes=ring.regimes[slots]
+    )
     if not is_final(policy, worth[chosen], k, unseen):
         return None
     return Neighbours(slots[chosen], scores[chosen], worth[chosen], visible)
@@ -168,61 +173,58 @@ def ranked(rows: IntArray, ids: IntArray, scores: ScoreArray, shape: tuple[int, 
     return best_ids, best_scores
 
 
-def result(ring: Ring, found: Neighbours, symbol_names: list[str], question: Question) -> SearchResult:
-    """The answer to a search, padded with masked rows to ``k``."""
+def result(found: Neighbours, rows_at: Callable[[IntArray], Rows], question: Question) -> SearchResult:
+    """The answer to a search, padded with masked rows to ``k``.
+
+    Args:
+        found: the neighbours.
+        rows_at: gives what lies at places.
+        question: the search.
+    """
     k, policy = question.k, question.policy
-    ids = np.full((1, k), EMPTY, dtype=np.int64)
     slots = np.zeros((1, k), dtype=np.int64)
     scores = np.full((1, k), -np.inf, dtype=np.float64)
     count = len(found.slots)
-    ids[0, :count], slots[0, :count], scores[0, :count] = ring.ids[found.slots], found.slots, found.scores
+    slots[0, :count], scores[0, :count] = found.slots, found.scores
+    rows = rows_at(slots)
+    rows.ids[0, count:] = EMPTY
     preferences = scores
     if policy is not None:
         preferences = np.full((1, k), -np.inf, dtype=np.float64)
         preferences[0, :count] = found.preferences
     times = np.array([question.as_of])
-    return results(ring, ids, slots, scores, preferences, times, [found.visible], symbol_names, policy)[0]
+    return results(rows, scores, preferences, times, [found.visible], policy)[0]
 
 
 def results(
-    ring: Ring,
-    ids: IntArray,
-    slots: IntArray,
+    held: Rows,
     scores: ScoreArray,
     preferences: ScoreArray,
     as_of: IntArray,
     visible: Sequence[int],
-    symbol_names: list[str],
     policy: RetrievalPolicy | None = None,
 ) -> tuple[SearchResult, ...]:
     """The answers to ``n`` searches.
 
     Args:
-        ring: holds all these entries.
-        ids: ``[n, k]`` best first, then ``EMPTY``.
-        slots: ``[n, k]`` theirs; any slot where the id is ``EMPTY``.
+        held: ``[n, k]`` the neighbours, best first, then rows without meaning whose id is ``EMPTY``; written to.
         scores: ``[n, k]``, -inf where the id is ``EMPTY``.
         preferences: ``[n, k]``, the same.
         as_of: ``[n]`` milliseconds.
         visible: ``n`` counts of entries that could be chosen from.
-        symbol_names: symbol of every number.
         policy: by which they were chosen.
     """
+    ids, names, keys, known, usable_from, bar_times, regimes = held
     mask = ids != EMPTY
-    names = np.array([*symbol_names, ""], dtype=object)
-    outcomes = np.where(ring.usable_from[slots] <= as_of[:, None, None], ring.outcomes[slots], np.nan)
-    keys = ring.keys[slots]
-    bar_times = ring.bar_times[slots]
-    regimes = ring.regimes[slots].astype(np.int64)
-    numbers = ring.symbols[slots]
+    outcomes = np.where(usable_from <= as_of[:, None, None], known, np.nan)
     if not mask.all():
         nothing = ~mask
         outcomes[nothing] = np.nan
         keys[nothing] = 0.0
         bar_times[nothing] = 0
         regimes[nothing] = -1
-        numbers[nothing] = -1
-    symbols = map(tuple, names[numbers].tolist())
+        names[nothing] = ""
+    symbols = map(tuple, names.tolist())
     policies = [policy] * len(ids)
     rows = zip(
         ids, scores, mask, keys, outcomes, bar_times, symbols, regimes, visible, preferences, policies, strict=True

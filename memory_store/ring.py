@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,22 @@ NOT_YET: Final = np.iinfo(np.int64).min
 """The last hit of an entry that nobody used."""
 EMPTY: Final = -1
 """Id of a slot without entry."""
+
+
+class Rows(NamedTuple):
+    """Copies of what lies at some slots, ``[...]``."""
+
+    ids: IntArray
+    names: npt.NDArray[Any]
+    """Symbols."""
+    keys: KeyArray
+    """``[..., dimension]``."""
+    outcomes: ScoreArray
+    """``[..., horizons]``."""
+    usable_from: IntArray
+    """``[..., horizons]``."""
+    bar_times: IntArray
+    regimes: IntArray
 
 
 class Ring:
@@ -87,6 +103,24 @@ class Ring:
         """Which entries that had these slots are here yet; never ``EMPTY``."""
         held: BoolArray = (self.ids[slots] == ids) & (ids >= 0)
         return held
+
+    def rows(self, symbol_names: list[str], slots: IntArray) -> Rows:
+        """What lies at some slots, of any shape; without meaning where there is no entry.
+
+        Args:
+            symbol_names: symbol of every number.
+            slots: ``[...]``.
+        """
+        names = np.array([*symbol_names, ""], dtype=object)
+        return Rows(
+            self.ids[slots],
+            names[self.symbols[slots]],
+            self.keys[slots],
+            self.outcomes[slots],
+            self.usable_from[slots],
+            self.bar_times[slots],
+            self.regimes[slots].astype(np.int64),
+        )
 
     def write(self, entry_id: int, key: KeyArray, symbol: int, bar_time: int, regime: int, novelty: float = 0.0) -> int:
         """Put an entry that nobody has used, all its horizons pending, into a free slot; returns the slot."""

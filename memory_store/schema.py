@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from memory_store.records import Eviction, IndexKind, MemoryBankError
 
-MEMORY_FORMAT: Final = 2
+MEMORY_FORMAT: Final = 3
 _CREATION_LOCK: Final = 0x3E3
 """Name of the lock under which tables are made on PostgreSQL: any number of our own."""
 _BUSY_TIMEOUT_MS: Final = 30_000
@@ -37,6 +37,7 @@ memory_banks = sa.Table(
     sa.Column("half_life_ms", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("outcome_scale", sa.Double, nullable=False, server_default=sa.text("1")),
     sa.Column("index_kind", sa.Text, nullable=False, server_default=IndexKind.EXACT.value),
+    sa.Column("sealed", sa.BigInteger, nullable=False, server_default=sa.text("0")),
 )
 
 memory_entries = sa.Table(
@@ -95,6 +96,7 @@ _ADDED_IN_2: Final = (
     memory_banks.c.index_kind,
     memory_entries.c.novelty,
 )
+_ADDED_IN_3: Final = (memory_banks.c.sealed,)
 
 
 @sa.event.listens_for(memory_format, "after_create")
@@ -150,7 +152,7 @@ def prepare_tables(connection: sa.Connection) -> None:
     if found is None:
         memory_metadata.create_all(connection)
     elif found < MEMORY_FORMAT:
-        _migrate_from_1(connection)
+        _migrate(connection, found)
     elif found > MEMORY_FORMAT:
         raise MemoryBankError(
             f"the memory in this database has format {found}, this version knows {MEMORY_FORMAT}; update it or use "
@@ -173,11 +175,15 @@ def read_format(connection: sa.Connection) -> int | None:
     return int(version)
 
 
-def _migrate_from_1(connection: sa.Connection) -> None:
-    """Add what came with format 2: rules of eviction and index, novelty, recollections."""
-    for column in _ADDED_IN_2:
+def _migrate(connection: sa.Connection, found: int) -> None:
+    """Add what came since: with format 2 rules of eviction and index, novelty, recollections; with format 3 archives."""
+    added = _ADDED_IN_3 if found > 1 else (*_ADDED_IN_2, *_ADDED_IN_3)
+    for column in added:
         specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
         connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {specification}")
+    if found > 1:
+        connection.execute(memory_format.update().values(version=MEMORY_FORMAT))
+        return
     memory_entries_held.create(connection)
     memory_recollections.create(connection)
     memory_format.create(connection)

@@ -29,7 +29,7 @@ from memory_store.rows import KEY_TYPE, read_entry_rows, read_settlements
 from memory_store.schema import memory_entries, memory_recollections, memory_settlements
 from memory_store.storage import insert_rows
 
-EXPORT_FORMAT: Final = 1
+EXPORT_FORMAT: Final = 2
 _METADATA: Final = b"memory_store"
 _ROWS_AT_ONCE: Final = 16_384
 
@@ -245,7 +245,7 @@ def _described(path: Path, file: pq.ParquetFile) -> Export:
             raise MemoryBankError(
                 f"the export {path} has format {described['format']}, this version knows {EXPORT_FORMAT}; update it"
             )
-        config = config_from(SimpleNamespace(**described["config"]))
+        config = config_from(SimpleNamespace(**{"sealed": 0, **described["config"]}))  # format 1 had no archives
         note = described.get("note", "")
         export = Export(described["name"], described["encoder_version"], config, file.metadata.num_rows, note)
     except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as problem:

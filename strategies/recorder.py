@@ -133,7 +133,7 @@ class MemoryRecorder:
             allowed = np.ones(len(series), dtype=np.bool_) if admitted is None else admitted[symbol]
             past[symbol] = _Past.of(series, keys[symbol], regimes[symbol], allowed)
         turns = self._bank.config.eviction is Eviction.FIFO
-        for batch in _batches(past, self._bank.config.capacity if turns else None):
+        for batch in _batches(past, self._bank.config.holds if turns else None):
             for symbol, place in batch:
                 self._settle(symbol, past[symbol].close[place], past[symbol].close_time[place])
             for symbol, place in batch:

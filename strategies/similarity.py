@@ -209,7 +209,7 @@ class SimilarityStrategy(Strategy):
         """Enough to fill the memory; all there are where it keeps others than the latest."""
         if not self.settings.rules.keeps_latest:
             return EVERY_BAR
-        return max(self.required_bars, SHAPE_WARMUP + ceil(self.settings.memory_size / max(1, len(self.symbols))))
+        return max(self.required_bars, SHAPE_WARMUP + ceil(self.bank_config.holds / max(1, len(self.symbols))))
 
     def attach_bank(self, bank: MemoryBank) -> None:
         """See ``Strategy.attach_bank``.

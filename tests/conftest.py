@@ -25,6 +25,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def wire(real_data: Path) -> Path:
+    """Folder of recorded messages of the venue, beside the real candles; tests skip without it."""
+    folder = real_data.parent / "wire"
+    if not folder.is_dir():
+        pytest.skip("no recorded messages here: put a folder named wire beside the real candles")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of a real PostgreSQL, started from its wheel.
 

@@ -14,7 +14,7 @@ from bot.journal import Journal
 from bot.lifecycle.keeper import Arrival
 from bot.lifecycle.preparation import Successor, prepare_memory
 from bot.market.batches import batches
-from bot.paper import PaperRun
+from bot.run import Run
 from bot.session import Session, reopen_session, warm_again
 from tests.runs import INTERVAL, journal_connection, recall, span, time_of
 
@@ -57,7 +57,7 @@ def config_of(data_dir: Path, *overrides: str) -> Config:
 
 
 @contextmanager
-def taken_up(data_dir: Path) -> Iterator[tuple[PaperRun, Session, Journal]]:
+def taken_up(data_dir: Path) -> Iterator[tuple[Run, Session, Journal]]:
     """The last paper run, gone on with as ``recall paper`` does, without a venue."""
     config = config_of(data_dir)
     with closing(Journal(config.journal_url, durable=True)) as journal:
@@ -65,7 +65,7 @@ def taken_up(data_dir: Path) -> Iterator[tuple[PaperRun, Session, Journal]]:
         session = reopen_session(config, stored, model_id=journal.model_of(stored))
         warm_again(session, journal, stored)
         trades: list[Any] = []
-        run = PaperRun(
+        run = Run(
             session.engine(stored.record.run_id, trades),
             journal,
             stored.record.run_id,
@@ -76,7 +76,7 @@ def taken_up(data_dir: Path) -> Iterator[tuple[PaperRun, Session, Journal]]:
         yield run, session, journal
 
 
-def decide(run: PaperRun, session: Session, first: int, last: int) -> None:
+def decide(run: Run, session: Session, first: int, last: int) -> None:
     """Let a run decide on the stored bars from ``first`` to before ``last``."""
     series = {
         symbol: session.home.candles.load(symbol, INTERVAL, start=time_of(first), end=time_of(last))
@@ -86,12 +86,12 @@ def decide(run: PaperRun, session: Session, first: int, last: int) -> None:
         run.decide(batch)
 
 
-def prepared(session: Session, journal: Journal, run: PaperRun, model_id: str) -> Successor:
+def prepared(session: Session, journal: Journal, run: Run, model_id: str) -> Successor:
     """A model with its memory, ready to take over a run."""
     stored = journal.find_run(run.run_id)
     return Successor(session, journal, stored, prepare_memory(session, journal, stored, model_id))
 
 
-def swap(session: Session, journal: Journal, run: PaperRun, model_id: str) -> None:
+def swap(session: Session, journal: Journal, run: Run, model_id: str) -> None:
     """Let a model take over a run now."""
     run.receive(Arrival(successor=prepared(session, journal, run, model_id)))

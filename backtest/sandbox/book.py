@@ -99,6 +99,12 @@ class Book:
         self._model.rules = replace(self._model.rules, leverage=leverage)
         self._model.restore(self._model.state())
 
+    def change_rules(self, instrument: Instrument) -> None:
+        """Give orders from now on other rules of the same grid."""
+        self.instrument = instrument
+        self._model.instruments[self.key.name] = msgspec.structs.replace(instrument, symbol=self.key.name)
+        self._model.restore(self._model.state())
+
     def submit(self, order: VenueOrder) -> None:
         """Let an order wait for the next bar that is shown."""
         self._own[order.order_id] = Levels(order.stop_loss, order.take_profit)
@@ -146,13 +152,15 @@ class Book:
         For the fill model the levels of an order are those that the position has afterwards.
         """
         side, levels = self._side, self.levels
+        reducing = sum((order.quantity for order in side.working if side.quantity * order.side.sign < 0), ZERO)
         self._own = {order.client_order_id: self.own_levels(order.client_order_id) for order in side.working}
         for place, order in enumerate(side.working):
             own = self.own_levels(order.client_order_id)
             if side.quantity * order.side.sign > 0:
                 wanted = own.filled_up(levels)
             else:
-                wanted = levels if order.quantity <= abs(side.quantity) else own
+                # Where they are more than the position together, one of them may open the opposite one.
+                wanted = levels if reducing <= abs(side.quantity) else own
             if (order.stop_loss, order.take_profit) != (wanted.stop_loss, wanted.take_profit):
                 side.working[place] = msgspec.structs.replace(
                     order, stop_loss=wanted.stop_loss, take_profit=wanted.take_profit

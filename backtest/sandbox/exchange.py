@@ -16,25 +16,22 @@ from backtest.sandbox.account import AccountSetting, MarginSetting
 from backtest.sandbox.admission import (
     check_form,
     check_levels,
-    check_reduction,
     check_sides,
-    check_trigger,
-    margin_of,
 )
 from backtest.sandbox.book import CANCEL_TYPES, Book, Levels, cancelled_status
+from backtest.sandbox.door import Door
 from backtest.sandbox.ledger import Ledger
 from backtest.sandbox.records import BookKey, Category, PositionMode, Status, VenueExecution, VenueOrder
 from backtest.sandbox.refusals import VenueRefusal, bad_parameter
 from backtest.sandbox.registry import Market, PrivateMessage, Registry
 from backtest.sandbox.rows import CoinBalance, PositionView
+from backtest.sandbox.standing import Standing
 from backtest.sandbox.tickets import Ticket
 from bot.execution.fills import BandAction, MarginMode
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, OrderReason, Side
 from strategies.bars import Bar
 
-MAXIMUM_ORDERS: Final = 500
-MAXIMUM_CONDITIONALS: Final = 10
 _LINEAR: Final = Category.LINEAR
 _SPOT: Final = Category.SPOT
 
@@ -51,8 +48,6 @@ class Exchange:
     def __init__(self, setting: AccountSetting, instruments: Mapping[str, Instrument], market: Market) -> None:
         self.setting = setting
         self.instruments = dict(instruments)
-        self.mode = setting.mode
-        self.margin = setting.margin
         self._market = market
         keys = [BookKey(_LINEAR, symbol, index) for symbol in instruments for index in (0, 1, 2)]
         self._books = {
@@ -69,6 +64,8 @@ class Exchange:
             self._books[BookKey(_SPOT, symbol)] = _spot_book(symbol, instrument, setting)
         self._ledger = Ledger(setting.balance, {key: self.instruments[key.symbol] for key in keys}, setting.coins)
         self.records = Registry(setting, self._ledger, market)
+        self.standing = Standing(setting, self._books, self._ledger, self.records)
+        self._door = Door(self.instruments, self._books, self.standing, self.records, setting.costs.taker_fee)
         self.updated = market.now()
         """When the account's settings last changed, milliseconds."""
 
@@ -84,7 +81,7 @@ class Exchange:
         Raises:
             VenueRefusal: with the code that Bybit has for it.
         """
-        book = self._book_of(ticket)
+        book = self._door.book_of(ticket)
         now = self._market.now()
         order = VenueOrder(
             order_id="",
@@ -113,8 +110,8 @@ class Exchange:
             order.market_unit = "quoteCoin" if ticket.in_quote else "baseCoin"
             if ticket.in_quote:
                 order.quote_quantity = ticket.quantity
-                order.quantity = self._affordable(order, ticket.quantity)
-        self._check(book, order)
+                order.quantity = self.standing.affordable(order, ticket.quantity)
+        self._door.check(book, order)
         self.records.add(order)
         book.submit(order)
         self.records.touch(book.key)
@@ -233,7 +230,7 @@ class Exchange:
         Raises:
             VenueRefusal: 110013 above the symbol's maximum, 110043 when it has it already.
         """
-        most = self._instrument(symbol).maximum_leverage
+        most = self._door.instrument(symbol).maximum_leverage
         if leverage < 1 or leverage > most:
             raise VenueRefusal(
                 refusals.LEVERAGE_TOO_HIGH,
@@ -244,7 +241,7 @@ class Exchange:
             raise VenueRefusal(refusals.LEVERAGE_NOT_MODIFIED)
         for book in books:
             book.lever(leverage)
-            if book.key.index in self.indices:
+            if book.key.index in self.standing.indices:
                 self.records.touch(book.key)
 
     def switch_mode(self, mode: PositionMode) -> None:
@@ -253,13 +250,13 @@ class Exchange:
         Raises:
             VenueRefusal: 110024, 110028 or 110025.
         """
-        if mode is self.mode:
+        if mode is self.standing.mode:
             raise VenueRefusal(refusals.MODE_NOT_MODIFIED)
         if any(book.quantity for book in self._books.values()):
             raise VenueRefusal(refusals.MODE_HAS_POSITION)
         if self.open_orders():
             raise VenueRefusal(refusals.MODE_HAS_ORDERS)
-        self.mode = mode
+        self.standing.mode = mode
         self.updated = self._market.now()
 
     def set_margin(self, margin: MarginSetting) -> None:
@@ -268,15 +265,10 @@ class Exchange:
         Raises:
             VenueRefusal: 110026 when it is that already.
         """
-        if margin is self.margin:
+        if margin is self.standing.margin:
             raise VenueRefusal(refusals.MARGIN_NOT_MODIFIED)
-        self.margin = margin
+        self.standing.margin = margin
         self.updated = self._market.now()
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        """Position indices of the present mode."""
-        return (0,) if self.mode is PositionMode.ONE_WAY else (1, 2)
 
     def leverage(self, symbol: str) -> Decimal:
         """Of a symbol."""
@@ -284,42 +276,11 @@ class Exchange:
 
     def positions(self, symbol: str | None = None) -> list[PositionView]:
         """Positions of one symbol, flat or not; without one, all that are held."""
-        views = [
-            self._view(self._books[BookKey(_LINEAR, name, index)])
-            for name in ([symbol] if symbol is not None else sorted(self.instruments))
-            for index in self.indices
-        ]
-        return views if symbol is not None else [view for view in views if view.quantity]
+        return self.standing.positions(symbol)
 
     def coins(self) -> list[CoinBalance]:
         """The wallet."""
-        views = [self._view(book) for key, book in self._books.items() if book.quantity and key.category is _LINEAR]
-        earned = sum((self._ledger.realised(key)[1] for key in self._ledger.holdings), ZERO)
-        return [
-            CoinBalance(
-                "USDT",
-                self._ledger.wallet_balance,
-                Decimal(1),
-                sum((view.unrealised for view in views), ZERO),
-                earned,
-                sum((view.initial_margin for view in views), ZERO),
-                self._order_margin(),
-                sum((view.maintenance for view in views), ZERO),
-                self._locked("USDT"),
-            ),
-            *(
-                CoinBalance(name, amount, self._coin_price(name), locked=self._locked(name))
-                for name, amount in sorted(self._ledger.coins.items())
-            ),
-        ]
-
-    def _coin_price(self, coin: str) -> Decimal:
-        symbol = f"{coin}USDT"
-        return self.records.price(symbol) if symbol in self.instruments else ZERO
-
-    def _locked(self, coin: str) -> Decimal:
-        """What waiting orders of the spot market would spend of a coin."""
-        return sum((_spent(order, coin, order.remaining) for order in self.open_orders()), ZERO)
+        return self.standing.coins()
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -363,6 +324,24 @@ class Exchange:
             )
             self.records.touch(book.key)
 
+    def change_rules(self, instrument: Instrument) -> None:
+        """Let new orders of a symbol have other rules, on both markets.
+
+        Raises:
+            ValueError: the symbol is not traded here, or its tick or lot would change, which orders that wait lie on.
+        """
+        before = self.instruments.get(instrument.symbol)
+        if before is None:
+            raise ValueError(
+                f"symbol {instrument.symbol!r} is not traded here; choose one of {', '.join(self.instruments)}"
+            )
+        if (instrument.tick_size, instrument.lot_size) != (before.tick_size, before.lot_size):
+            raise ValueError(f"tick and lot of {instrument.symbol} stay as they are while the venue runs")
+        self.instruments[instrument.symbol] = instrument
+        for key, book in self._books.items():
+            if key.symbol == instrument.symbol:
+                book.change_rules(instrument)
+
     def forget_closed(self) -> None:
         """Restart: ``/v5/order/realtime`` no longer knows what is closed."""
         self.records.recently_closed.clear()
@@ -374,88 +353,11 @@ class Exchange:
         for key in touched:
             holding = self._ledger.holdings[key]
             holding.updated, holding.sequence = now, self.records.numbers.count("sequence")
-            view = self._view(self._books[key])
+            view = self.standing.view(self._books[key])
             messages.append(PrivateMessage("position", key.category, (rows.position_push_row(view),)))
         if paid:
             messages.append(PrivateMessage("wallet", "", (rows.wallet_row(self.coins()),)))
         return messages
-
-    # -- checks ------------------------------------------------------------------------------------------------------
-
-    def _instrument(self, symbol: str) -> Instrument:
-        instrument = self.instruments.get(symbol)
-        if instrument is None:
-            raise bad_parameter("params error: symbol invalid")
-        return instrument
-
-    def _book_of(self, ticket: Ticket) -> Book:
-        self._instrument(ticket.symbol)
-        if ticket.category is _SPOT:
-            if ticket.trigger_price is not None or ticket.stop_loss is not None or ticket.take_profit is not None:
-                raise bad_parameter("the sandbox has neither conditional orders nor levels on its spot market")
-            return self._books[BookKey(_SPOT, ticket.symbol)]
-        if ticket.category is not _LINEAR:
-            raise bad_parameter("params error: symbol invalid")
-        if ticket.index not in self.indices:
-            raise bad_parameter("position idx not match position mode")
-        return self._books[BookKey(ticket.category, ticket.symbol, ticket.index)]
-
-    def _check(self, book: Book, order: VenueOrder) -> None:
-        """Refuse what Bybit refuses at the door."""
-        if order.link_id and (order.book.category, order.link_id) in self.records.links:
-            is_spot = order.book.category is _SPOT
-            raise VenueRefusal(refusals.SPOT_DUPLICATE_LINK_ID if is_spot else refusals.DUPLICATE_LINK_ID)
-        check_form(order)
-        waiting = [each for each in self.open_orders() if each.book.symbol == order.book.symbol]
-        if sum(not each.stop_order_type for each in waiting) >= MAXIMUM_ORDERS:
-            raise VenueRefusal(refusals.TOO_MANY_ORDERS)
-        if order.is_conditional and sum(each.stop_order_type == "Stop" for each in waiting) >= MAXIMUM_CONDITIONALS:
-            raise VenueRefusal(refusals.TOO_MANY_CONDITIONALS)
-        check_trigger(order)
-        check_reduction(book, order)
-        check_levels(order)
-        if not order.is_conditional:
-            self._check_margin(book, order)
-
-    def _check_margin(self, book: Book, order: VenueOrder) -> None:
-        """Initial margin and the taker's fee must be there; on the spot market, what is spent."""
-        if order.book.category is _SPOT:
-            coin = "USDT" if order.side is Side.BUY else order.book.base_coin
-            spent = _spent(order, coin, order.quantity) if order.quote_quantity is None else order.quote_quantity
-            if spent > self._free(coin):
-                raise VenueRefusal(refusals.SPOT_BALANCE)
-            return
-        needed = margin_of(book, order, order.quantity)
-        if not needed:
-            return
-        available = self._free("USDT")
-        price = order.price if order.price is not None else order.last_price
-        if needed + order.quantity * price * self.setting.costs.taker_fee > available:
-            raise VenueRefusal(refusals.NOT_ENOUGH_MARGIN)
-
-    def _free(self, coin: str) -> Decimal:
-        """What of a coin neither margin nor a waiting order needs."""
-        balances = {balance.coin: balance for balance in self.coins()}
-        if coin not in balances:
-            return ZERO
-        balance = balances[coin]
-        return balance.equity - balance.position_margin - balance.order_margin - balance.locked
-
-    def _affordable(self, order: VenueOrder, amount: Decimal) -> Decimal:
-        """Whole lots that an amount of USDT buys at the price that a taker pays now."""
-        costs, instrument = self.setting.costs, order.instrument
-        price = instrument.ceil_price(order.last_price * (1 + costs.slippage + costs.spread / 2))
-        return instrument.lots(amount / price) * instrument.lot_size if price else ZERO
-
-    def _order_margin(self) -> Decimal:
-        return sum(
-            (
-                margin_of(self._books[order.book], order, order.remaining)
-                for order in self.open_orders()
-                if not order.is_conditional and order.book.category is _LINEAR
-            ),
-            ZERO,
-        )
 
     # -- what the matching answers -----------------------------------------------------------------------------------
 
@@ -465,49 +367,12 @@ class Exchange:
             levels = book.levels
             self.records.settle(book, levels, *book.arrive(bar))
 
-    def _view(self, book: Book) -> PositionView:
-        position, holding = self._ledger.position(book.key), self._ledger.holdings[book.key]
-        price = self.records.price(book.key.symbol)
-        realised, earned = self._ledger.realised(book.key)
-        liquidation, bankruptcy = book.liquidation
-        levels = book.levels
-        value = abs(position.cost)
-        return PositionView(
-            key=book.key,
-            instrument=book.instrument,
-            quantity=position.quantity,
-            entry_price=position.entry_price,
-            mark_price=price,
-            leverage=book.leverage,
-            unrealised=self._ledger.unrealised(book.key, price),
-            realised=realised,
-            earned=earned,
-            maintenance=book.maintenance(value),
-            stop_loss=levels.stop_loss,
-            take_profit=levels.take_profit,
-            liquidation=liquidation,
-            bankruptcy=bankruptcy,
-            isolated=self.margin is MarginSetting.ISOLATED,
-            created=holding.created,
-            updated=holding.updated,
-            sequence=holding.sequence,
-        )
-
 
 def _spot_book(symbol: str, instrument: Instrument, setting: AccountSetting) -> Book:
     """The spot market of a symbol: no margin, and prices beyond the band are not moved but rejected."""
     costs = replace(setting.costs, taker_fee=setting.spot_fee, maker_fee=setting.spot_fee)
     rules = replace(setting.rules, margin=MarginMode.NONE, price_band=BandAction.REJECT)
     return Book(BookKey(_SPOT, symbol), instrument, costs, rules, Decimal(1))
-
-
-def _spent(order: VenueOrder, coin: str, quantity: Decimal) -> Decimal:
-    """What so much of an order of the spot market spends of a coin."""
-    if order.book.category is not _SPOT:
-        return ZERO
-    if order.side is Side.SELL:
-        return quantity if coin == order.book.base_coin else ZERO
-    return quantity * (order.price if order.price is not None else order.last_price) if coin == "USDT" else ZERO
 
 
 def _opens(index: int, side: Side) -> bool:

@@ -123,7 +123,7 @@ class Operations:
         symbol, index = text(parameters, "symbol"), whole(parameters, "positionIdx", 0)
         if symbol not in self._exchange.instruments:
             raise bad_parameter("params error: symbol invalid")
-        if index not in self._exchange.indices:
+        if index not in self._exchange.standing.indices:
             raise bad_parameter("position idx not match position mode")
         self._exchange.protect(
             BookKey(Category.LINEAR, symbol, index),

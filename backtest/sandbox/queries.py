@@ -135,7 +135,7 @@ class Queries:
     def account_info(self, parameters: Parameters) -> JsonObject:
         """``/v5/account/info``."""
         return {
-            "marginMode": str(self._exchange.margin),
+            "marginMode": str(self._exchange.standing.margin),
             "updatedTime": str(self._exchange.updated),
             "unifiedMarginStatus": 5,
             "dcpStatus": "OFF",

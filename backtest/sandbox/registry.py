@@ -159,7 +159,7 @@ class Registry:
     def _execute(self, book: Book, execution: Execution) -> None:
         kind = _PROTECTIVE.get(execution.kind)
         if kind is not None:
-            order = self._protective.pop((book.key, kind), None) or self._unseen(book, execution, kind)
+            order = self._protecting(book, execution, kind)
             order.quantity = execution.quantity
         elif execution.kind is ExecutionKind.LIQUIDATION:
             order = self._liquidating(book, execution)
@@ -247,6 +247,15 @@ class Registry:
         order = self._venue_order(book, execution.side, execution.quantity, "", "CreateByLiq")
         order.price = execution.price
         return order
+
+    def _protecting(self, book: Book, execution: Execution, kind: str) -> VenueOrder:
+        """The order of a level that was reached: the one that is shown, unless the position has changed sides meanwhile."""
+        shown = self._protective.pop((book.key, kind), None)
+        if shown is not None and shown.side is execution.side:
+            return shown
+        if shown is not None:
+            self.end(shown, Status.DEACTIVATED, "CancelByTpSlTsClear", "EC_PerCancelRequest")
+        return self._unseen(book, execution, kind)
 
     def _unseen(self, book: Book, execution: Execution, kind: str) -> VenueOrder:
         """The order of a level that was set and reached within one bar."""

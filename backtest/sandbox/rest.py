@@ -28,7 +28,7 @@ class RestInterface:
         self._tape = tape
         self._data = data
         self._clock = clock
-        self._instruments = dict(sorted(instruments.items()))
+        self._instruments = instruments
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Register the routes; everything else that nobody claims is answered as an unknown route."""
@@ -71,7 +71,7 @@ class RestInterface:
             return self._reply({"category": query["category"], "list": [], "nextPageCursor": ""})
         _check_category(query.get("category", ""))
         symbol = query.get("symbol")
-        rows = list(self._instruments.values())
+        rows = [rules for _, rules in sorted(self._instruments.items())]
         if symbol:
             rows = [row for row in rows if row.symbol == symbol]
             if not rows:
@@ -89,7 +89,7 @@ class RestInterface:
         if category in EMPTY_CATEGORIES:
             return self._reply({"category": category, "list": []})
         _check_category(category)
-        symbols = [self._symbol(request)] if request.query.get("symbol") else list(self._instruments)
+        symbols = [self._symbol(request)] if request.query.get("symbol") else sorted(self._instruments)
         row = self._data.spot_ticker_row if category == SPOT else self._data.ticker_row
         rows = [row(symbol) for symbol in symbols]
         return self._reply({"category": category, "list": rows})

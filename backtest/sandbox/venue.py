@@ -116,7 +116,6 @@ class SandboxVenue:
             self._sources, self._interval, self._setting, self._start_time, history_until=self._history_until
         )
         self.clock = ServerClock(self.tape)
-        self.clock = ServerClock(self.tape)
         self._injector = FaultInjector(self._plan)
         self._outbox = Outbox(self._injector)
         self._gate = Gate(self.clock, self._injector)
@@ -301,6 +300,16 @@ class SandboxVenue:
         if symbol not in self._sources:
             raise ValueError(f"symbol {symbol!r} is not played here; choose one of {', '.join(self._sources)}")
         self._stream.mute(symbol, bars)
+
+    def change_rules(self, instrument: Instrument) -> None:
+        """Let a symbol have other trading rules from now on, but for tick and lot, as the venue does overnight.
+
+        Raises:
+            ValueError: the symbol is not played here, or its tick or lot would change.
+        """
+        if self.exchange is not None:
+            self.exchange.change_rules(instrument)
+        self._instruments[instrument.symbol] = instrument
 
     async def send_raw(self, text: str) -> None:
         """Send a text frame to every socket, however malformed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -58,6 +58,13 @@ def measured_recall(bank: MemoryBank, asked: Sequence[Asked]) -> RecallReading |
             wanted = min(len(result.ids), int(np.count_nonzero(visible_from <= each.as_of)))
             monitor.record(result.ids[: result.count], state.ids[_best(state.keys, each.key, row, wanted)])
     return monitor.reading
+
+
+def recall_document(reading: RecallReading | None) -> dict[str, Any] | None:
+    """A reading as plain values; ``None`` where the index is exact."""
+    if reading is None:
+        return None
+    return {"share": reading.recall, "worst": reading.worst, "asked": reading.checks, "alarm": reading.alarm}
 
 
 def _best(keys: KeyArray, query: KeyArray, scores: KeyArray, wanted: int) -> IntArray:

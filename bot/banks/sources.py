@@ -150,7 +150,7 @@ class CandleSource(Source):
             earlier = known.slice(0, int(np.searchsorted(known.close_time, as_of, side="left")))
             past[symbol] = earlier.slice(max(0, len(earlier) - strategy.history_bars), len(earlier))
             closing += known.slice(len(earlier), len(known)).bars()
-        self._watch(bank, min(bank.config.capacity, sum(map(len, past.values()))))
+        self._watch(bank, min(bank.config.holds, sum(map(len, past.values()))))
         strategy.warm(past)
         strategy.settle(closing)
         return OpenMemory(bank, as_of, reading_of(strategy, bank.config, self.interval))

@@ -15,7 +15,8 @@ from bot.assembly import Home, build_strategy
 from bot.banks.moments import bank_of
 from bot.config import Config
 from bot.errors import UsageError
-from bot.journal import Journal, RunKind, StoredRun
+from bot.journal import Journal, StoredRun
+from bot.journal.records import TRADING
 from bot.session import Session, extended_history, open_session, reopen_session
 from strategies.bars import BarSeries, Calendar, format_time
 
@@ -82,7 +83,7 @@ def encode_again(
         settings, earlier.symbols, earlier.interval, earlier.home.models, model_id=model_id or None
     )
     bank_of(strategy)
-    source = run.record.run_id if run.record.kind is RunKind.PAPER else run.record.source
+    source = run.record.run_id if run.record.kind in TRADING else run.record.source
     return replace(earlier, config=settings, strategy=strategy, model_id=model_id, history=history), source
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bot.banks.recall import Asked, measured_recall
+from bot.banks.recall import Asked, measured_recall, recall_document
 from bot.banks.sources import OpenMemory, Source
 from bot.journal.memories import StoredMemory
 from memory_store import Entry, MemoryBank
@@ -133,7 +133,8 @@ def statistics_document(stored: StoredMemory, source: Source, memory: OpenMemory
         "strategy": source.strategy_name,
         "interval": source.interval,
         "encoder_version": stored.bank.encoder_version,
-        "capacity": config.capacity,
+        "capacity": config.holds,
+        "sealed": config.sealed,
         "held": held.held,
         "pending": held.pending,
         "visible": held.visible,
@@ -148,7 +149,7 @@ def statistics_document(stored: StoredMemory, source: Source, memory: OpenMemory
         "eviction": config.eviction.value,
         "half_life_ms": config.half_life_ms,
         "index": config.index.value,
-        "recall": _recall_document(sharp.recall),
+        "recall": recall_document(sharp.recall),
         "metric": config.metric.value,
         "dimension": config.dimension,
         "anisotropy": sharp.anisotropy,
@@ -179,12 +180,6 @@ def entry_document(source: Source, entry: Entry) -> dict[str, Any]:
         "last_hit": entry.last_hit,
         "credit": entry.credit,
     }
-
-
-def _recall_document(reading: RecallReading | None) -> dict[str, Any] | None:
-    if reading is None:
-        return None
-    return {"share": reading.recall, "worst": reading.worst, "asked": reading.checks, "alarm": reading.alarm}
 
 
 def _mean_cosine(keys: KeyArray) -> float:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from backtest.audit import audit_run
 from backtest.probe import ProbeReport, probe_strategy
 from backtest.recursion import MULTIPLES, RecursionReport, check_recursion
+from backtest.significance.certificate import PrefixInvariance
 from bot.assembly import build_strategy, home_of
 from bot.cli.common import (
     Context,
@@ -31,7 +32,7 @@ from bot.errors import CheckFailed, UsageError
 from bot.journal import RunKind
 from bot.journal.probes import ProbeRecord, probed_settings
 from bot.portfolio import ClosedTrade
-from bot.session import reopen_session
+from bot.session import engine_of, reopen_session
 
 
 @click.command(cls=ExampleCommand, examples=("recall audit", "recall audit RUN --json"))
@@ -46,12 +47,12 @@ def audit(context: Context, run: str) -> None:
     journal = open_journal(context)
     stored = journal.find_run(run)
     if stored.record.kind is RunKind.REPLAY:
-        raise UsageError(f"run {stored.record.run_id} is a replay itself; audit a paper run, see recall runs")
+        raise UsageError(f"run {stored.record.run_id} is a replay itself; audit a paper or live run, see recall runs")
     session = reopen_session(context.config, stored)
     trades: list[ClosedTrade] = []
     with console.status("replaying the run from its journal ..."):
         session.warm(stored=True)
-        engine = session.engine(stored.record.run_id, trades)
+        engine = engine_of(stored.record.kind, session, stored.record.run_id, trades)
         report = audit_run(journal, stored, session, engine, trades)
     if context.as_json:
         context.answer(report.to_json())
@@ -128,8 +129,16 @@ def probe(
     with progress_bar("recursion", 1 + len(MULTIPLES), unit="warm-ups") as update:
         past = check_recursion(config, home, names, code, calendars, first, last, at_most=at_most, progress=update)
     _, model_id = build_strategy(config, names, code, home.models)
+    prefix = PrefixInvariance.of(report)
     found = ProbeRecord(
-        time.time_ns() // 1_000_000, version("recall-bot"), at_most, len(report.cuts), report.leaks, past.changes
+        time.time_ns() // 1_000_000,
+        version("recall-bot"),
+        at_most,
+        prefix.cuts,
+        prefix.changed,
+        past.changes,
+        prefix.first_change,
+        prefix.sha256,
     )
     with closing(open_journal(context)) as journal:
         journal.write_probe(probed_settings(config.masked(), names, code, model_id), found)

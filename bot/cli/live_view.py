@@ -12,9 +12,10 @@ from rich.text import Text
 
 from bot.cli.terminal import facts
 from bot.engine import Step
-from bot.orders import Decision, Execution, Side
-from bot.paper import PaperRun
+from bot.orders import AccountStanding, Decision, Execution, Notice, NoticeKind, Side
 from bot.portfolio import Portfolio
+from bot.run import Run
+from bot.trading import AccountNews
 from strategies.bars import format_time
 
 _LINES_WITHOUT_TERMINAL: Final = 500
@@ -26,7 +27,7 @@ _MARGIN: Final = 5
 class LiveView:
     """A status line on a terminal; elsewhere a line for every fill and now and then one for the state."""
 
-    def __init__(self, console: Console, run: PaperRun, *, quiet: bool) -> None:
+    def __init__(self, console: Console, run: Run, *, quiet: bool) -> None:
         self._console = console
         self._run = run
         self._quiet = quiet
@@ -61,10 +62,23 @@ class LiveView:
         elif self._bars == len(step.decisions) or self._bars % _LINES_WITHOUT_TERMINAL < len(step.decisions):
             self._console.print(self._line(step), soft_wrap=True)
 
+    def tell(self, news: AccountNews) -> None:
+        """Tell what the account told."""
+        if self._quiet:
+            return
+        for event in news:
+            if isinstance(event, Execution):
+                self._console.print(_fill_line(event))
+            elif isinstance(event, Notice):
+                colour = "red" if event.kind is NoticeKind.ALARM else "yellow"
+                self._console.print(Text.assemble((f"{event.kind}: ", colour), f"{event.symbol} {event.text}".strip()))
+            elif isinstance(event, AccountStanding) and not event.known:
+                self._console.print(Text(f"Exits only until the account is known: {event.reason}.", style="yellow"))
+
     def _line(self, step: Step) -> Text:
         """What matters most comes first: a narrow terminal cuts the end."""
         portfolio = self._run.engine.portfolio
-        change = portfolio.equity / float(portfolio.initial_cash) - 1.0
+        change = portfolio.equity / float(portfolio.invested) - 1.0
         decision = step.decisions[-1]
         return Text.assemble(
             (format_time(decision.close_time), "bold"),
@@ -75,7 +89,7 @@ class LiveView:
         )
 
 
-def _work(run: PaperRun) -> str:
+def _work(run: Run) -> str:
     """What happens to the model in the background, if anything."""
     progress = None if run.models is None else run.models.progress
     if progress is None:
@@ -111,8 +125,8 @@ def _colour(change: float) -> str:
     return "green" if change > 0.0 else "red" if change < 0.0 else ""
 
 
-def print_farewell(console: Console, document: dict[str, Any], portfolio: Portfolio) -> None:
-    """The summary at the end of a session."""
+def print_farewell(console: Console, document: dict[str, Any], portfolio: Portfolio, *, goes_on: bool) -> None:
+    """The summary at the end of a session; ``goes_on`` where the next one can take the run up again."""
     table = facts()
     table.add_row("run", document["run_id"])
     table.add_row("bars", f"{document['bars']:,} in this session, {document['decisions']:,} decisions in the whole run")
@@ -131,6 +145,10 @@ def print_farewell(console: Console, document: dict[str, Any], portfolio: Portfo
     console.print()
     if document["finished"]:
         console.print("The venue has no more bars, so the run is finished.")
-    else:
+    elif goes_on:
         console.print("The same command goes on with this run.")
+    else:
+        console.print(
+            "The account was a sandbox's inside this process and has ended with it; the next run is a new one."
+        )
     console.print("Look at it with recall status, positions, why last; prove it with recall audit.")

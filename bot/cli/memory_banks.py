@@ -95,7 +95,7 @@ def _fill(context: Context, session: Session, name: str, *, source: str = "") ->
     bank = bank_of(session.strategy)
     bars = sum(map(len, session.history.values()))
     with watched_bar("remembering") as watch:
-        watch(lambda: bank.next_id, min(bank.config.capacity, bars))
+        watch(lambda: bank.next_id, min(bank.config.holds, bars))
         started = time.perf_counter()
         session.warm()
         seconds = time.perf_counter() - started
@@ -111,7 +111,7 @@ def _fill(context: Context, session: Session, name: str, *, source: str = "") ->
         "encoder_version": bank.encoder_version,
         "symbols": list(session.symbols),
         "interval": session.interval,
-        "capacity": bank.config.capacity,
+        "capacity": bank.config.holds,
         "entries": len(bank),
         "bars": bars,
         "first_close": min(int(times[0]) for times in closes),

@@ -47,7 +47,7 @@ def show_memories(context: Context, memories: Sequence[StoredMemory]) -> None:
             "-" if time is None else format_time(time)[:10] for time in (counts.first_bar_time, counts.last_bar_time)
         )
         symbols = ", ".join(symbol for symbol, _ in counts.symbols) or "-"
-        rows.append((memory.bank.name, f"{counts.held:,}", f"{memory.bank.config.capacity:,}", first, last, symbols))
+        rows.append((memory.bank.name, f"{counts.held:,}", f"{memory.bank.config.holds:,}", first, last, symbols))
     show_table(columns, rows)
 
 
@@ -111,7 +111,7 @@ def _memory_document(memory: StoredMemory) -> dict[str, Any]:
     return {
         "memory": memory.bank.name,
         "encoder_version": memory.bank.encoder_version,
-        "capacity": memory.bank.config.capacity,
+        "capacity": memory.bank.config.holds,
         "held": counts.held,
         "pending": counts.pending,
         "evicted": counts.evicted,

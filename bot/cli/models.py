@@ -12,7 +12,8 @@ from bot.cli.help import ExampleCommand, ExampleGroup
 from bot.cli.runs import open_journal
 from bot.cli.terminal import console, listing, output
 from bot.errors import UsageError
-from bot.journal import Journal, RunKind, RunStatus, StoredRun
+from bot.journal import Journal, RunStatus, StoredRun
+from bot.journal.records import TRADING
 from bot.orders import OperatorAction, OperatorCommand
 from strategies.bars import format_time
 from strategies.memory_transformer.catalogue import ModelListing, list_models
@@ -121,7 +122,7 @@ def _promote(context: Context, home: Home, model: ModelListing, reason: str) -> 
 
 def _before(context: Context, journal: Journal) -> tuple[Home, str]:
     """Where, and which model came before the one in force."""
-    for run in journal.list_runs(kind=RunKind.PAPER, limit=_RECENT_RUNS):
+    for run in journal.list_runs(kinds=TRADING, limit=_RECENT_RUNS):
         if run.record.strategy == _STRATEGY and run.status is not RunStatus.FINISHED:
             used = [run.record.model_id, *(swap.model_id for _, swap in journal.read_swaps(run.record.run_id))]
             if len(used) > 1:
@@ -142,8 +143,8 @@ def _before(context: Context, journal: Journal) -> tuple[Home, str]:
 
 
 def _run_under_way(journal: Journal, home: Home, interval: str) -> StoredRun | None:
-    """The newest paper run of a market and interval that is not finished and trades with models."""
-    for run in journal.list_runs(kind=RunKind.PAPER, limit=_RECENT_RUNS):
+    """The newest paper or live run of a market and interval that is not finished and trades with models."""
+    for run in journal.list_runs(kinds=TRADING, limit=_RECENT_RUNS):
         record = run.record
         is_same = (record.strategy, record.candles, record.interval) == (_STRATEGY, home.name, interval)
         if is_same and run.status is not RunStatus.FINISHED:

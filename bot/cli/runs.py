@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from bot.banks.recall import recall_document
 from bot.cli.common import Context, standard_options
 from bot.cli.help import ExampleCommand
 from bot.cli.instance import is_running
@@ -16,6 +17,7 @@ from bot.errors import UsageError
 from bot.journal import Journal, RunStatus, StoredRun
 from bot.orders import ModelSwap, OperatorAction, OperatorCommand, Retraining
 from bot.risk import RiskState
+from memory_store.recall_monitor import RecallMonitor
 from strategies.bars import format_time
 
 
@@ -41,7 +43,9 @@ def read_state(journal: Journal, run: StoredRun) -> EngineState | None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @standard_options
 def runs(context: Context, limit: int) -> None:
-    """List runs, newest first."""
+    """List runs and walks, newest first."""
+    from backtest.walk_forward.listing import list_walks
+
     found = open_journal(context).list_runs(limit=limit)
     rows: list[dict[str, Any]] = [
         {
@@ -56,6 +60,20 @@ def runs(context: Context, limit: int) -> None:
         }
         for run in found
     ]
+    rows += [
+        {
+            "run_id": walk.walk_id,
+            "kind": "walk-forward",
+            "status": str(RunStatus.FINISHED),
+            "strategy": walk.strategy,
+            "symbols": list(walk.symbols),
+            "interval": walk.interval,
+            "started_at": walk.written_at,
+            "total_return": walk.total_return,
+        }
+        for walk in list_walks(context.config.storage.data_dir)
+    ]
+    rows = sorted(rows, key=lambda row: -row["started_at"])[:limit]
     if context.as_json:
         context.answer(rows)
         return
@@ -205,12 +223,13 @@ def _status_document(context: Context, journal: Journal, run: StoredRun) -> dict
     document |= {
         "last_bar": max(core.last_open_times.values(), default=None),
         "equity": equity,
-        "profit": equity - float(portfolio.initial_cash),
+        "profit": equity - float(portfolio.initial_cash + portfolio.transferred),
         "fees_paid": float(portfolio.fees_paid),
         "trades": portfolio.trades_closed,
         "open_positions": sum(1 for position in portfolio.positions if position.quantity),
         "working_orders": sum(len(book.working) for book in state.books),
         "halts": _halts(core.risk),
+        **({} if core.recall is None else {"memory_recall": recall_document(RecallMonitor(state=core.recall).reading)}),
         **_models_document(context, journal, run, core.decisions),
         "waiting_commands": [str(command.action) for _, command in journal.waiting_commands(record.run_id)],
     }
@@ -242,6 +261,9 @@ def _halts(state: RiskState) -> list[str]:
     if state.halted_by_loss:
         found.append("daily loss")
     found += [f"{symbol} unavailable" for symbol in state.unavailable]
+    found += [f"{symbol} traded by somebody else" for symbol in state.foreign]
+    if state.unknown_because:
+        found.append(f"account unknown: {state.unknown_because}")
     return found
 
 
@@ -257,6 +279,14 @@ def _retraining_line(told: dict[str, Any]) -> str:
     return f"{who} {told['verdict']} at bar {told['due']:,} ({told['trigger']}){losses}; {told['reason']}"
 
 
+def _recall_line(told: dict[str, Any]) -> str:
+    """What the running check of an approximate memory shows, in one line."""
+    if told["share"] is None:
+        return "not checked yet"
+    line = f"{told['share']:.1%} of the true neighbours found, {told['worst']:.1%} at worst, {told['asked']:,} checks"
+    return f"ALARM: {line}; an exact index finds all" if told["alarm"] else line
+
+
 def _shown(name: str, value: Any) -> str:
     if value is None:
         return "-"
@@ -266,6 +296,8 @@ def _shown(name: str, value: Any) -> str:
         return f"{value:+,.2f}"
     if name == "last_retraining":
         return _retraining_line(value)
+    if name == "memory_recall":
+        return _recall_line(value)
     if isinstance(value, float):
         return f"{value:,.2f}"
     if isinstance(value, list):

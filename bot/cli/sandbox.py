@@ -135,9 +135,9 @@ def sandbox(
     tls = None if certificate is None else certificate.context
     trade = Trade(account, _plan(plan, fault_seed), partial_pushes, tls)
     if now:
-        first = int(time.time() * 1000.0)
+        first = _now()
     venue = make_sandbox(config, names, code, clock, start=first, end=last, trade=trade)
-    asyncio.run(_serve(context, venue, port))
+    asyncio.run(_serve(context, venue, port, keeps_time=now))
 
 
 def _plan(path: Path | None, seed: int | None) -> FaultPlan:
@@ -173,7 +173,11 @@ def _write(certificate: LocalCertificate, path: Path) -> None:
         raise UsageError(f"--tls {path} cannot be written: {problem.strerror or problem}") from None
 
 
-async def _serve(context: Context, venue: SandboxVenue, port: int) -> None:
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _serve(context: Context, venue: SandboxVenue, port: int, *, keeps_time: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -181,6 +185,9 @@ async def _serve(context: Context, venue: SandboxVenue, port: int) -> None:
         await venue.start(port)
     except OSError as problem:
         raise UsageError(f"port {port} cannot be used: {problem.strerror or problem}; choose another --port") from None
+    if keeps_time:
+        # The history took a moment to make, and the market stood still meanwhile.
+        venue.tape.clock.advance_to(_now())
     try:
         _tell(context, venue)
         await stop.wait()

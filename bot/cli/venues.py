@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.clock import ClockSetting
@@ -18,21 +18,25 @@ from bot.cli.common import stored_calendars
 from bot.config import Config
 from bot.errors import NothingLeftToPlay, UsageError
 from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.execution.bybit.trade_stream import TradeStream
 from bot.market.bybit_rest import BybitRest, Environment
 from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries, Calendar, interval_ms, parse_time
 
 # https://bybit-exchange.github.io/docs/v5/ws/connect; the demo environment has mainnet's public data
-_PUBLIC_STREAMS = {
-    "bybit": "wss://stream.bybit.com/v5/public/linear",
-    "testnet": "wss://stream-testnet.bybit.com/v5/public/linear",
-    "demo": "wss://stream.bybit.com/v5/public/linear",
+_PUBLIC_STREAMS: Final = {
+    "bybit": "wss://stream.bybit.com",
+    "testnet": "wss://stream-testnet.bybit.com",
+    "demo": "wss://stream.bybit.com",
 }
+_PRIVATE_STREAMS: Final = {**_PUBLIC_STREAMS, "demo": "wss://stream-demo.bybit.com"}
 _ENVIRONMENTS: dict[str, Literal["mainnet", "testnet", "demo"]] = {
     "bybit": "mainnet",
     "testnet": "testnet",
     "demo": "mainnet",
 }
+SANDBOX_KEY: Final = ("sandbox", "sandbox")
+"""Key and secret of the account of a sandbox that starts inside a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +65,82 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     timeout = config.venue.rest_timeout
     if sandbox is not None:
         return Connection(BybitRest(sandbox.rest_url, timeout_s=timeout), sandbox.public_url)
-    name = config.venue.name
-    if name == "sandbox":
-        url = config.venue.sandbox_url.rstrip("/")
-        host = url.partition("://")[2]
-        return Connection(BybitRest(url, timeout_s=timeout), f"ws://{host}/v5/public/linear")
-    return Connection(BybitRest(None, _ENVIRONMENTS[name], timeout_s=timeout), _PUBLIC_STREAMS[name])
+    url = f"{_stream_host(config, _PUBLIC_STREAMS)}/v5/public/linear"
+    return Connection(
+        BybitRest(_rest_host(config), _ENVIRONMENTS.get(config.venue.name, "mainnet"), timeout_s=timeout), url
+    )
 
 
-def account_at(config: Config) -> BybitAccount:
-    """The account of the configured venue and key.
+def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAccount:
+    """The account of the configured venue and key, or that of a sandbox that has been started inside this process.
 
     Raises:
-        UsageError: there is no key, or the venue is a sandbox inside a process, which has no account.
+        UsageError: there is no key, or the venue is a sandbox inside a process that has not been started.
     """
-    live, name, timeout = config.live, config.venue.name, config.venue.rest_timeout
-    credentials = Credentials(live.api_key.get_secret_value(), live.api_secret.get_secret_value())
-    if not credentials.key or not credentials.secret:
+    name, timeout = config.venue.name, config.venue.rest_timeout
+    credentials = Credentials(*_key_of(config, sandbox))
+    if sandbox is not None:
+        return BybitAccount(credentials, sandbox.rest_url, timeout_s=timeout)
+    if name == "sandbox" and not config.venue.sandbox_url:
+        raise UsageError(
+            "the sandbox inside this process has no account; start recall sandbox and set venue.sandbox_url to its URL"
+        )
+    environment: Environment = "testnet" if name == "testnet" else "demo" if name == "demo" else "mainnet"
+    return BybitAccount(credentials, _rest_host(config), environment, timeout_s=timeout)
+
+
+def private_stream_at(config: Config, sandbox: SandboxVenue | None = None) -> tuple[str, str, str]:
+    """URL of the private stream of the configured venue, or of a sandbox that has been started, with key and secret.
+
+    Raises:
+        UsageError: there is no key.
+    """
+    key, secret = _key_of(config, sandbox)
+    if sandbox is not None:
+        return sandbox.private_url, key, secret
+    return f"{_stream_host(config, _PRIVATE_STREAMS)}/v5/private", key, secret
+
+
+def order_entry_at(config: Config, account: BybitAccount, sandbox: SandboxVenue | None = None) -> TradeStream | None:
+    """The trade socket of the configured venue, not connected yet; ``None`` where orders go over REST, as at the demo
+    environment, which has none.
+
+    Args:
+        config: the settings.
+        account: whose clock stamps the requests; set its ``entry`` to what is returned.
+        sandbox: that has been started inside this process.
+
+    Raises:
+        UsageError: there is no key.
+    """
+    if config.live.order_entry == "rest" or config.venue.name == "demo":
+        return None
+    url = f"{_stream_host(config, _PRIVATE_STREAMS)}/v5/trade" if sandbox is None else sandbox.trade_url
+    credentials = Credentials(*_key_of(config, sandbox))
+    return TradeStream(url, credentials, account.stamp, answer_timeout_s=config.venue.rest_timeout)
+
+
+def _rest_host(config: Config) -> str | None:
+    """What takes the place of Bybit's own host, if anything does."""
+    venue = config.venue
+    own = {"sandbox": venue.sandbox_url, "bybit": venue.rest_url}.get(venue.name, "")
+    return own.rstrip("/") or None
+
+
+def _stream_host(config: Config, hosts: Mapping[str, str]) -> str:
+    venue = config.venue
+    if venue.name == "sandbox":
+        return f"ws://{venue.sandbox_url.rstrip('/').partition('://')[2]}"
+    return (venue.name == "bybit" and venue.stream_url) or hosts[venue.name]
+
+
+def _key_of(config: Config, sandbox: SandboxVenue | None) -> tuple[str, str]:
+    if sandbox is not None:
+        return SANDBOX_KEY
+    key, secret = config.live.api_key.get_secret_value(), config.live.api_secret.get_secret_value()
+    if not key or not secret:
         raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
-    if name == "sandbox":
-        if not config.venue.sandbox_url:
-            raise UsageError(
-                "the sandbox inside this process has no account; start recall sandbox and set venue.sandbox_url to its URL"
-            )
-        return BybitAccount(credentials, config.venue.sandbox_url, timeout_s=timeout)
-    environment: Environment = "mainnet" if name == "bybit" else "testnet" if name == "testnet" else "demo"
-    return BybitAccount(credentials, None, environment, timeout_s=timeout)
+    return key, secret
 
 
 def plays_store(config: Config) -> bool:
@@ -199,6 +253,17 @@ def plays_synthetic(config: Config) -> bool:
     """Whether the venue is an embedded sandbox that plays a synthetic market."""
     venue = config.venue
     return venue.name == "sandbox" and not venue.sandbox_url and config.sandbox.source == "synthetic"
+
+
+def sandbox_start(config: Config, home: Home) -> int:
+    """Where a new run in the embedded sandbox starts if nobody says, milliseconds.
+
+    Raises:
+        UsageError: the configured date is not understood, or a symbol has no stored candles.
+    """
+    if config.sandbox.source == "synthetic":
+        return synthetic_start(config)
+    return stored_start(home, config.market.symbols, config.market.interval)
 
 
 def stored_start(home: Home, symbols: tuple[str, ...], interval: str) -> int:

@@ -7,9 +7,10 @@ packed into one row, from which a report tells what was remembered, when memory 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import nan
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,26 @@ class Outlooks:
             return cls(horizon_bars=int(number), symbols=tuple(map(str, text)), **widened)
         except (OSError, KeyError, TypeError, EOFError, ValueError) as problem:
             raise ValueError(f"they are no packed outlooks ({problem})") from None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outlooks]) -> Outlooks:
+        """Those of several runs with one horizon, one after the other.
+
+        Args:
+            parts: at least one.
+        """
+        symbols = tuple(dict.fromkeys(symbol for part in parts for symbol in part.symbols))
+        # The last place is for -1, nobody.
+        numbers = [np.array([*(symbols.index(each) for each in part.symbols), -1], dtype=np.int64) for part in parts]
+        columns: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name not in (_TEXT, _NUMBER):
+                columns[field.name] = np.concatenate([getattr(part, field.name) for part in parts])
+        for name in ("symbol", "neighbour_symbol"):
+            columns[name] = np.concatenate(
+                [places[getattr(part, name)] for places, part in zip(numbers, parts, strict=True)]
+            )
+        return cls(horizon_bars=parts[0].horizon_bars, symbols=symbols, **columns)
 
 
 class OutlookRecorder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -18,7 +18,7 @@ from bot.journal.database import Database, believed
 from bot.journal.memories import StoredMemory, export_memory, read_memory
 from bot.journal.outlooks import OutlookRecorder, Outlooks
 from bot.journal.probes import ProbeRecord
-from bot.journal.records import RunKind, RunRecord, RunStatus, SideEvent, StoredRun
+from bot.journal.records import TRADING, RunKind, RunRecord, RunStatus, SideEvent, StoredRun
 from bot.journal.rows import EVENT_TYPES
 from bot.orders import BarBatch, Decision, Execution, ModelSwap, OperatorAction, OperatorCommand
 from bot.portfolio import ClosedTrade
@@ -38,14 +38,14 @@ class JournalReader(Database):
     """The database of all runs, to read."""
 
     def find_run(self, run_id: str) -> StoredRun:
-        """The run of that id; ``latest`` is the paper run last started or resumed, else the newest of all.
+        """The run of that id; ``latest`` is the paper or live run last started or resumed, else the newest of all.
 
         Raises:
             UsageError: there is no such run.
         """
         query = sa.select(schema.runs)
         if run_id == "latest":
-            order = sa.case((schema.runs.c.kind == RunKind.PAPER, 0), else_=1)
+            order = sa.case((schema.runs.c.kind.in_(TRADING), 0), else_=1)
             newest = (
                 column.desc() for column in (schema.runs.c.active_at, schema.runs.c.started_at, schema.runs.c.run_id)
             )
@@ -60,10 +60,10 @@ class JournalReader(Database):
             raise UsageError(f"run {run_id!r} is not in the journal; {hint}")
         return _stored_run(row)
 
-    def list_runs(self, *, kind: RunKind | None = None, limit: int = 50) -> list[StoredRun]:
-        """Runs that trade, newest first, or those of one kind."""
+    def list_runs(self, *, kinds: Collection[RunKind] | None = None, limit: int = 50) -> list[StoredRun]:
+        """All runs but standing memories, newest first, or those of some kinds."""
         query = sa.select(schema.runs).order_by(schema.runs.c.started_at.desc(), schema.runs.c.run_id.desc())
-        chosen = schema.runs.c.kind != RunKind.MEMORY if kind is None else schema.runs.c.kind == kind
+        chosen = schema.runs.c.kind != RunKind.MEMORY if kinds is None else schema.runs.c.kind.in_(kinds)
         query = query.where(chosen)
         with self._reading() as connection:
             return [_stored_run(row) for row in connection.execute(query.limit(limit)).mappings()]

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from bot.execution.instruments import Instrument
 from bot.orders import (
+    AccountStanding,
     BarBatch,
     Decision,
+    EmergencyOrder,
     Execution,
     Funding,
     ModelSwap,
+    Notice,
     OperatorCommand,
     OrderUpdate,
     Retraining,
+    RuleChange,
     SymbolAvailability,
+    Transfer,
 )
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges
@@ -30,8 +35,13 @@ class RunKind(StrEnum):
 
     REPLAY = "replay"
     PAPER = "paper"
+    LIVE = "live"
     MEMORY = "memory"
     """A memory that was filled from stored candles and trades nothing: a *standing bank*, named by its run id."""
+
+
+TRADING: Final = (RunKind.PAPER, RunKind.LIVE)
+"""Kinds of runs that a venue's stream drives and that an audit can prove."""
 
 
 class RunStatus(StrEnum):
@@ -89,7 +99,20 @@ class RunRecord(msgspec.Struct, frozen=True):
         return max(closes, default=0)
 
 
-SideEvent = OperatorCommand | SymbolAvailability | Funding | ModelSwap | Retraining
+SideEvent = (
+    OperatorCommand
+    | SymbolAvailability
+    | Funding
+    | ModelSwap
+    | Retraining
+    | AccountStanding
+    | Transfer
+    | EmergencyOrder
+    | OrderUpdate
+    | Notice
+    | RuleChange
+)
+"""Everything that happens to a run besides bars and fills, which have tables of their own."""
 
 
 @dataclass(slots=True)

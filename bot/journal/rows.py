@@ -11,14 +11,20 @@ import sqlalchemy as sa
 from bot.journal import schema
 from bot.journal.records import SideEvent, StepRecord
 from bot.orders import (
+    AccountStanding,
     Decision,
+    EmergencyOrder,
     Execution,
     Funding,
     ModelSwap,
+    Notice,
     OperatorCommand,
     Order,
+    OrderUpdate,
     Retraining,
+    RuleChange,
     SymbolAvailability,
+    Transfer,
 )
 from bot.portfolio import ClosedTrade
 from strategies.bars import Bar
@@ -29,7 +35,15 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
     "funding": Funding,
     "swap": ModelSwap,
     "retraining": Retraining,
+    "standing": AccountStanding,
+    "transfer": Transfer,
+    "emergency": EmergencyOrder,
+    "order": OrderUpdate,
+    "notice": Notice,
+    "rules": RuleChange,
 }
+UNDECIDED: Final = -1
+"""In place of the decision's number in rows of orders that no decision asked for."""
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
@@ -168,10 +182,10 @@ def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> 
     """Write the orders of a step, and mark those that it filled or that have come to an end otherwise."""
     statuses = {execution.client_order_id: "filled" for _, execution in step.executions}
     statuses |= {update.client_order_id: str(update.status) for update in step.updates if update.is_final}
+    numbered = [(decision.number, order) for decision in step.decisions for order in decision.orders]
+    numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder)]
     rows = [
-        _order_row(run_id, decision.number, order, statuses.pop(order.client_order_id, "intended"))
-        for decision in step.decisions
-        for order in decision.orders
+        _order_row(run_id, number, order, statuses.pop(order.client_order_id, "intended")) for number, order in numbered
     ]
     _ORDERS(connection, rows)
     if statuses:

@@ -100,7 +100,7 @@ events = sa.Table(
     metadata,
     sa.Column("run_id", _RUN, primary_key=True),
     sa.Column("sequence", sa.BigInteger, primary_key=True),
-    sa.Column("kind", sa.String(24), nullable=False, comment="operator, availability, funding, swap or retraining"),
+    sa.Column("kind", sa.String(24), nullable=False, comment="see EVENT_TYPES in rows.py"),
     sa.Column("payload", sa.Text, nullable=False),
 )
 

@@ -7,8 +7,6 @@ for by REST. https://bybit-exchange.github.io/docs/v5/ws/connect
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,11 +26,10 @@ from bot.execution.bybit.decode import (
     decode_wallets,
 )
 from bot.market.backoff import Backoff
+from bot.market.bybit_login import login_request, without_key
 from bot.market.healing_socket import HealingSocket
 from bot.market.wire import Acknowledgement, Malformed, Pong, decode_frame
 
-LOGIN_LIFE_MS: Final = 10_000
-"""How long a login is good for; pybit's 1 s fails where a handshake is slow or a clock is off."""
 TOPICS: Final[dict[str, Callable[[object], list[Any]]]] = {
     "order": decode_orders,
     "execution": decode_executions,
@@ -105,7 +102,7 @@ class PrivateStream(HealingSocket[PrivateEvent]):
     async def _open(self, socket: ClientConnection) -> None:
         self._answers = asyncio.Queue()
         self._asked = "a login"
-        if not await self._agreed(socket, self._login(), "auth"):
+        if not await self._agreed(socket, login_request(self._key, self._secret, self._venue_ms()), "auth"):
             self._refused = True
             return
         self._asked = "a subscription"
@@ -128,14 +125,8 @@ class PrivateStream(HealingSocket[PrivateEvent]):
                 continue
         if answer.success:
             return True
-        self._cut(socket, f"the venue refused {operation}: {answer.message}")
+        self._cut(socket, f"the venue refused {operation}: {without_key(answer.message, self._key)}")
         return False
-
-    def _login(self) -> dict[str, object]:
-        expires = self._venue_ms() + LOGIN_LIFE_MS
-        text = f"GET/realtime{expires}"
-        signature = hmac.new(self._secret.encode(), text.encode(), hashlib.sha256).hexdigest()
-        return {"op": "auth", "args": [self._key, expires, signature]}
 
     def _take(self, data: str | bytes) -> None:
         frame = decode_frame(data)
@@ -145,7 +136,7 @@ class PrivateStream(HealingSocket[PrivateEvent]):
             self._answers.put_nowait(frame)
         elif isinstance(frame, Malformed):
             self.malformed_frames += 1
-            _log.warning("malformed private frame dropped", url=self._url, reason=frame.reason)
+            _log.warning("malformed private frame dropped", url=self.url, reason=frame.reason)
         else:
             self._take_push(data)
 

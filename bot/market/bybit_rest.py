@@ -20,7 +20,8 @@ from pybit.exceptions import FailedRequestError, InvalidRequestError
 from pybit.unified_trading import HTTP
 
 from bot.errors import VenueError
-from bot.execution.bybit.codes import REPEATED_READS
+from bot.execution.bybit.codes import REPEATED_READS, Action, action_of_status
+from bot.execution.bybit.rate_limits import PUBLIC_PER_SECOND, TokenBucket
 from bot.execution.instruments import Instrument
 from bot.market.backoff import Backoff
 from bot.market.bybit_decode import (
@@ -32,6 +33,7 @@ from bot.market.bybit_decode import (
     result_rows,
 )
 from bot.market.funding import PAGE_RATES
+from bot.market.healing_socket import FORBIDDEN_WAIT_S
 from strategies.bars import Bar, Calendar, interval_ms
 
 Environment = Literal["mainnet", "testnet", "demo"]
@@ -41,7 +43,6 @@ PAGE_BARS: Final = 1000
 """Bars that one request can return."""
 PAGE_INSTRUMENTS: Final = 1000
 
-FORBIDDEN: Final = 403
 NOT_JSON: Final = 409
 """What pybit reports when a reply with HTTP status 200 is no JSON, as a page of a proxy is."""
 LONGEST_RATE_WAIT_S: Final = 10.0
@@ -90,6 +91,7 @@ class BybitRest:
         timeout_s: bound on connecting, and on each wait for bytes, of one attempt.
         attempts: how often a request is sent at most.
         backoff: waits between attempts.
+        forbidden_wait_s: seconds after a ban of this address within which nothing is sent, since asking prolongs it.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class BybitRest:
         *,
         attempts: int = 4,
         backoff: Backoff | None = None,
+        forbidden_wait_s: float = FORBIDDEN_WAIT_S,
     ) -> None:
         # One attempt per call and no code that pybit itself would retry: it sleeps inside the call, raises on a rate
         # limit whose reset has passed, and hides the code behind its own. An empty set would mean its defaults.
@@ -121,6 +124,10 @@ class BybitRest:
         self._budget_s = self._attempts * (2.0 * timeout_s + waits) + 5.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bybit-rest")
         self._turn = asyncio.Lock()
+        # Both are used in the thread only.
+        self._bucket = TokenBucket(PUBLIC_PER_SECOND, time.monotonic())
+        self._banned_until = 0.0
+        self._forbidden_wait_s = forbidden_wait_s
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -202,19 +209,33 @@ class BybitRest:
 
     async def instruments(self, symbols: Iterable[str]) -> dict[str, Instrument]:
         """Trading rules of symbols, in the order given; all must exist and be open for trading."""
+        found, refused = await self.tradable(symbols)
+        for reason in refused.values():
+            raise VenueError(reason)
+        return found
+
+    async def tradable(self, symbols: Iterable[str]) -> tuple[dict[str, Instrument], dict[str, str]]:
+        """Trading rules of the symbols that exist and are open for trading, and of the others why they have none."""
         wanted = list(symbols)
         rows: dict[str, Mapping[str, Any]] = {}
         cursor = ""
         while True:
             parameters = {"category": CATEGORY, "limit": PAGE_INSTRUMENTS, "cursor": cursor or None}
             reply = await self._ask(_Request(self._session.get_instruments_info, parameters, "instruments"))
-            found = [row for row in result_rows(reply, self.endpoint) if isinstance(row, Mapping)]
-            rows.update((str(row.get("symbol")), row) for row in found)
+            page = [row for row in result_rows(reply, self.endpoint) if isinstance(row, Mapping)]
+            rows.update((str(row.get("symbol")), row) for row in page)
             following = next_cursor(reply)
             if following in ("", cursor) or all(symbol in rows for symbol in wanted):
                 break
             cursor = following
-        return {symbol: decode_instrument(symbol, rows.get(symbol), self.endpoint) for symbol in wanted}
+        found: dict[str, Instrument] = {}
+        refused: dict[str, str] = {}
+        for symbol in wanted:
+            try:
+                found[symbol] = decode_instrument(symbol, rows.get(symbol), self.endpoint)
+            except VenueError as reason:
+                refused[symbol] = str(reason)
+        return found, refused
 
     def _kline_request(self, symbol: str, interval: str, first: int, last: int) -> _Request:
         parameters = {
@@ -266,6 +287,10 @@ class BybitRest:
                 self._closed.wait(delay)
 
     def _send(self, request: _Request) -> dict[str, Any]:
+        if time.monotonic() < self._banned_until:
+            raise self._ban()
+        self._closed.wait(self._bucket.wait_s(time.monotonic()))
+        self._bucket.take(time.monotonic())
         try:
             reply = request.call(**request.parameters)
         except InvalidRequestError as error:
@@ -296,16 +321,22 @@ class BybitRest:
         status = error.status_code
         if status == NOT_JSON:
             return _Transient("the reply is no JSON")
-        if status == 429 or (isinstance(status, int) and status >= 500):
+        action = action_of_status(status) if isinstance(status, int) else Action.LOOK_UP
+        if action is Action.LOOK_UP:
+            # Of a read nothing has to be looked up: it is asked again.
             return _Transient(f"HTTP status {status}")
-        if status == FORBIDDEN:
-            return VenueError(
-                f"{self.endpoint} forbids requests from this address (HTTP status 403: too many requests, or a region "
-                "that it does not serve); wait at least 10 minutes, or use another host"
-            )
+        if action is Action.STAND_DOWN:
+            self._banned_until = time.monotonic() + self._forbidden_wait_s
+            return self._ban()
         return VenueError(
             f"{self.endpoint} refused a request for {request.subject} with HTTP status {status}; "
             "check that this is a Bybit v5 host"
+        )
+
+    def _ban(self) -> VenueError:
+        return VenueError(
+            f"{self.endpoint} forbids requests from this address (HTTP status 403: too many requests, or a region "
+            "that it does not serve); wait at least 10 minutes, or use another host"
         )
 
 

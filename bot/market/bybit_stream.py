@@ -62,6 +62,10 @@ class KlineStream(HealingSocket[StreamEvent]):
         ping_interval_s: see ``HealingSocket``, as the next two.
         silence_timeout_s: see there.
         backoff: see there.
+        topic_silence_s: seconds within which every symbol must have sent something, a candle that forms included; looked at
+            after every ping. More than an interval, since a market without trades sends one message per candle. ``None``
+            where time is simulated. A symbol that stays silent on the next connection, too, is not waited for again until
+            it is heard.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class KlineStream(HealingSocket[StreamEvent]):
         ping_interval_s: float = 20.0,
         silence_timeout_s: float = 10.0,
         backoff: Backoff | None = None,
+        topic_silence_s: float | None = None,
     ) -> None:
         super().__init__(
             url, "kline stream", ping_interval_s=ping_interval_s, silence_timeout_s=silence_timeout_s, backoff=backoff
@@ -83,10 +88,16 @@ class KlineStream(HealingSocket[StreamEvent]):
         self._unanswered: deque[str] = deque()
         self._answered = asyncio.Event()
         self._newest: dict[str, Bar] = {}
+        self._topic_silence_s = topic_silence_s
+        self._heard: dict[str, float] = {}
+        """When each symbol that is waited for sent something last, by the monotonic clock."""
+        self._silent: frozenset[str] = frozenset()
+        """Symbols for whose silence the last connection was cut."""
 
     async def _open(self, socket: ClientConnection) -> None:
         self._asked = "a subscription"
         self._answered.clear()
+        self._heard = dict.fromkeys(self._known - self._silent, time.monotonic())
         self._unanswered = deque(self._symbols)
         for symbol in self._symbols:
             await socket.send(_request("subscribe", symbol, [f"kline.{self._interval}.{symbol}"]))
@@ -95,6 +106,16 @@ class KlineStream(HealingSocket[StreamEvent]):
 
     def _ping(self) -> str:
         return _request("ping", "heartbeat")
+
+    def _unheard(self) -> str:
+        if self._topic_silence_s is None:
+            return ""
+        limit = time.monotonic() - self._topic_silence_s
+        silent = sorted(symbol for symbol, at in self._heard.items() if at < limit)
+        if not silent:
+            return ""
+        self._silent = frozenset(silent)
+        return f"the venue sent nothing of {', '.join(silent)} for {self._topic_silence_s:g} s, though it answers pings"
 
     def _lost(self, reason: str) -> StreamEvent:
         return StreamDisconnected(reason)
@@ -109,12 +130,13 @@ class KlineStream(HealingSocket[StreamEvent]):
             self._take_acknowledgement(frame)
         elif isinstance(frame, Malformed):
             self.malformed_frames += 1
-            _log.warning("malformed frame dropped", url=self._url, reason=frame.reason, frame=str(data[:200]))
+            _log.warning("malformed frame dropped", url=self.url, reason=frame.reason, frame=str(data[:200]))
 
     def _take_candles(self, frame: KlineFrame) -> None:
         symbol = frame.symbol
         if symbol not in self._known or frame.interval != self._interval:
             return
+        self._heard[symbol] = time.monotonic()
         for candle in frame.candles:
             if not candle.confirmed:
                 continue
@@ -140,6 +162,7 @@ class KlineStream(HealingSocket[StreamEvent]):
         self._unanswered.remove(symbol)
         if not answer.success and "already subscribed" not in answer.message:
             _log.error("subscription refused", symbol=symbol, reason=answer.message)
+            self._heard.pop(symbol, None)
             self._events.put_nowait(SubscriptionRefused(symbol, answer.message))
         if not self._unanswered:
             self._answered.set()

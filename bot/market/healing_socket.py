@@ -43,7 +43,7 @@ class HealingSocket(ABC, Generic[Event]):
     def __init__(
         self, url: str, name: str, *, ping_interval_s: float, silence_timeout_s: float, backoff: Backoff | None
     ) -> None:
-        self._url = url
+        self.url = url
         self._name = name
         self._ping_interval_s = ping_interval_s
         self._silence_timeout_s = silence_timeout_s
@@ -71,12 +71,16 @@ class HealingSocket(ABC, Generic[Event]):
         """Read one frame."""
 
     @abstractmethod
-    def _lost(self, reason: str) -> Event:
-        """The event that says that the connection is gone."""
+    def _lost(self, reason: str) -> Event | None:
+        """The event that says that the connection is gone; ``None`` where nobody takes events."""
 
     @abstractmethod
     def _ping(self) -> str:
         """The request whose answer sets ``_pong``."""
+
+    def _unheard(self) -> str:
+        """Why a connection that answers pings is of no use all the same; empty where it is."""
+        return ""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=self._name)
@@ -105,6 +109,7 @@ class HealingSocket(ABC, Generic[Event]):
         try:
             await self._stay_connected()
         except Exception as error:
+            _log.exception("stream failed", stream=self._name, url=self.url)
             self._events.put_nowait(error)
 
     async def _stay_connected(self) -> None:
@@ -124,16 +129,16 @@ class HealingSocket(ABC, Generic[Event]):
             failures = 0 if time.monotonic() - began >= STABLE_S else failures
             delay = max(self._backoff.delay(failures), wait_s)
             failures += 1
-            _log.warning(
-                "stream disconnected", stream=self._name, url=self._url, reason=reason, retry_s=round(delay, 3)
-            )
-            self._events.put_nowait(self._lost(reason))
+            _log.warning("stream disconnected", stream=self._name, url=self.url, reason=reason, retry_s=round(delay, 3))
+            event = self._lost(reason)
+            if event is not None:
+                self._events.put_nowait(event)
             await asyncio.sleep(delay)
 
     async def _serve_one_connection(self) -> str:
         """Connect and read until the connection ends; returns why it did."""
         socket = await connect(
-            self._url,
+            self.url,
             ping_interval=None,
             compression=None,
             open_timeout=self._silence_timeout_s,
@@ -142,6 +147,8 @@ class HealingSocket(ABC, Generic[Event]):
         )
         self.connections += 1
         keeper = asyncio.create_task(self._keep(socket), name=f"{self._name} heartbeat")
+        # Without its keeper a connection is no longer watched.
+        keeper.add_done_callback(lambda _: socket.transport.abort())
         try:
             async for frame in socket:
                 self._take(frame)
@@ -149,8 +156,9 @@ class HealingSocket(ABC, Generic[Event]):
             return self._fault or f"the connection broke ({closed})"
         finally:
             keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            socket.transport.abort()
+            (outcome,) = await asyncio.gather(keeper, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                raise outcome
         return self._fault or "the venue closed the connection"
 
     async def _keep(self, socket: ClientConnection) -> None:
@@ -164,6 +172,9 @@ class HealingSocket(ABC, Generic[Event]):
                 await socket.send(self._ping())
                 async with asyncio.timeout(self._silence_timeout_s):
                     await self._pong.wait()
+                if fault := self._unheard():
+                    self._cut(socket, fault)
+                    return
         except TimeoutError:
             self._cut(socket, f"the venue did not answer {self._asked} in {self._silence_timeout_s:g} s")
         except ConnectionClosed:

@@ -12,7 +12,8 @@ from strategies.base import Neighbour
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.forecaster import BarForecast, Forecaster
-from strategies.memory_transformer.streaming import EncodedBar, EncodedSeries
+from strategies.memory_transformer.streaming import EncodedBar
+from strategies.memory_transformer.tile_kernel import EncodedSeries
 from strategies.readout import MemoryView, neighbours, read_out_all
 from strategies.recorder import Recall, recall_of
 

@@ -127,9 +127,13 @@ class MemoryRead(nn.Module):
         weights = torch.softmax(scores, dim=1)
         shares = weights[:, 1:]
 
-        differences = F.gelu(self.correction(query.unsqueeze(1) - retrieved.keys))
+        # The map of a difference as the difference of maps. The metric learns from cosines alone, so nothing is carried back
+        # through these.
+        keys = retrieved.keys.detach()
+        mapped = F.linear(keys, self.correction.weight)
+        differences = F.gelu(self.correction(query).unsqueeze(1) - mapped)
         # One sum each: joined first, the constant parts would be copied, and given gradients that nobody needs.
-        parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, retrieved.keys, differences)]
+        parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, keys, differences)]
         context = self.value(torch.cat(parts, dim=2).squeeze(1)) + weights[:, :1] * self.null_value
         if force_gate is None:
             gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))

@@ -39,7 +39,7 @@ def make_optimizer(model: MemoryTransformer, training: TrainingConfig, *, read_o
         {"params": brisk, "weight_decay": 0.0, "pace": _BRISK},
         {"params": fast, "weight_decay": 0.0, "pace": _FAST},
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, step: int, steps: int) -> None:

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
 
 from backtest.sandbox.keys import TRADER, ApiKey
+from backtest.sandbox.market import SyntheticMarket
 from backtest.sandbox.records import PositionMode
-from bot.assembly import home_of
+from bot.assembly import build_strategy, home_of
 from bot.cli.app import recall
 from bot.config import load_config
-from bot.doctor import Check, examine, key_checks
+from bot.doctor import Check, examine
+from bot.doctor.account import key_checks, margin_check
+from bot.doctor.stored import candle_check, memory_check
 from bot.errors import ExitCode
 from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.journal import Journal
 from bot.market.backoff import Backoff
 from bot.market.bybit_rest import BybitRest
+from strategies.bars import DAY_MS, HOUR_MS
 from tests.backtest.sandbox.client import KEY, trading_venue
 from tests.backtest.sandbox.threaded import threaded
 from tests.bot.market.scenes import T0
+from tests.models import config_of, paper_arguments, train_tiny
+from tests.runs import BEGIN, journal_connection, make_candles, span
+from tests.runs import recall as run_recall
 
 WITHDRAWING = ApiKey("trader", "trader-secret", {**TRADER, "Wallet": ("AccountTransfer", "Withdraw")})
 NOW = datetime.fromtimestamp(T0 / 1000, UTC)
@@ -76,6 +87,27 @@ def test_a_bad_clock_a_withdrawing_key_a_wrong_mode_and_a_missing_symbol_are_nam
     assert not any(check.fix for check in found.values() if check.good)
 
 
+def test_the_table_names_each_with_its_fix_too(tmp_path: Path) -> None:
+    venue = trading_venue(keys=(WITHDRAWING,), mode=PositionMode.HEDGE)
+    with threaded(venue):
+        words = ["doctor", "--symbols", "BTCUSDT,NOSUCHUSDT"]
+        for setting in (f"storage.data_dir={tmp_path}", f"venue.sandbox_url={venue.rest_url}", "venue.name=sandbox"):
+            words += ["--set", setting]
+        keys = {"RECALL_LIVE__API_KEY": KEY.key, "RECALL_LIVE__API_SECRET": KEY.secret}
+        result = CliRunner().invoke(recall, words, env={**keys, "COLUMNS": "300"})
+    told = {line.split("  ")[0].strip(" │|"): line for line in result.stdout.splitlines()}
+    for name, fix in (
+        ("clock", "set this machine's clock"),
+        ("key may not withdraw", "make a key without the right to withdraw"),
+        ("position mode of BTCUSDT", "switch the position mode to one-way"),
+        ("symbol NOSUCHUSDT", "take it out of market.symbols"),
+        ("model", "recall train"),
+    ):
+        assert "bad" in told[name], name
+        assert fix in told[name], name
+    assert "good" in told["key may trade"]
+
+
 def test_a_withdrawing_key_is_allowed_by_name_only(tmp_path: Path) -> None:
     found = examined(tmp_path, "market.symbols=BTCUSDT", "live.allow_withdrawal_key=true", key=WITHDRAWING)
     assert found["key may not withdraw"].good
@@ -115,3 +147,99 @@ def test_the_command_answers_in_json_without_the_secret_and_fails_where_somethin
     assert KEY.secret not in result.output
     assert result.exception is not None
     assert getattr(result.exception, "exit_code", None) is ExitCode.CHECK_FAILED
+
+
+def test_portfolio_margin_is_named_because_the_risk_limits_are_not_made_for_it() -> None:
+    assert [margin_check(mode).good for mode in ("REGULAR_MARGIN", "ISOLATED_MARGIN")] == [True, True]
+    found = margin_check("PORTFOLIO_MARGIN")
+    assert not found.good
+    assert "cross or isolated" in found.fix
+
+
+def test_a_hole_in_the_candles_and_old_ones_are_named_each_with_its_fix(tmp_path: Path) -> None:
+    config = load_config(overrides=[f"storage.data_dir={tmp_path}", "market.interval=60"], environment={})
+    home = home_of(config)
+    whole = SyntheticMarket(3, "BTCUSDT", "60").series(BEGIN, BEGIN + 50 * HOUR_MS)
+    home.candles.append(whole.slice(0, 20), source="test")
+    end = int(whole.close_time[-1])
+
+    def seen(now: int | None) -> Check:
+        return candle_check(config, home, "BTCUSDT", None, now)
+
+    assert seen(None).good
+    assert seen(BEGIN + 20 * HOUR_MS + 7 * DAY_MS).good
+    old = seen(BEGIN + 20 * HOUR_MS + 8 * DAY_MS)
+    assert (old.good, old.fix) == (False, "recall fetch --symbols BTCUSDT --interval 60")
+    assert "8 days ago" in old.found
+    home.candles.append(whole.slice(25, 50), source="test")
+    holed = seen(end)
+    assert "5 are missing" in holed.found
+    assert holed.fix.startswith(f"delete {tmp_path}")
+
+
+def test_a_memory_whose_keys_the_strategy_does_not_make_is_named_with_its_fix(tmp_path: Path) -> None:
+    make_candles(tmp_path, ("BTCUSDT",), 400)
+    overrides = [
+        f"storage.data_dir={tmp_path}",
+        "market.interval=60",
+        "strategy.name=similarity",
+        "memory.memory_size=200",
+    ]
+    config = load_config(overrides=overrides, environment={})
+    home = home_of(config)
+    strategy, _ = build_strategy(config, ("BTCUSDT",), "60", home.models)
+    assert "no run" in memory_check(config, home, strategy).found
+    assert not (tmp_path / "journal.sqlite").exists(), "looking changes nothing"
+    paper = ("paper", "--symbols", "BTCUSDT", "--interval", "60", "--venue", "sandbox", "--set", "sandbox.source=store")
+    settings = ("--strategy", "similarity", "--memory-size", "200", "--max-bars", "3")
+    run_recall(tmp_path, *paper, *settings, *span(380, 400))
+    known = memory_check(config, home, strategy)
+    assert known.good
+    assert "moments of run paper-" in known.found
+    engine = journal_connection(tmp_path)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE memory_banks SET encoder_version = 'shape-0'"))
+    engine.dispose()
+    other = memory_check(config, home, strategy)
+    assert not other.good
+    assert "by encoder shape-0" in other.found
+    assert "--new" in other.fix
+
+
+def test_a_journal_of_a_newer_version_is_named(tmp_path: Path) -> None:
+    config = load_config(overrides=[f"storage.data_dir={tmp_path}", "strategy.name=similarity"], environment={})
+    Journal(config.journal_url, durable=False).close()
+    engine = journal_connection(tmp_path)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE journal_format SET version = 999"))
+    engine.dispose()
+    strategy, _ = build_strategy(config, config.market.symbols, config.market.interval, home_of(config).models)
+    found = memory_check(config, home_of(config), strategy)
+    assert not found.good
+    assert "update Recall" in found.found
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_model_of_its_memory_which_has_to_be_there(tmp_path: Path) -> None:
+    make_candles(tmp_path, ("BTCUSDT",), 700)
+    first = train_tiny(tmp_path, 400)
+    run_recall(tmp_path, *paper_arguments(first, 600, 700), "--max-bars", "3")
+    config = config_of(tmp_path, "market.interval=60", "strategy.name=memory_transformer")
+    home = home_of(config)
+
+    def seen() -> Check:
+        strategy, _ = build_strategy(config, ("BTCUSDT",), "60", home.models)
+        return memory_check(config, home, strategy)
+
+    known = seen()
+    assert known.good
+    assert first in known.found
+    second = train_tiny(tmp_path, 500)
+    newer = seen()
+    assert newer.good
+    assert "not the newest model" in newer.found
+    shutil.rmtree(home.models / first)
+    gone = seen()
+    assert second not in gone.found
+    assert not gone.good
+    assert f"put model {first} back" in gone.fix

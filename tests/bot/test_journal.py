@@ -336,7 +336,7 @@ def test_runs_are_found_by_id_or_as_the_latest_paper_run(journal: Journal) -> No
     journal.create_run(record_of("new", started_at=2))
     assert journal.find_run("latest").record.run_id == "new"
     assert [run.record.run_id for run in journal.list_runs()] == ["replay", "new", "old"]
-    assert [run.record.run_id for run in journal.list_runs(kind=RunKind.PAPER, limit=1)] == ["new"]
+    assert [run.record.run_id for run in journal.list_runs(kinds=(RunKind.PAPER,), limit=1)] == ["new"]
     with pytest.raises(UsageError, match="'nope' is not in the journal; known runs are replay, new, old"):
         journal.find_run("nope")
 

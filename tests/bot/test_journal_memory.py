@@ -21,7 +21,8 @@ ALTER TABLE memory_entries DROP COLUMN novelty;
 ALTER TABLE memory_banks DROP COLUMN eviction;
 ALTER TABLE memory_banks DROP COLUMN half_life_ms;
 ALTER TABLE memory_banks DROP COLUMN outcome_scale;
-ALTER TABLE memory_banks DROP COLUMN index_kind
+ALTER TABLE memory_banks DROP COLUMN index_kind;
+ALTER TABLE memory_banks DROP COLUMN sealed
 """
 
 

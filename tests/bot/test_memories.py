@@ -68,7 +68,7 @@ def test_a_bank_is_no_run(journal: Journal) -> None:
     journal.create_memory(record_of("standing", kind=RunKind.MEMORY, started_at=2), bank_of(2))
     assert journal.find_run("latest").record.run_id == "run-1"
     assert [run.record.run_id for run in journal.list_runs()] == ["run-1"]
-    assert [run.record.run_id for run in journal.list_runs(kind=RunKind.MEMORY)] == ["standing"]
+    assert [run.record.run_id for run in journal.list_runs(kinds=(RunKind.MEMORY,))] == ["standing"]
 
 
 def test_pruning_marks_what_it_evicts(journal: Journal) -> None:

@@ -34,6 +34,12 @@ class PlainMoment:
     last_hit: int | None = None
     credit: int = 0
     recollection: PlainRecollection | None = None
+    sealed: bool = False
+    """Left the ring: kept as it was, and as if no decision had used it."""
+
+    def seal(self) -> None:
+        self.sealed, self.recollection = True, None
+        self.hits, self.last_hit, self.credit = 0, None, 0
 
 
 @dataclass
@@ -45,6 +51,7 @@ class PlainBank:
     eviction: str = "fifo"
     half_life_ms: int = 0
     outcome_scale: float = 1.0
+    sealed: int = 0
     moments: dict[int, PlainMoment] = field(default_factory=dict)
     next_id: int = 0
     last_times: dict[str, int] = field(default_factory=dict)
@@ -64,7 +71,7 @@ class PlainBank:
     def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> bool:
         """Returns whether it is news."""
         moment = self.moments.get(entry_id)
-        if moment is None or horizon in moment.settled:
+        if moment is None or moment.sealed or horizon in moment.settled:
             return False
         moment.settled[horizon] = (outcome, settled_time)
         if horizon == self.primary and moment.recollection is not None:
@@ -73,7 +80,8 @@ class PlainBank:
 
     def note(self, asker_id: int, as_of: int, ids: list[int], weights: list[int]) -> tuple[list[int], list[int]] | None:
         """Returns what is remembered: who has left since it answered is left out."""
-        held = [(entry_id, weight) for entry_id, weight in zip(ids, weights, strict=True) if entry_id in self.moments]
+        pairs = zip(ids, weights, strict=True)
+        held = [(i, weight) for i, weight in pairs if i in self.moments and not self.moments[i].sealed]
         if not any(weight for _, weight in held):
             return None
         ids, weights = [entry_id for entry_id, _ in held], [weight for _, weight in held]
@@ -85,7 +93,7 @@ class PlainBank:
     def count_hits(self, ids: list[int], as_of: int) -> None:
         for entry_id in ids:
             neighbour = self.moments.get(entry_id)
-            if neighbour is not None:
+            if neighbour is not None and not neighbour.sealed:
                 neighbour.hits += 1
                 neighbour.last_hit = max(as_of, neighbour.last_hit if neighbour.last_hit is not None else as_of)
 
@@ -96,7 +104,7 @@ class PlainBank:
         error = abs(outcome - weighted_mean(votes))
         for vote in votes:
             without = abs(outcome - weighted_mean([other for other in votes if other is not vote]))
-            if vote[0] in self.moments and vote[1] > 0:
+            if vote[0] in self.moments and not self.moments[vote[0]].sealed and vote[1] > 0:
                 self.moments[vote[0]].credit += round((without - error) / scale * 2**32)
 
     def evict(self, ids: list[int]) -> None:
@@ -115,7 +123,7 @@ class PlainBank:
     def victims(self, regime: int) -> list[int]:
         """Who leaves before a moment of this regime comes."""
         if self.eviction == "fifo":
-            return [i for i in self.moments if i == self.next_id - self.capacity]
+            return self.turn(self.next_id - self.capacity)
         if len(self.moments) < self.capacity:
             return []
         candidates = list(self.moments.values())
@@ -127,11 +135,21 @@ class PlainBank:
             candidates = [moment for moment in candidates if moment.regime == largest]
         return [min(candidates, key=lambda moment: (self.priority(moment), moment.entry_id)).entry_id]
 
+    def turn(self, leaving: int) -> list[int]:
+        """An entry leaves the ring: into the archive if its outcome is known, whose oldest leaves for it."""
+        moment = self.moments.get(leaving)
+        if moment is not None and self.sealed and self.primary in moment.settled:
+            moment.seal()
+            leaving -= self.sealed
+            return [leaving] if leaving in self.moments else []
+        return [i for i in self.moments if i == leaving or (self.sealed and i == leaving - self.sealed)]
+
     def prunable(self, as_of: int, unused_for_ms: int | None, credit_below: float | None) -> list[int]:
         units = None if credit_below is None else round(Fraction(credit_below) / Fraction(self.outcome_scale) * 2**32)
         return [
             moment.entry_id
             for moment in self.moments.values()
+            if not moment.sealed
             if (unused_for_ms is not None and moment.hits == 0 and moment.bar_time < as_of - unused_for_ms)
             or (units is not None and moment.credit < units)
         ]
@@ -220,4 +238,9 @@ class PlainTables:
                 if asker_id in outcomes:
                     advice = PlainRecollection(ids, weights, [outcomes[entry_id] for entry_id in ids])
                     plain.give_credit(advice, outcomes[asker_id])
+        for entry_id, moment in list(plain.moments.items()):
+            if plain.sealed and entry_id < plain.next_id - plain.capacity:
+                moment.seal()
+                if plain.primary not in moment.settled:
+                    del plain.moments[entry_id]
         return plain

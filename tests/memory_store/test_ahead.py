@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memory_store import BankConfig, MemoryBank, MemoryBankError, Metric, Proposal
-from memory_store.records import Eviction
+from memory_store import BankConfig, MemoryBank, MemoryBankError, Metric, Proposal, approximate, partition
+from memory_store.policy import Asker, RetrievalPolicy
+from memory_store.records import Eviction, IndexKind
 from tests.memory_store.test_oracle import BAR_MS, SYMBOLS, assert_identical
 
 K = 5
@@ -177,3 +179,105 @@ def test_an_outlook_of_another_bank_has_no_answer_and_a_wrong_place_is_refused()
         stream.bank.foreseen(outlook, 8, as_of=times[0])
     with pytest.raises(MemoryBankError, match="another memory bank"):
         other.bank.look_ahead(proposal, 0, times)
+
+
+# -- the approximate index ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes from which an approximate index pays, brought down to banks of some hundred, of whose cells few are looked into."""
+    monkeypatch.setattr(approximate, "FIRST_TRAINING", 64)
+    monkeypatch.setattr(approximate, "_FEW", 8)
+    monkeypatch.setattr(partition, "_APART", 8)
+    monkeypatch.setattr(partition, "_LEADERS", 2)
+    monkeypatch.setattr(partition, "TARGET_RECALL", 0.7)
+
+
+def approximate_stream(seed: int, capacity: int, *, embargo: int = 8, **changes: Any) -> Stream:
+    config = BankConfig(
+        capacity, 3, (1, 4), 1, embargo * BAR_MS, changes.pop("metric", Metric.COSINE), index=IndexKind.APPROXIMATE
+    )
+    return Stream(config, seed, **changes)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32),
+    metric=st.sampled_from(list(Metric)),
+    capacity=st.sampled_from([64, 100, 250, 700]),
+    embargo=st.sampled_from([0, 3, 12, 80]),
+    symbols=st.integers(1, 3),
+    pauses=st.sampled_from([0.0, 0.2]),
+    unruly=st.sampled_from([0.0, 0.02]),
+    skip_oldest=st.sampled_from([0, 5, 90]),
+    early=st.booleans(),
+)
+def test_an_approximate_bank_answers_a_block_as_it_answers_bar_by_bar(
+    small, seed, metric, capacity, embargo, symbols, pauses, unruly, skip_oldest, early
+):
+    """Cells are learned anew within blocks, entries come and go, and the running check compares the same queries."""
+    changes = {"metric": metric, "embargo": embargo, "symbols": symbols, "pauses": pauses, "unruly": unruly}
+    one, other = (approximate_stream(seed, capacity, **changes) for _ in range(2))
+    for stream in (one, other):
+        for _ in stream.bars(60):
+            pass
+    for _ in range(7):
+        queries, proposal, times = one.block(skip_oldest)
+        other.vectors(BLOCK)
+        outlook, first = None, 0
+        for row, (now, _) in enumerate(zip(one.bars(BLOCK), other.bars(BLOCK), strict=True)):
+            if early and (outlook is None or row - first >= len(outlook.results)):
+                outlook, first = one.bank.look_ahead(proposal, row, times[row:]), row
+            found = None if outlook is None else one.bank.foreseen(outlook, row - first, as_of=now)
+            if found is None:
+                found = one.bank.search(queries[row], as_of=now, k=K, proposal=proposal, row=row)
+            assert_identical(other.bank.search(queries[row], as_of=now, k=K), found)
+        assert one.bank.recall_state == other.bank.recall_state
+
+
+def test_an_approximate_bank_needs_its_index_once_for_a_block(small, monkeypatch):
+    """With the index taken away, what was proposed answers: early, and in time."""
+    stream = approximate_stream(1, 500, embargo=20)
+    for _ in stream.bars(300):
+        pass
+    queries, proposal, times = stream.block(BLOCK)
+    assert proposal.complete.all() and proposal.looked_into is not None
+    cells = np.count_nonzero(proposal.looked_into.cells >= 0, axis=1)
+    assert cells.max() < proposal.looked_into.partition.cells
+    monkeypatch.delattr(approximate.ApproximateIndex, "candidates")
+    outlook = None
+    for row, now in enumerate(stream.bars(12)):
+        if outlook is None:
+            outlook = stream.bank.look_ahead(proposal, row, times[row:])
+        early = stream.bank.foreseen(outlook, row, as_of=now)
+        assert_identical(stream.bank.search(queries[row], as_of=now, k=K, proposal=proposal, row=row), early)
+    assert stream.bank.recall.queries == 24
+
+
+def test_a_query_that_is_to_be_checked_is_asked_in_full(small):
+    stream = approximate_stream(2, 500, embargo=20)
+    for _ in stream.bars(300):
+        pass
+    queries, proposal, times = stream.block(BLOCK)
+    next(stream.bars(1))
+    outlook = stream.bank.look_ahead(proposal, 0, times)
+    for _ in range(99):
+        assert stream.bank.foreseen(outlook, 0, as_of=times[0]) is not None
+    assert stream.bank.foreseen(outlook, 0, as_of=times[0]) is None
+    stream.bank.search(queries[0], as_of=times[0], k=K, proposal=proposal, row=0)
+    assert (stream.bank.recall.queries, stream.bank.recall.checks) == (100, 1)
+    assert stream.bank.foreseen(outlook, 0, as_of=times[0]) is not None
+
+
+def test_a_policy_is_asked_of_an_approximate_bank_in_full(small):
+    """How far such a search looks depends on whom the policy leaves out."""
+    stream = approximate_stream(3, 500, embargo=20)
+    for _ in stream.bars(300):
+        pass
+    queries, proposal, _ = stream.block(BLOCK)
+    policy = RetrievalPolicy(half_life_ms=50 * BAR_MS)
+    for row, now in enumerate(stream.bars(5)):
+        ask = {"as_of": now, "k": K, "policy": policy, "asker": Asker("BTCUSDT", 0, now)}
+        full = stream.bank.search(queries[row], **ask)
+        assert_identical(full, stream.bank.search(queries[row], proposal=proposal, row=row, **ask))

@@ -208,13 +208,18 @@ def test_a_restored_approximate_bank_gives_the_same_answers_after_entries_left_o
         assert_identical(one, other)
 
 
-def test_proposals_and_outlooks_of_an_approximate_bank_leave_it_to_the_search():
+def test_a_large_block_of_an_approximate_bank_is_what_single_searches_find():
+    """At the sizes of the real index; a young bank has nothing to propose yet."""
     bank, keys = many(9_000, 10_000)
-    proposal = bank.propose(keys[:3], as_of=10_000, k=16)
-    assert bank.look_ahead(proposal, 0, [10_000, 10_000]) is None
-    for row in range(3):
-        full = bank.search(keys[row], as_of=10_000, k=16)
-        assert_identical(full, bank.search(keys[row], as_of=10_000, k=16, proposal=proposal, row=row))
+    proposal = bank.propose(keys[::8], as_of=10_000, k=16)
+    assert proposal.complete.all()
+    for row, key in enumerate(keys[::8]):
+        full = bank.search(key, as_of=10_000, k=16)
+        assert full.ids.tolist() == proposal.ids[row].tolist()
+        assert_identical(full, bank.search(key, as_of=10_000, k=16, proposal=proposal, row=row))
+    young, keys = many(9_000, 5_000)
+    proposal = young.propose(keys[:3], as_of=5_000, k=16)
+    assert not proposal.complete.any() and young.look_ahead(proposal, 0, [5_000]) is None
 
 
 def test_a_small_approximate_bank_is_exact():

@@ -47,3 +47,15 @@ def test_a_check_without_true_neighbours_tells_nothing():
     monitor.record(EXACT[:0], EXACT[:0])
     assert monitor.reading.recall is None
     assert monitor.reading.checks == 1
+
+
+def test_a_monitor_goes_on_where_another_one_stopped():
+    whole, first = RecallMonitor(every=3, window=4, enough=2), RecallMonitor(every=3, window=4, enough=2)
+    second = first
+    for number in range(40):
+        if number == 20:
+            second = RecallMonitor(every=3, window=4, enough=2, state=first.state)
+        for monitor in (whole, second):
+            if monitor.due():
+                monitor.record(EXACT[: number % 10], EXACT)
+    assert (second.reading, second.state) == (whole.reading, whole.state)

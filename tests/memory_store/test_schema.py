@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,25 @@ def test_a_bank_of_format_1_is_migrated_and_is_what_it_was(old):
         write_changes(connection, 7, bank.take_changes(), 99)
         assert create_bank(connection, "new", config_of(), "v1") != 7
     assert load(old, 7).digest() == bank.digest()
+
+
+def test_a_bank_of_format_2_is_migrated_and_is_what_it_was(empty):
+    """It had no archive, and has none now; a new one may."""
+    with empty.begin() as connection:
+        prepare_tables(connection)
+    bank_id, life = new_life(empty, config_of())
+    life.live(30)
+    save(empty, bank_id, life)
+    with empty.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE memory_banks DROP COLUMN sealed")
+        connection.execute(memory_format.update().values(version=2))
+        assert read_format(connection) == 2
+        prepare_tables(connection)
+        assert read_format(connection) == MEMORY_FORMAT
+        assert read_config(connection, bank_id)[0] == life.bank.config
+        archived = replace(config_of(), sealed=7)
+        assert read_config(connection, create_bank(connection, "archived", archived, "v1"))[0] == archived
+    assert load(empty, bank_id).digest() == life.bank.digest()
 
 
 def test_migrated_tables_are_those_that_are_made_today(old):

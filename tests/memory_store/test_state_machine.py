@@ -35,6 +35,7 @@ from memory_store import (
     Proposal,
     SearchResult,
     approximate,
+    archive,
     cell_lists,
 )
 from memory_store.opening import open_bank, save_snapshot
@@ -50,7 +51,11 @@ BAR_MS = 1_000
 DIMENSION = 2
 """Of two products, each exact, there is one sum: scores are the same to the last bit however they are computed."""
 HORIZONS = (1, 4)
-KINDS = [*((eviction, IndexKind.EXACT) for eviction in Eviction), (Eviction.FIFO, IndexKind.APPROXIMATE)]
+KINDS = [
+    *((eviction, IndexKind.EXACT, 0) for eviction in Eviction),
+    (Eviction.FIFO, IndexKind.APPROXIMATE, 0),
+    (Eviction.FIFO, IndexKind.EXACT, 11),
+]
 EXAMPLES = 20
 STEPS = 50
 FEWEST_STEPS = 550
@@ -116,6 +121,7 @@ class MemoryMachine(RuleBasedStateMachine):
 
     eviction: ClassVar[Eviction]
     index: ClassVar[IndexKind]
+    sealed: ClassVar[int]
     steps: ClassVar[int] = 0
 
     def __init__(self) -> None:
@@ -137,7 +143,17 @@ class MemoryMachine(RuleBasedStateMachine):
     ) -> None:
         half_life = 0 if self.eviction is Eviction.FIFO else 4 * BAR_MS
         self.config = BankConfig(
-            capacity, DIMENSION, HORIZONS, primary, embargo, metric, self.eviction, half_life, scale, self.index
+            capacity,
+            DIMENSION,
+            HORIZONS,
+            primary,
+            embargo,
+            metric,
+            self.eviction,
+            half_life,
+            scale,
+            self.index,
+            self.sealed,
         )
         self.plain = self.empty()
         with self.engine.begin() as connection:
@@ -154,7 +170,7 @@ class MemoryMachine(RuleBasedStateMachine):
         config = self.config
         return PlainBank(
             config.capacity, config.primary, config.embargo_ms, len(HORIZONS), config.eviction.value,
-            config.half_life_ms, config.outcome_scale,
+            config.half_life_ms, config.outcome_scale, config.sealed,
         )  # fmt: skip
 
     def teardown(self) -> None:
@@ -207,7 +223,8 @@ class MemoryMachine(RuleBasedStateMachine):
         """Of any entry ever given, evicted or not; what is recorded already is said again as it was."""
         if self.plain.next_id == 0:
             return
-        entry_id = data.draw(st.integers(max(0, self.plain.next_id - 2 * self.config.capacity), self.plain.next_id - 1))
+        oldest = max(0, self.plain.next_id - self.config.holds - self.config.capacity)
+        entry_id = data.draw(st.integers(oldest, self.plain.next_id - 1))
         moment = self.plain.moments.get(entry_id)
         known = None if moment is None else moment.settled.get(horizon)
         outcome, settled_time = known or (outcome, self.now + 1)
@@ -375,17 +392,19 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @step(place=st.floats(0, 1, exclude_max=True), how=st.sampled_from(["cut", "flip", "delete", "old"]))
     def damage(self, place: float, how: str) -> None:
-        """The snapshot is damaged, lost or put back to an older one; at once or later somebody opens it."""
-        for path in self.snapshots.glob("*"):
+        """The snapshot or a segment is damaged, lost or put back to an older one; at once or later somebody opens it.
+
+        Another file takes its place: the bank has the old one mapped, as long as it is open.
+        """
+        for path in [each for each in self.snapshots.rglob("*") if each.is_file()]:
             content = path.read_bytes()
             at = int(place * len(content))
+            path.unlink()
             if how == "cut":
                 path.write_bytes(content[:at])
             elif how == "flip":
                 path.write_bytes(content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :] if content else b"")
-            elif how == "delete":
-                path.unlink()
-            elif self.first_snapshot is not None:
+            elif how == "old" and self.first_snapshot is not None:
                 path.write_bytes(self.first_snapshot)
 
     @step()
@@ -517,7 +536,7 @@ def assert_same(bank: MemoryBank, plain: PlainBank) -> None:
     """Every entry is there with all that is known of it, and nothing else."""
     assert bank.next_id == plain.next_id
     entries = list(bank.entries())
-    assert len(bank) == len(entries) == len(plain.moments) <= plain.capacity
+    assert len(bank) == len(entries) == len(plain.moments) <= plain.capacity + plain.sealed
     for entry, moment in zip(entries, sorted(plain.moments.values(), key=lambda m: m.entry_id), strict=True):
         said = (entry.entry_id, entry.symbol, entry.bar_time, entry.regime, entry.novelty, entry.hits, entry.last_hit)
         assert said == (
@@ -548,9 +567,9 @@ def in_order(preferences: list[float], ids: list[int]) -> bool:
     return keys == sorted(keys)
 
 
-@pytest.mark.parametrize(("eviction", "index"), KINDS, ids=[f"{eviction}-{index}" for eviction, index in KINDS])
+@pytest.mark.parametrize(("eviction", "index", "sealed"), KINDS, ids=["-".join(map(str, kind)) for kind in KINDS])
 def test_whatever_happens_the_memory_is_what_the_plain_model_says(
-    eviction: Eviction, index: IndexKind, monkeypatch: pytest.MonkeyPatch
+    eviction: Eviction, index: IndexKind, sealed: int, monkeypatch: pytest.MonkeyPatch
 ):
     """Appends, outcomes, decisions, evictions, prunings, searches of any time, commits, kills, reopenings, in any order."""
     # Sizes from which an approximate index pays, brought down to the size of these banks.
@@ -558,7 +577,9 @@ def test_whatever_happens_the_memory_is_what_the_plain_model_says(
     monkeypatch.setattr(approximate, "_FEW", 2)
     monkeypatch.setattr(cell_lists, "_FIRST", (1, 1))
     monkeypatch.setattr(cell_lists, "_SECOND", (2, 1))
-    machine = type("Machine", (MemoryMachine,), {"eviction": eviction, "index": index, "steps": 0})
+    monkeypatch.setattr(archive, "SMALLEST_SEGMENT", 4)
+    kind = {"eviction": eviction, "index": index, "sealed": sealed, "steps": 0}
+    machine = type("Machine", (MemoryMachine,), kind)
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -14,8 +14,8 @@ from bot.assembly import home_named
 from bot.config import load_config
 from bot.journal import Journal, schema
 from bot.orders import BarBatch, Funding, SymbolAvailability
-from bot.paper import PaperRun
 from bot.portfolio import ClosedTrade
+from bot.run import Run
 from bot.session import reopen_session, warm_again
 from tests.runs import BUSY, INTERVAL, journal_connection, make_candles, recall, span, time_of
 
@@ -246,7 +246,7 @@ def test_a_run_with_late_bars_funding_and_a_symbol_that_went_away_audits_clean(p
         warm_again(session, journal, stored)
         trades: list[ClosedTrade] = []
         engine = session.engine(paper["run_id"], trades)
-        run = PaperRun(engine, journal, paper["run_id"], bank_id=stored.bank_id, closed_trades=trades)
+        run = Run(engine, journal, paper["run_id"], bank_id=stored.bank_id, closed_trades=trades)
         assert run.resume()
         store = home_named(config, stored.record.candles).candles
         bitcoin, ether = (list(store.load(symbol, INTERVAL, start=time_of(LAST)).bars()) for symbol in SYMBOLS)

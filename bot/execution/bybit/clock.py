@@ -8,6 +8,8 @@ from typing import Final
 PAST_BIAS_MS: Final = 300
 """How far timestamps are moved to the past: one from the future is refused from 1 s on, one from the past after 5."""
 ALARMING_OFFSET_MS: Final = 500
+RECEIVE_WINDOW_MS: Final = 5000
+"""How long after its stamp a request is taken; the venue's default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,19 +25,25 @@ class Action(StrEnum):
     """The key cannot trade: nothing will work until a person mends it."""
 
 
+ACCEPTED: Final = 0
+RESTARTING: Final = 10019
+"""The websocket trade service takes nothing new on this connection; another connection leads to one that does."""
 SERVER_TROUBLE: Final = (-1, 429, 10000, 10016)
 """The server gave up half-way; what it did meanwhile is unknown."""
 REPEATED_READS: Final = frozenset({*SERVER_TROUBLE, 10006})
 """After these a request that changes nothing may simply be sent again."""
 
 _CODES: Final[dict[Action, tuple[int, ...]]] = {
-    Action.ACCEPT: (0, 110025, 110026, 110043),
-    Action.RETRY: (10006, 10403, 10429),
+    Action.ACCEPT: (ACCEPTED, 110025, 110026, 110043),
+    Action.RETRY: (
+        *(10006, 10403, 10429, 20003),
+        # A request id that the connection has seen; the next attempt has another.
+        20006,
+        RESTARTING,
+    ),
     Action.RESYNCHRONISE: (10002,),
     Action.LOOK_UP: (
         *SERVER_TROUBLE,
-        # It restarts.
-        10019,
         # There is an order of this id already: the first attempt arrived.
         *(10014, 110072, 170141),
         # The order is gone: filled, cancelled or never there.
@@ -46,7 +52,7 @@ _CODES: Final[dict[Action, tuple[int, ...]]] = {
         *(110017,),
     ),
     Action.REFUSE: (
-        *(10001, 10017, 10404, 20003, 20006),
+        *(10001, 10017, 10404),
         # Out of the price band, or its trigger has been crossed.
         *(110003, 110120, 110121, 30208, 30209, 170193, 110092, 110093),
         # Too small, too many.

@@ -77,6 +77,13 @@ class VenueOrder(msgspec.Struct, frozen=True):
     reason: str
     updated_at: int
     """Milliseconds."""
+    stop_type: str = ""
+    """``stopOrderType``: what of a position sent the order, ``Stop`` for a conditional one, empty for any other."""
+
+    @property
+    def guards_position(self) -> bool:
+        """Whether it is a level of a position: the venue makes and ends it together with that."""
+        return is_protective(self.stop_type)
 
     @property
     def is_open(self) -> bool:
@@ -128,6 +135,11 @@ class VenueWallet(msgspec.Struct, frozen=True):
     """``None`` also in isolated margin, where the venue sends nothing."""
     coins: dict[str, Decimal]
     """Balance by coin."""
+
+
+def is_protective(stop_type: str) -> bool:
+    """Whether ``stopOrderType`` names a level of a position (https://bybit-exchange.github.io/docs/v5/enum#stopordertype)."""
+    return stop_type.endswith(("TakeProfit", "StopLoss", "TrailingStop"))
 
 
 def decode_orders(rows: object) -> list[VenueOrder]:
@@ -190,6 +202,7 @@ def _order(row: Mapping[str, Any]) -> VenueOrder | None:
         _positive(row, "avgPrice"),
         _text(row, "rejectReason"),
         time_of(row.get("updatedTime")),
+        _stop_type(row),
     )
 
 
@@ -208,7 +221,7 @@ def _execution(row: Mapping[str, Any]) -> VenueExecution | None:
         _number(row, "execPrice"),
         _number(row, "execFee"),
         row.get("isMaker") is True,
-        "" if _text(row, "stopOrderType") == "UNKNOWN" else _text(row, "stopOrderType"),
+        _stop_type(row),
         time_of(row.get("execTime")),
         time_of(row.get("seq")),
     )
@@ -256,6 +269,11 @@ def _member(kind: type[Member], value: Any, unknown: Member) -> Member:
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _stop_type(row: Mapping[str, Any]) -> str:
+    text = _text(row, "stopOrderType")
+    return "" if text == "UNKNOWN" else text
 
 
 def _side(row: Mapping[str, Any]) -> Side | None:

@@ -35,6 +35,8 @@ LIMITS_PER_SECOND: Final = {
 """Of an account without a VIP level."""
 ALL_PER_SECOND: Final = 100
 """600 requests in 5 s from one address is the venue's limit, 120 a second."""
+PUBLIC_PER_SECOND: Final = 40
+"""Of market data, which are counted by the same address: with the above, no more than the venue allows."""
 CANCEL_RESERVE: Final = 20
 """Requests of the common bucket that only cancels may take."""
 

@@ -6,11 +6,12 @@ touched: it is a reason to stand down. Applying the corrections to the journal's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import Final
 
-from bot.execution.bybit.decode import ExecutionType, VenueExecution, VenueOrder, VenueOrderStatus
+from bot.execution.bybit.decode import ExecutionType, VenueExecution, VenueOrder, VenueOrderStatus, is_protective
 from bot.orders import ZERO
 
 
@@ -26,6 +27,8 @@ class JournalView:
     """Ids of all executions that were applied."""
     positions: Mapping[str, Decimal]
     """Signed quantity by symbol."""
+    symbols: frozenset[str] = frozenset()
+    """What the run trades: fills of these at the levels of a position are its own, though they name no order of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class VenueView:
     """Open and recently closed ones."""
     executions: tuple[VenueExecution, ...]
     positions: Mapping[str, Decimal]
+    stop_losses: Mapping[str, Decimal | None] = field(default_factory=dict)
+    """At which price the venue itself closes a position, by symbol; ``None`` where it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def reconcile(journal: JournalView, venue: VenueView) -> Reconciliation:
         tuple(
             ForeignOrder(order)
             for order in sorted(venue.orders, key=lambda order: order.order_id)
-            if order.is_open and order.client_order_id not in journal.known
+            if order.is_open and not order.guards_position and order.client_order_id not in journal.known
         ),
         tuple(
             ForeignPosition(symbol, believed[symbol], venue.positions.get(symbol, ZERO))
@@ -123,6 +128,25 @@ def reconcile(journal: JournalView, venue: VenueView) -> Reconciliation:
             if believed[symbol] != venue.positions.get(symbol, ZERO)
         ),
     )
+
+
+_FORCED: Final = frozenset({ExecutionType.ADL, ExecutionType.BUST})
+
+
+def is_own(execution: VenueExecution, known: Collection[str], symbols: Collection[str]) -> bool:
+    """Whether a fill changes the run's own position: by an order of it, or because of the position itself.
+
+    Args:
+        execution: of the account.
+        known: client order ids of all orders of the run.
+        symbols: what it trades.
+    """
+    if execution.client_order_id in known:
+        return execution.kind in _FORCED or execution.kind is ExecutionType.TRADE
+    by_position = execution.kind in _FORCED or (
+        execution.kind is ExecutionType.TRADE and is_protective(execution.stop_type)
+    )
+    return by_position and execution.symbol in symbols
 
 
 def corrected(journal: JournalView, found: Reconciliation) -> JournalView:
@@ -147,10 +171,9 @@ def _missed(journal: JournalView, venue: VenueView) -> _Missed:
         execution.execution_id: execution
         for execution in venue.executions
         if execution.execution_id not in journal.executions
-        and execution.kind is ExecutionType.TRADE
         and execution.side is not None
         # Also a fill that names no order of the client's, as those of some topics do.
-        and (execution.client_order_id in journal.known or execution.order_id in ours)
+        and (execution.order_id in ours or is_own(execution, journal.known, journal.symbols))
     }
     found = sorted(fresh.values(), key=lambda execution: (execution.time, execution.sequence, execution.execution_id))
     change: dict[str, Decimal] = {}

@@ -43,7 +43,8 @@ async def look_at(account: BybitAccount, working: Iterable[tuple[str, str]], sin
             held = {position.symbol: ZERO for position in positions}
             for position in positions:
                 held[position.symbol] += position.quantity
-            return VenueView(tuple(orders.values()), tuple(after), held)
+            stops = {position.symbol: position.stop_loss for position in positions}
+            return VenueView(tuple(orders.values()), tuple(after), held, stops)
         before = after
     raise VenueError(
         f"{account.endpoint} fills orders faster than they can be read; the next reconciliation tries again"

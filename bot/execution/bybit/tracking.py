@@ -78,4 +78,12 @@ class TrackedOrder:
         known = any(execution.execution_id == name for name, _ in self.fills)
         if not mine or known or execution.kind is not ExecutionType.TRADE:
             return self
-        return replace(self, fills=self.fills | {(execution.execution_id, execution.quantity)})
+        return self.counted(execution.execution_id, execution.quantity)
+
+    def counted(self, execution_id: str, quantity: Decimal) -> TrackedOrder:
+        """After a fill of it that is new."""
+        return replace(self, fills=self.fills | {(execution_id, quantity)})
+
+    def named(self, order_id: str) -> TrackedOrder:
+        """With the venue's id of it."""
+        return replace(self, order_id=max(self.order_id, order_id))

@@ -403,3 +403,47 @@ def test_orders_that_wait_follow_the_levels_of_the_position_and_never_bring_old_
     assert states == ["Filled", "Filled"]
     assert (first["size"], first["stopLoss"], first["takeProfit"]) == ("2.000", "85.0", "150.0")
     assert (second["size"], second["stopLoss"], second["takeProfit"]) == ("3.000", "", "150.0")
+
+
+def test_levels_of_a_position_do_not_follow_an_order_that_opens_the_opposite_one():
+    series = bars_of((91, 91, 91, 91), *[(90, 90, 90, 90)] * 3)
+
+    async def run() -> Any:
+        venue = trading_venue(series)
+        async with client_of(venue) as client:
+            await client.placed("Sell", "1", stopLoss="115")
+            await client.placed("Buy", "1", "91")
+            await venue.step()
+            await client.placed("Buy", "1")
+            await venue.step()
+            rows = (await client.get("execution/list", category="linear"))["result"]["list"]
+            return rows, await client.position()
+
+    rows, position = asyncio.run(run())
+    assert [(row["side"], row["stopOrderType"]) for row in rows[::-1]] == [
+        ("Sell", "UNKNOWN"),
+        ("Buy", "UNKNOWN"),
+        ("Buy", "UNKNOWN"),
+    ]
+    assert (position["side"], position["size"], position["stopLoss"]) == ("Buy", "1.000", "")
+
+
+def test_a_stop_of_a_position_that_changed_sides_is_filled_on_the_side_that_closes_it():
+    series = bars_of((91, 91, 91, 91), (91, 91, 80, 80), (80, 80, 80, 80))
+
+    async def run() -> Any:
+        venue = trading_venue(series)
+        async with client_of(venue) as client:
+            await client.placed("Sell", "1", stopLoss="115")
+            await client.placed("Buy", "2", "90", stopLoss="85")
+            await venue.step(2)
+            rows = (await client.get("execution/list", category="linear"))["result"]["list"]
+            return rows, await client.position()
+
+    rows, position = asyncio.run(run())
+    assert [(row["side"], row["execQty"], row["stopOrderType"]) for row in rows[::-1]] == [
+        ("Sell", "1.000", "UNKNOWN"),
+        ("Buy", "2.000", "UNKNOWN"),
+        ("Sell", "1.000", "StopLoss"),
+    ]
+    assert position["size"] == "0"

@@ -51,7 +51,7 @@ def test_a_request_without_its_headers_names_them():
     assert reply["retMsg"] == "empty value: apiTimestamp[] apiKey[] apiSignature[xxx]: openapi sign params error!"
 
 
-@pytest.mark.parametrize(("ahead_ms", "code"), [(0, 0), (900, 0), (1_500, 10002), (-4_000, 0), (-6_000, 10002)])
+@pytest.mark.parametrize(("ahead_ms", "code"), [(0, 0), (900, 0), (30_000, 10002), (-4_000, 0), (-6_000, 10002)])
 def test_a_timestamp_may_lie_a_window_back_and_less_than_a_second_ahead(ahead_ms, code):
     # A market in the far future, so that only the clock on the wall can make the request one in time.
     def headers(client: Client) -> dict[str, str]:

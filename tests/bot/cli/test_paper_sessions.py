@@ -13,6 +13,7 @@ from bot.config import Config
 from bot.journal import Journal
 from bot.orders import Decision, Verdict
 from tests.bot.cli.terminal import SHORT, Outcome, ask, interrupt, recall, start
+from tests.runs import journal_connection
 
 SMA = ("paper", "--strategy", "sma_cross", *SHORT)
 
@@ -80,6 +81,18 @@ def test_how_it_is_shown_does_not_make_another_run(tmp_path: Path) -> None:
     """Pauses and logs decide nothing."""
     first = trade(tmp_path, 3)["run_id"]
     assert trade(tmp_path, 3, "--set", "sandbox.pause=0.001", "--set", "log.level=error")["run_id"] == first
+
+
+def test_a_key_that_a_later_version_added_does_not_make_another_run(tmp_path: Path) -> None:
+    """What a record does not say was as it is by default."""
+    first = trade(tmp_path, 3)["run_id"]
+    engine = journal_connection(tmp_path / "recall-data")
+    with engine.begin() as connection:
+        remove = "UPDATE runs SET record = json_remove(record, '$.config.memory.sealed_size')"
+        assert connection.exec_driver_sql(remove).rowcount == 1
+    engine.dispose()
+    assert trade(tmp_path, 3)["run_id"] == first
+    assert trade(tmp_path, 3, "--set", "memory.sealed_size=9")["run_id"] != first
 
 
 def test_halt_opens_nothing_until_resume(tmp_path: Path) -> None:
@@ -233,6 +246,6 @@ def test_a_replay_explains_the_decisions_that_it_kept(tmp_path: Path) -> None:
     assert explained(tmp_path, "1", "--run", kept, *where).startswith("Decision 1")
     refused = recall(tmp_path, "audit", kept, *where)
     assert refused.code == 2
-    assert refused.error == f"run {kept} is a replay itself; audit a paper run, see recall runs"
+    assert refused.error == f"run {kept} is a replay itself; audit a paper or live run, see recall runs"
     finished = recall(tmp_path, "halt", "--run", run_id, *where)
     assert finished.error == f"run {run_id} is finished, so there is nothing to halt; see recall runs"

@@ -14,7 +14,7 @@ from bot.journal import Journal
 from bot.lifecycle.drift import REFERENCE_STRETCHES
 from bot.lifecycle.keeper import Arrival, ModelKeeper
 from bot.orders import Funding, OperatorAction, OperatorCommand, Retraining, RetrainingTrigger, RetrainingVerdict
-from bot.paper import PaperRun
+from bot.run import Run
 from bot.session import Session
 from tests.models import config_of, decide, paper_arguments, taken_up, train_tiny
 from tests.runs import make_candles, recall
@@ -40,9 +40,7 @@ def begun(made: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def kept(
-    session: Session, journal: Journal, run: PaperRun, data_dir: Path, **settings: object
-) -> Iterator[ModelKeeper]:
+def kept(session: Session, journal: Journal, run: Run, data_dir: Path, **settings: object) -> Iterator[ModelKeeper]:
     config = config_of(data_dir, *(f"retraining.{key}={value}" for key, value in settings.items()))
     keeper = ModelKeeper(config, session, journal, journal.find_run(run.run_id))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -18,6 +19,7 @@ from backtest.sandbox.market import SyntheticMarket
 from backtest.sandbox.sources import StoredBars
 from backtest.sandbox.venue import SandboxVenue
 from bot.errors import VenueError
+from bot.execution.bybit.rate_limits import ALL_PER_SECOND, PUBLIC_PER_SECOND, SHARE
 from bot.execution.instruments import Instrument
 from bot.market.bybit_decode import decode_instrument, decode_klines
 from bot.market.bybit_rest import BybitRest, page_windows
@@ -155,6 +157,47 @@ def test_a_lasting_trouble_ends_in_one_sentence_and_a_ban_is_never_retried(statu
     assert words in message
     assert "\n" not in message
     assert asked == requests
+
+
+def test_after_a_ban_nothing_is_sent_until_it_is_over():
+    async def ask():
+        async with synthetic_venue() as venue:
+            rest = BybitRest(venue.rest_url, backoff=QUICK, forbidden_wait_s=0.2)
+            venue.fail_requests(1, status=403)
+            sent = []
+            try:
+                for _ in range(3):
+                    with pytest.raises(VenueError, match="forbids requests"):
+                        await rest.server_time()
+                    sent.append(venue.requests)
+                async with asyncio.timeout(10):
+                    while True:
+                        try:
+                            return sent, await rest.server_time()
+                        except VenueError:
+                            await asyncio.sleep(0.02)
+            finally:
+                rest.close()
+
+    sent, told = asyncio.run(ask())
+    assert sent == [1, 1, 1]
+    assert told == START
+
+
+def test_public_requests_leave_room_for_the_account_within_the_limit_of_the_address():
+    """The venue allows 600 requests in 5 seconds; a burst beyond our part has to wait for it."""
+    assert PUBLIC_PER_SECOND + ALL_PER_SECOND * SHARE <= 600 / 5
+    count = 2 * PUBLIC_PER_SECOND
+
+    async def ask():
+        async with synthetic_venue() as venue:
+            with client(venue.rest_url) as rest:
+                began = time.monotonic()
+                for _ in range(count):
+                    await rest.server_time()
+                return time.monotonic() - began
+
+    assert asyncio.run(ask()) >= (count - PUBLIC_PER_SECOND) / PUBLIC_PER_SECOND - 0.05
 
 
 def test_an_unknown_symbol_or_interval_is_refused_at_once_and_named():

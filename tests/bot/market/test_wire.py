@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -25,15 +24,6 @@ CANDLE = {
     "low": "0.5",
     "volume": "7",
 }
-
-
-@pytest.fixture
-def wire(real_data: Path) -> Path:
-    """Folder of recorded messages beside the real candles."""
-    folder = real_data.parent / "wire"
-    if not folder.is_dir():
-        pytest.skip("no recorded messages here: put a folder named wire beside the real candles")
-    return folder
 
 
 def kline(**changes: object) -> str:

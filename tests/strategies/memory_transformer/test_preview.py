@@ -16,8 +16,8 @@ from strategies.memory_transformer.appraisal import Appraiser
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
-from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import SymbolState
+from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.recorder import MemoryRecorder
 from tests.strategies.markets import batches, random_walk, with_other_future
 from tests.strategies.memory_transformer.tiny import TINY, tiny_model
@@ -109,7 +109,7 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
     strategy = warmed(bundle, {"AAAUSDT": past}, 600)
     bank = MemoryBank(strategy.bank_config, encoder_version=bundle.model_id)
     recorder = MemoryRecorder(bank, config.horizons)
-    state = SymbolState(BlockKernel(bundle.model.encoder), bundle.scaler)
+    state = SymbolState(TileKernel(bundle.model.encoder), bundle.scaler)
     keys, regimes, _ = state.catch_up(past, 600)
     recorder.warm({"AAAUSDT": past}, {"AAAUSDT": keys}, {"AAAUSDT": regimes})
     state.foresee(future)

@@ -1,51 +1,29 @@
-"""Paper trading: the stream's bars through the simulated engine, every step durable before the next one begins.
-
-The event loop only moves messages. Deciding and committing happen in one dedicated thread, one step after the other, so
-that torch and the database never block a heartbeat.
-"""
+"""A run and its journal: whatever happens is applied to the engine and made durable before anything follows from it."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import structlog
 
-from bot.engine import EngineState, SimulatedEngine, Step
+from bot.engine import Engine, EngineState, SimulatedEngine, Step
 from bot.errors import StorageError
 from bot.journal import Journal, StepRecord
 from bot.journal.records import SideEvent
 from bot.lifecycle.keeper import Arrival, ModelKeeper
 from bot.lifecycle.preparation import Successor
-from bot.market.batches import BarBatch, FeedEvent, SymbolAvailable, SymbolUnavailable
-from bot.orders import ModelSwap, OperatorAction, OperatorCommand, Pruning, SymbolAvailability
+from bot.market.batches import BarBatch
+from bot.orders import Execution, ModelSwap, OperatorAction, OperatorCommand, OrderUpdate, Pruning, RuleChange
 from bot.portfolio import ClosedTrade
 
 log = structlog.get_logger()
 
-COMMAND_POLL_SECONDS = 0.5
 
-
-@dataclass(slots=True)
-class Progress:
-    """What a run has done since it was started or resumed."""
-
-    bars: int = 0
-    fills: int = 0
-    finished: bool = False
-    """The venue has no more bars to give."""
-
-
-class PaperRun:
-    """The synchronous half: applies what happened to the engine and makes it durable. Used from one thread only."""
+class Run:
+    """Applies what happens to an engine and makes it durable. Used from one thread only."""
 
     def __init__(
         self,
-        engine: SimulatedEngine,
+        engine: Engine,
         journal: Journal,
         run_id: str,
         *,
@@ -69,6 +47,8 @@ class PaperRun:
         self.models = models
         self._closed_trades = closed_trades
         self._sequence = 0
+        self._misses_neighbours = False
+        """Whether the memory's recall alarm is on, and has been told."""
 
     def resume(self) -> bool:
         """Take up the account, the working orders, protective levels and halts of the last step; False if there is none."""
@@ -76,7 +56,7 @@ class PaperRun:
         if stored is None:
             return False
         payload, self._sequence, _ = stored
-        if self.engine.funding is not None:
+        if isinstance(self.engine, SimulatedEngine) and self.engine.funding is not None:
             self.engine.funding.begin(self.journal.last_close(self.run_id))
         try:
             self.engine.restore(msgspec.json.decode(payload, type=EngineState))
@@ -85,6 +65,9 @@ class PaperRun:
                 f"the state of run {self.run_id} in the journal is damaged: {problem}; restore the journal or start a "
                 "new run with --new"
             ) from None
+        for _, event in self.journal.read_events(self.run_id):
+            if isinstance(event, RuleChange):
+                self.engine.core.apply(event)
         return True
 
     def decide(self, batch: BarBatch) -> Step:
@@ -108,17 +91,40 @@ class PaperRun:
         self._write(record)
         if self.models is not None:
             self.models.observe(batch.bars, [decision.signal for decision in step.decisions])
+        self._watch_recall()
         return step
 
-    def apply_waiting(self, *events: SideEvent) -> bool:
+    def _watch_recall(self) -> None:
+        """Say it when the memory's approximate index begins to miss too many true neighbours, and when it ceases to."""
+        bank = self.engine.core.strategy.bank
+        reading = None if bank is None else bank.recall
+        alarm = reading is not None and reading.alarm
+        if reading is not None and alarm != self._misses_neighbours:
+            tell = log.warning if alarm else log.info
+            tell(
+                "the memory misses neighbours; an exact index finds all"
+                if alarm
+                else "the memory finds its neighbours",
+                recall=reading.recall,
+                worst=reading.worst,
+                checks=reading.checks,
+                queries=reading.queries,
+            )
+        self._misses_neighbours = alarm
+
+    def apply_waiting(self, *events: SideEvent | Execution) -> bool:
         """Apply commands that wait and ``events``, between batches; returns whether there was anything."""
         waiting = self.journal.waiting_commands(self.run_id)
         changed = self._apply_models(waiting)
         record = StepRecord()
         self._apply_commands(waiting, record)
         for event in events:
-            self._apply(event, record)
-        if record.events:
+            if isinstance(event, Execution):
+                self.engine.apply([event])
+                record.executions.append((self._next(), event))
+            else:
+                self._apply(event, record)
+        if record.events or record.executions:
             self._write(record)
         return changed or bool(record.events)
 
@@ -170,9 +176,11 @@ class PaperRun:
         return sequence
 
     def _apply(self, event: SideEvent, record: StepRecord) -> int:
-        self.engine.core.apply(event)
+        self.engine.apply([event])
         sequence = self._next()
         record.events.append((sequence, event))
+        if isinstance(event, OrderUpdate):
+            record.updates += (event,)
         return sequence
 
     def _prune(self, command: OperatorCommand, pruning: Pruning, record: StepRecord) -> int:
@@ -198,95 +206,3 @@ class PaperRun:
         record.trades_closed = portfolio.trades_closed
         record.state = msgspec.json.encode(self.engine.state())
         self.journal.write_step(self.run_id, record, bank_id=self.bank_id)
-
-
-async def run_paper(
-    run: PaperRun,
-    feed: AsyncIterator[FeedEvent],
-    thread: ThreadPoolExecutor,
-    *,
-    stop: asyncio.Event,
-    max_bars: int | None = None,
-    advance: Callable[[int], Awaitable[bool]] | None = None,
-    prepare: Callable[[BarBatch], Awaitable[None]] | None = None,
-    on_step: Callable[[Step], None] | None = None,
-) -> Progress:
-    """Trade until told to stop, until ``max_bars`` bars were decided, or until the venue has no more.
-
-    Args:
-        run: the engine and its journal.
-        feed: what the venue says, in order.
-        thread: one worker, in which everything that decides or commits runs.
-        stop: set by whoever wants the run to end after the step in hand.
-        max_bars: bars to decide at most.
-        advance: called with the close time of the last batch decided (0 at first) whenever the next is waited for, so that a
-            sandbox may move in lock-step; answers whether there will be another bar.
-        prepare: awaited before every step, to find out what it needs from the venue.
-        on_step: shown every step that was made durable.
-    """
-    loop = asyncio.get_running_loop()
-    progress = Progress()
-    stopping = asyncio.ensure_future(stop.wait())
-    waiting: asyncio.Future[FeedEvent] | None = None
-    # Advancing may itself wait for the feed, which moves on only while its next event is taken: so it runs beside.
-    advancing: asyncio.Future[bool] | None = None
-    decided = 0
-    try:
-        while not stop.is_set():
-            if waiting is None:
-                waiting = asyncio.ensure_future(_next_event(feed))
-                if advance is not None and advancing is None:
-                    advancing = asyncio.ensure_future(advance(decided))
-            pending: set[asyncio.Future[Any]] = {waiting, stopping}
-            if advancing is not None:
-                pending.add(advancing)
-            await asyncio.wait(pending, timeout=COMMAND_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if stop.is_set():
-                break
-            if advancing is not None and advancing.done():
-                goes_on, advancing = advancing.result(), None
-                if not goes_on:
-                    progress.finished = True
-                    break
-                if not waiting.done():
-                    continue
-            if not waiting.done():
-                await loop.run_in_executor(thread, run.apply_waiting)
-                continue
-            try:
-                event = waiting.result()
-            except StopAsyncIteration:
-                progress.finished = True
-                break
-            waiting = None
-            if isinstance(event, BarBatch):
-                if prepare is not None:
-                    await prepare(event)
-                step = await loop.run_in_executor(thread, run.decide, event)
-                decided = max(decided, event.bars[0].close_time)
-                progress.bars += len(step.decisions)
-                progress.fills += len(step.executions)
-                if on_step is not None:
-                    on_step(step)
-                if max_bars is not None and progress.bars >= max_bars:
-                    break
-            else:
-                change = _availability(event)
-                log.warning("availability", symbol=change.symbol, available=change.available, reason=change.reason)
-                await loop.run_in_executor(thread, run.apply_waiting, change)
-    finally:
-        unfinished = [task for task in (stopping, waiting, advancing) if task is not None]
-        for task in unfinished:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
-    return progress
-
-
-def _availability(event: SymbolUnavailable | SymbolAvailable) -> SymbolAvailability:
-    if isinstance(event, SymbolUnavailable):
-        return SymbolAvailability(event.symbol, False, event.reason)
-    return SymbolAvailability(event.symbol, True, "its bars are up to date again")
-
-
-async def _next_event(feed: AsyncIterator[FeedEvent]) -> FeedEvent:
-    return await anext(feed)

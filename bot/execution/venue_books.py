@@ -1,0 +1,78 @@
+"""What waits and what is held at a venue, as far as its own reports tell. Pure: a run and its account keep one each.
+
+The same books as of the matching, without its prices: fills come from the venue, whatever its reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+from bot.execution.fills.book import BookSide, Progress
+from bot.orders import PROTECTIVE, ZERO, AccountEvent, EmergencyOrder, Execution, Order, OrderUpdate, Transfer
+
+
+class VenueBooks:
+    """One book per symbol, and the money on the account that the run may not trade with."""
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        self.books = {symbol: BookSide(symbol) for symbol in symbols}
+        self.outside = ZERO
+        """Quote units of the wallet that are not the run's."""
+
+    def __contains__(self, symbol: object) -> bool:
+        """Whether an order of a symbol may still be filled."""
+        book = self.books.get(symbol) if isinstance(symbol, str) else None
+        return book is not None and bool(book.working)
+
+    @property
+    def working(self) -> dict[str, Order]:
+        """All orders that may still be filled, by client order id."""
+        return {order.client_order_id: order for book in self.books.values() for order in book.working}
+
+    def submit(self, order: Order) -> None:
+        """From now on an order may be filled."""
+        self.books[order.symbol].working.append(order)
+
+    def apply(self, event: AccountEvent) -> None:
+        """Take in what the account tells."""
+        if isinstance(event, Execution):
+            self._fill(event)
+        elif isinstance(event, OrderUpdate):
+            if event.is_final:
+                self._end(self.books[event.symbol], event.client_order_id)
+        elif isinstance(event, EmergencyOrder):
+            self.submit(event.order)
+        elif isinstance(event, Transfer) and event.outside:
+            self.outside += event.amount
+
+    def restore(self, books: Iterable[BookSide], outside: Decimal) -> None:
+        """Go on from what ``books`` say."""
+        for book in books:
+            self.books[book.symbol] = book.copy()
+        self.outside = outside
+
+    def _fill(self, execution: Execution) -> None:
+        book = self.books[execution.symbol]
+        book.quantity += execution.signed_quantity
+        order = next((order for order in book.working if order.client_order_id == execution.client_order_id), None)
+        if execution.kind in PROTECTIVE:
+            book.protective_fills += 1
+        elif order is not None:
+            progress = book.progress.setdefault(order.client_order_id, Progress())
+            progress.filled += execution.quantity
+            progress.cost += execution.quantity * execution.price
+            progress.fills += 1
+            # An order that turns a position round protects only what lies on its own side.
+            if not order.only_reduces and book.quantity * order.side.sign > 0:
+                book.stop_loss, book.take_profit = order.stop_loss, order.take_profit
+                book.protected_by = order.client_order_id
+            if progress.filled >= order.quantity:
+                self._end(book, order.client_order_id)
+        if not book.quantity:
+            book.stop_loss = book.take_profit = None
+            book.protected_by = ""
+
+    def _end(self, book: BookSide, client_order_id: str) -> None:
+        book.working = [order for order in book.working if order.client_order_id != client_order_id]
+        book.progress.pop(client_order_id, None)

@@ -1,0 +1,468 @@
+"""The account at a venue while a run trades: its stream, the orders that go out, and the comparison with the journal.
+
+Everything that the account tells comes out of ``news`` in one order, to be committed before anything follows from it. What the
+venue's messages mean is decided in ``AccountBook``; here is when to ask, when to wait, and when to do less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from bot.errors import VenueError
+from bot.execution.bybit.account_book import AccountBook, Compared
+from bot.execution.bybit.client import SETTLE_COIN, BybitAccount, Refused
+from bot.execution.bybit.codes import Action
+from bot.execution.bybit.decode import VenueExecution, VenueOrder
+from bot.execution.bybit.snapshot import look_at
+from bot.market.batches import BarBatch, FeedEvent
+from bot.market.bybit_private_stream import PrivateConnected, PrivateDisconnected, PrivateEvent
+from bot.orders import (
+    AccountEvent,
+    AccountStanding,
+    EmergencyOrder,
+    Notice,
+    NoticeKind,
+    Order,
+    OrderType,
+    Side,
+)
+from bot.trading import AccountNews
+
+log = structlog.get_logger()
+
+_NOT_ASKED: Final = "the journal is being compared with the venue"
+_AGAIN_S: Final = 0.2
+"""Until the account is looked at again, where a fill has come in while it was."""
+_CLOCK_EVERY: Final = 10
+"""Comparisons between two measurements of the venue's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """How long the account waits, in seconds of real time."""
+
+    every_s: float = 30.0
+    """Between two comparisons with the venue."""
+    retry_s: float = 2.0
+    """Between two while something is not clear."""
+    verify_s: float = 1.0
+    """After a fill, until it is looked whether the position is protected."""
+    lost_after_s: float = 10.0
+    """An order that the venue does not know for so long never arrived: twice the time that a request is good for."""
+    patience_s: float = 3.0
+    """A batch waits so long for a comparison that is under way, and for orders of its symbols that are being sent."""
+    grace_s: float = 0.25
+    """And so long for the fill of a market order that was sent."""
+
+
+class LiveAccount:
+    """One run's account. An asynchronous context manager.
+
+    Args:
+        client: for requests.
+        stream: of the account's events.
+        book: what the run believes.
+        token: of the run, for ids of orders that no decision asked for; see ``bot.risk.run_token``.
+        limits: how long to wait.
+        whole_wallet: money that comes and goes is the run's; else it trades a part of the wallet only.
+        rule_changes: asked at every comparison for what has changed in the symbols' trading rules.
+    """
+
+    def __init__(
+        self,
+        client: BybitAccount,
+        stream: AsyncIterator[PrivateEvent],
+        book: AccountBook,
+        *,
+        token: str,
+        limits: AccountLimits | None = None,
+        whole_wallet: bool = True,
+        rule_changes: Callable[[], Awaitable[Sequence[AccountEvent]]] | None = None,
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._book = book
+        self._token = token
+        self._limits = limits or AccountLimits()
+        self._whole_wallet = whole_wallet
+        self._rule_changes = rule_changes
+        self._news: deque[AccountNews | Exception] = deque()
+        self._told = asyncio.Event()
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._standing = AccountStanding(True)
+        self._unseen: dict[str, float] = {}
+        self._suspects: frozenset[tuple[str, str]] = frozenset()
+        self._odd_wallet: Decimal | None = None
+        self._failures = 0
+        self._connected = False
+        self._comparing = False
+        self.comparisons = 0
+        """With the venue, since the start."""
+        self.alarms = 0
+
+    async def __aenter__(self) -> Self:
+        self._stand(False, _NOT_ASKED)
+        self._tasks = [
+            asyncio.create_task(self._guarded(self._listen()), name="account stream"),
+            asyncio.create_task(self._guarded(self._watch()), name="reconciliation"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A request that is cut off half-way would have to be looked up at the next start.
+        if self._sending:
+            await asyncio.wait(self._sending.values(), timeout=self._limits.patience_s)
+        for task in [*self._tasks, *self._sending.values()]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._sending.values(), return_exceptions=True)
+
+    async def has_news(self) -> None:
+        """Wait until the account has told something that was not taken yet."""
+        await self._told.wait()
+
+    def take_news(self) -> AccountNews | None:
+        """What the account told first of what was not taken yet, to be committed together.
+
+        Raises:
+            VenueError: the venue does not take the key any more.
+        """
+        if not self._news:
+            self._told.clear()
+            return None
+        told = self._news.popleft()
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def deliver(self, orders: Sequence[Order]) -> None:
+        """Send orders, which are durable, each once; what becomes of them comes with the news."""
+        for order in orders:
+            if order.client_order_id in self._book.working:
+                self._book.expect(order)
+            else:
+                self._book.submit(order)
+            self._sending[order.client_order_id] = asyncio.create_task(self._send(order), name="order")
+
+    async def last_news(self) -> list[AccountNews]:
+        """What was told and not taken, once the orders on their way have come to something."""
+        await self.settled(self._book.portfolio.positions)
+        told = []
+        while (news := self.take_news()) is not None:
+            told.append(news)
+        return told
+
+    async def settled(self, symbols: Collection[str]) -> None:
+        """Wait until no comparison is due and orders of these symbols have come to something, but not for long."""
+        patience = time.monotonic() + self._limits.patience_s
+        while self._is_busy(symbols) and await self._change_until(patience):
+            pass
+        grace = time.monotonic() + self._limits.grace_s
+        while self._expects_fill(symbols) and await self._change_until(min(grace, patience)):
+            pass
+
+    async def idle(self) -> None:
+        """Wait until nothing is on its way and no comparison is due."""
+        while self._sending or self._is_comparing:
+            await self._changed.wait()
+
+    # -- what comes in -----------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        async for event in self._stream:
+            if isinstance(event, PrivateConnected):
+                self._connected = True
+                self._ask()
+            elif isinstance(event, PrivateDisconnected):
+                self._connected = False
+                if event.refused:
+                    raise VenueError(
+                        f"the venue does not take the key any more: {event.reason}; look with recall doctor"
+                    )
+                self._stand(False, f"the account's stream is gone: {event.reason}")
+            elif isinstance(event, VenueExecution):
+                self._executed(event)
+            elif isinstance(event, VenueOrder):
+                self._tell(self._book.heard(event))
+                if not self._book.is_own(event) or self._book.missing_fills:
+                    self._ask()
+
+    def _executed(self, execution: VenueExecution) -> None:
+        events = self._book.executed(execution)
+        if events is None:
+            self._ask()
+        elif events:
+            self._tell(events)
+            asyncio.get_running_loop().call_later(self._limits.verify_s, self._ask)
+
+    async def _send(self, order: Order) -> None:
+        try:
+            sent = await self._client.send(order)
+            if sent.is_accepted:
+                self._book.acknowledged(order.client_order_id, sent.order_id)
+            elif sent.action is Action.LOOK_UP:
+                log.warning("order unknown", order=order.client_order_id, reason=sent.reason)
+                self._ask()
+            else:
+                self._declined(order, sent.action, sent.reason)
+                self._tell(self._book.declined(order, sent))
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._sending.pop(order.client_order_id, None)
+            self._signal()
+
+    def _declined(self, order: Order, action: Action, reason: str) -> None:
+        self._alarm(order.symbol, f"the venue refused order {order.client_order_id}: {reason}")
+        if action is Action.STAND_DOWN:
+            self._stand(False, f"the venue refused an order: {reason}")
+            self._ask()
+        elif action is Action.STOP:
+            self._fail(VenueError(f"the venue does not let this key trade: {reason}; look with recall doctor"))
+
+    # -- comparing ---------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            self._comparing = True
+            self._wake.clear()
+            delay = await self._compare()
+            self._comparing = False
+            self._signal()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), delay)
+
+    async def _compare(self) -> float:
+        """Compare once; returns after how many seconds to do so again."""
+        limits, book = self._limits, self._book
+        asked = {name: order for name, order in book.working.items() if name not in self._sending}
+        try:
+            if self.comparisons % _CLOCK_EVERY == 0:
+                await self._client.synchronise()
+            view = await look_at(self._client, [(order.symbol, name) for name, order in asked.items()], book.since)
+            wallet = (await self._client.wallet()).coins.get(SETTLE_COIN)
+        except VenueError as problem:
+            self._stand(False, str(problem))
+            self._failures += 1
+            return min(limits.retry_s * 2.0 ** (self._failures - 1), limits.every_s)
+        self._failures = 0
+        self.comparisons += 1
+        if self._rule_changes is not None:
+            self._tell(await self._rule_changes())
+        found = book.compare(view, asked)
+        self._tell(found.events)
+        unclear = self._judge_unseen(found)
+        if found.foreign and book.is_newer_than(view):
+            return _AGAIN_S
+        if self._judge_foreign(found):
+            return limits.retry_s
+        if wallet is not None and not book.working and not found.events:
+            unclear |= self._judge_wallet(wallet)
+        for symbol in found.naked:
+            await self._protect(symbol)
+        return limits.retry_s if unclear or found.naked or book.missing_fills else limits.every_s
+
+    def _judge_unseen(self, found: Compared) -> bool:
+        """End orders that the venue has not known for long enough; whether there are others that it does not know."""
+        now = time.monotonic()
+        self._unseen = {name: self._unseen.get(name, now) for name in found.unseen}
+        for name, since in list(self._unseen.items()):
+            if now - since >= self._limits.lost_after_s:
+                self._tell(self._book.lost(name))
+                del self._unseen[name]
+        return bool(self._unseen)
+
+    def _judge_foreign(self, found: Compared) -> bool:
+        """Stand down from what is not ours, once two comparisons agree on it; whether another has to be made for that."""
+        ours = {symbol: text for symbol, text in found.foreign.items() if symbol in self._book.portfolio.positions}
+        suspects = frozenset(found.foreign.items())
+        again = suspects != self._suspects
+        self._suspects = suspects
+        if suspects and again:
+            self._stand(False, "; ".join(f"{symbol}: {text}" for symbol, text in sorted(suspects)))
+            return True
+        if not self._connected:
+            self._stand(False, "the account's stream is not connected")
+            return False
+        for symbol, text in sorted(ours.items()):
+            if symbol not in self._standing.foreign:
+                self._alarm(symbol, f"somebody else trades {symbol} on this account: {text}; nothing of it is touched")
+        self._stand(True, foreign=tuple(sorted(ours)))
+        return False
+
+    def _judge_wallet(self, wallet: Decimal) -> bool:
+        """Book what trading does not explain, once two comparisons agree on it; whether another has to be made for that."""
+        book = self._book
+        if book.explains(wallet):
+            self._odd_wallet = None
+            return False
+        if wallet != self._odd_wallet:
+            self._odd_wallet = wallet
+            return True
+        self._odd_wallet = None
+        self._tell(book.transferred(wallet, outside=not self._whole_wallet))
+        return False
+
+    async def _protect(self, symbol: str) -> None:
+        """Give a position its stop loss back; where the venue does not take it, close the position."""
+        held = self._book.venue.books[symbol]
+        self._alarm(
+            symbol, f"the position of {held.quantity:f} has no stop loss at the venue; {held.stop_loss} is set again"
+        )
+        try:
+            await self._client.set_stops(symbol, held.stop_loss, held.take_profit)
+            return
+        except Refused as problem:
+            if problem.is_ambiguous:
+                return
+            reason = str(problem)
+        if held.quantity and not held.working:
+            self._exit(symbol, reason)
+
+    def _exit(self, symbol: str, reason: str) -> None:
+        held = self._book.venue.books[symbol]
+        moment = self._book.newest
+        order = Order(
+            # The bars do not name it, and a run may need several in one bar.
+            f"{self._token}-exit-{time.time_ns() // 1_000_000:x}",
+            symbol,
+            Side.SELL if held.quantity > 0 else Side.BUY,
+            abs(held.quantity),
+            moment,
+            moment,
+            order_type=OrderType.MARKET,
+            reduce_only=True,
+        )
+        self._alarm(symbol, f"the venue does not take a stop loss ({reason}): the position is closed")
+        self._book.submit(order)
+        self._tell([EmergencyOrder(order, reason)])
+
+    # -- what goes out -----------------------------------------------------------------------------------------------
+
+    def _tell(self, events: Iterable[AccountEvent]) -> None:
+        told = tuple(events)
+        if not told:
+            return
+        for event in told:
+            if isinstance(event, Notice):
+                log.warning(str(event.kind), symbol=event.symbol, text=event.text)
+        self._news.append(told)
+        self._told.set()
+        self._signal()
+
+    def _fail(self, error: Exception) -> None:
+        """End the run with an error, once it has taken what was told before."""
+        self._news.append(error)
+        self._told.set()
+        self._signal()
+
+    def _signal(self) -> None:
+        """Let everybody look again who waits for a change."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _alarm(self, symbol: str, text: str) -> None:
+        self.alarms += 1
+        self._tell([Notice(NoticeKind.ALARM, symbol, text)])
+
+    def _stand(self, known: bool, reason: str = "", *, foreign: tuple[str, ...] | None = None) -> None:
+        """Tell how far the account is known, where that has changed."""
+        foreign = self._standing.foreign if foreign is None else foreign
+        before, self._standing = self._standing, AccountStanding(known, foreign, reason)
+        if (before.known, before.foreign) != (known, foreign):
+            self._tell([self._standing])
+
+    def _ask(self) -> None:
+        """Compare with the venue now."""
+        self._wake.set()
+
+    @property
+    def _is_comparing(self) -> bool:
+        return self._comparing or self._wake.is_set()
+
+    def _is_busy(self, symbols: Collection[str]) -> bool:
+        working = self._book.working
+        on_the_way = any(working[name].symbol in symbols for name in self._sending if name in working)
+        return on_the_way or self._is_comparing
+
+    def _expects_fill(self, symbols: Collection[str]) -> bool:
+        return any(
+            order.symbol in symbols and order.order_type is OrderType.MARKET for order in self._book.working.values()
+        )
+
+    async def _change_until(self, deadline: float) -> bool:
+        """Wait until something has changed; false where nothing did until then."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        try:
+            await asyncio.wait_for(self._changed.wait(), left)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._fail(error)
+
+
+async def with_account(
+    market: AsyncIterator[FeedEvent], account: LiveAccount
+) -> AsyncGenerator[FeedEvent | AccountNews]:
+    """The market's events and the account's in one order: a batch comes after all that the account had to say before it."""
+    from_market: asyncio.Future[FeedEvent] | None = None
+    from_account: asyncio.Future[None] | None = None
+    try:
+        while True:
+            while (told := account.take_news()) is not None:
+                yield told
+            from_market = from_market or asyncio.ensure_future(_following(market))
+            if not from_market.done():
+                from_account = asyncio.ensure_future(account.has_news())
+                both: set[asyncio.Future[Any]] = {from_market, from_account}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                from_account.cancel()
+                continue
+            try:
+                event, from_market = from_market.result(), None
+            except StopAsyncIteration:
+                return
+            if isinstance(event, BarBatch):
+                await account.settled([bar.symbol for bar in event.bars])
+                while (told := account.take_news()) is not None:
+                    yield told
+            yield event
+    finally:
+        unfinished = [task for task in (from_market, from_account) if task is not None]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
+
+async def _following(market: AsyncIterator[FeedEvent]) -> FeedEvent:
+    return await anext(market)
