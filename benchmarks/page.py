@@ -22,8 +22,12 @@ tens of percent from run to run, ratios far less. *Naive* is the original specif
 """
 _GOALS: Final = {
     "replay_sma_bars_per_s": "at least 50,000",
-    "replay_sma_vs_backtestingpy": "at least 1",
-    "replay_model_vs_naive": "at least 10",
+    "replay_sma_vs_backtestingpy": "at least 2",
+    "replay_sma_vs_nautilus": "at least 10",
+    "replay_500k_peak_mb": "under 1,500",
+    "replay_sma_growth": "about 1: cost is linear in bars",
+    "replay_model_vs_naive": "at least 30, better 50",
+    "replay_model_50k_s": "under 30",
     "report_10k_trades_s": "under 5",
     "decision_ms_p50": "under 10",
     "stream_decision_ms_p50": "under 3",

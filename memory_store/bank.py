@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 from operator import index as whole
@@ -13,9 +14,12 @@ import numpy.typing as npt
 from memory_store.ahead import Outlook, look_ahead
 from memory_store.archive import Archive, Keeper
 from memory_store.changes import ChangeLog
+from memory_store.gpu import gpu_nearest
+from memory_store.helper import Helper, PromisedProposal, Wanted, can_help
 from memory_store.holdings import Holdings, holdings_of_entries, holdings_of_state
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
+from memory_store.pruned import WORTHWHILE
 from memory_store.pruning import PruneRule, candidates_for_pruning
 from memory_store.question import Question
 from memory_store.recall_monitor import RecallReading, RecallState
@@ -27,6 +31,7 @@ from memory_store.records import (
     BankConfig,
     Entry,
     Eviction,
+    IndexKind,
     MemoryBankError,
     Proposal,
     Recollection,
@@ -139,6 +144,8 @@ class MemoryBank:
         held.ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
             held.evictor.changed((slot, *held.recollections.settled(entry_id, outcome)))
+            if held.helper is not None:
+                held.helper.changed(slot)
         if settled_time < self._settled_until:
             self._disorder += 1
         self._settled_until = max(self._settled_until, settled_time)
@@ -290,6 +297,54 @@ class MemoryBank:
         wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": held.next_id}
         return propose(held.ring, held.finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
 
+    def propose_later(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> PromisedProposal:
+        """The same for searches that come later: begun now in a second process within ``helped``, else made when wanted.
+
+        Args:
+            queries: as for ``propose``.
+            as_of: milliseconds, not after now.
+            k: as for ``propose``.
+            skip_oldest: appends, counted from now, after which the proposal is still to serve.
+
+        Raises:
+            MemoryBankError: as ``propose``.
+        """
+        rows, lengths = prepare(queries, self.config, "query")
+        wanted = Wanted(
+            rows.copy(),
+            self._margin(lengths),
+            as_of=self._moment(as_of, k),
+            k=k,
+            skip_oldest=skip_oldest,
+            next_id=self._held.next_id,
+        )
+        make = partial(self.propose, wanted.queries, as_of=as_of, k=k, skip_oldest=skip_oldest)
+        return PromisedProposal(self._held.helper, wanted, make)
+
+    @contextmanager
+    def helped(self) -> Iterator[None]:
+        """Let a second process work on what ``propose_later`` asks for, where there is a core for it and enough to do.
+
+        Every bit of every answer is what it would be without.
+        """
+        held, config = self._held, self.config
+        exact = config.index is IndexKind.EXACT and not config.sealed and config.eviction is Eviction.FIFO
+        alone = held.helper is not None or not exact or config.capacity < WORTHWHILE or not can_help()
+        if alone or gpu_nearest() is not None:  # a copy of a process cannot go on with its GPU
+            yield
+            return
+        helper = held.helper = Helper(held.ring, held.finder)
+        try:
+            yield
+        finally:
+            held.helper = None
+            helper.close()
+
+    @property
+    def has_help(self) -> bool:
+        """Whether a second process works on proposals."""
+        return self._held.helper is not None
+
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.
 
@@ -325,7 +380,15 @@ class MemoryBank:
         )
 
     def foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> SearchResult | None:
-        """What ``search`` would give now, if the outlook still knows it.
+        """What ``search`` would give now, if the outlook still knows it; arguments and errors of ``still_foreseen``."""
+        visible = self.still_foreseen(outlook, place, as_of=as_of)
+        if visible is None:
+            return None
+        result = outlook.results[place]
+        return result if visible == result.visible else result.with_visible(visible)
+
+    def still_foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> int | None:
+        """Whether ``search`` would give now what the outlook says, and how many entries it could choose from.
 
         Args:
             outlook: from ``look_ahead``.
@@ -341,10 +404,10 @@ class MemoryBank:
         same = outlook.ring is held.ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
         if not same or finder.checks_next:
             return None
-        found = outlook.result(place, size=held.size, next_id=held.next_id, partition=finder.partition)
-        if found is not None:
+        visible = outlook.visible_count(place, size=held.size, next_id=held.next_id, partition=finder.partition)
+        if visible is not None:
             finder.answered_ahead()
-        return found
+        return visible
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""

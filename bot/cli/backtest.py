@@ -159,6 +159,7 @@ def backtest(
         executions=result.executions,
         trades=result.trades,
         updates=result.updates,
+        fundings=result.fundings,
         equity=result.equity_points(),
         keep_decisions=keep_decisions,
         outlooks=result.outlooks,

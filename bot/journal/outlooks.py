@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import nan
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from strategies.base import Signal
 NEIGHBOURS_KEPT: Final = 3
 """Of every decision, those with the largest share of the vote."""
 _NOBODY: Final = (-1, 0, nan, nan, nan)
+_WEIGHT: Final = attrgetter("weight")
 
 _TEXT: Final = "symbols"
 _NUMBER: Final = "horizon_bars"
@@ -127,7 +129,8 @@ class OutlookRecorder:
         self._horizon_bars = horizon_bars
         self._numbers: dict[str, int] = {}
         self._rows: list[tuple[float | int, ...]] = []
-        self._neighbours: list[tuple[tuple[float | int, ...], ...]] = []
+        self._neighbours: list[float | int] = []
+        """Number after number: as many for every row, which an array is made of faster than of what is nested."""
 
     def add(self, signal: Signal) -> None:
         """Take up a signal; one that explains nothing is left out."""
@@ -146,12 +149,12 @@ class OutlookRecorder:
                 seen.memory_size,
             )
         )
-        heaviest = sorted(seen.neighbours, key=lambda each: -each.weight)[:NEIGHBOURS_KEPT]
-        kept = [
-            (self._number(each.symbol), each.bar_open_time, each.similarity, each.weight, each.outcome)
-            for each in heaviest
-        ]
-        self._neighbours.append((*kept, *(_NOBODY for _ in range(NEIGHBOURS_KEPT - len(kept)))))
+        heaviest = sorted(seen.neighbours, key=_WEIGHT, reverse=True)[:NEIGHBOURS_KEPT]
+        kept = self._neighbours
+        for each in heaviest:
+            kept += (self._number(each.symbol), each.bar_open_time, each.similarity, each.weight, each.outcome)
+        for _ in range(NEIGHBOURS_KEPT - len(heaviest)):
+            kept += _NOBODY
 
     def outlooks(self) -> Outlooks:
         """All that was taken up so far."""

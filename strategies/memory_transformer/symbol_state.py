@@ -110,15 +110,17 @@ class SymbolState:
         if place is None:
             features = self._features.update(bar)
             encoded = self._encoder.push(self._scaler.transform(features))
+            volatility = float(trailing_volatility(np.array(features)))
         else:
-            features = self._expected[place]
+            assert self._prospect is not None
+            features, volatility = self._expected[place], self._prospect.volatility[place]
             encoded = self._encoder.push(self._expected_rows[place])
         self._seen += 1
         self._observed = ObservedBar(
             bar.open_time,
             features,
             encoded if self._seen >= self._kernel.config.warmup else None,
-            float(trailing_volatility(np.array(features))),
+            volatility,
             self._regime.update(features),
             self._admission.admit(bar),
         )

@@ -225,6 +225,7 @@ def test_a_run_in_one_loop_brings_what_step_after_step_brings_and_leaves_out_onl
     assert log.executions == [each for step in steps for each in step.executions] != []
     assert log.updates == [each for step in steps for each in step.updates]
     assert log.equity == [step.equity for step in steps] == [step.decisions[0].equity for step in steps]
+    assert run.core.equity == log.equity[-1] == run.portfolio.equity
     assert run.state() == stepped.state()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store import MemoryBank
+from memory_store.helper import can_help
 from strategies.bars import BarSeries
 from strategies.base import Signal
 from strategies.memory_rules import MemoryRules
@@ -100,6 +102,20 @@ def test_a_preview_changes_no_bit(bundle, seed, symbols, embargo, memory_size, g
         signals = play(strategy, now)
         strategy.preview(future)
     assert signals + play(strategy, future) == expected
+
+
+@pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
+@pytest.mark.parametrize("wrong_from", [None, 20, 70])
+def test_a_second_process_that_proposes_changes_no_bit(bundle, wrong_from):
+    past, future = split(market(2, 0.1, 5), WARM)
+    expected = play(warmed(bundle, past, 40_000), future)
+    strategy = warmed(bundle, past, 40_000)
+    strategy.preview(
+        future if wrong_from is None else {name: with_other_future(s, wrong_from) for name, s in future.items()}
+    )
+    with strategy.bank.helped():
+        assert strategy.bank.has_help
+        assert play(strategy, future) == expected
 
 
 def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
