@@ -21,7 +21,7 @@ from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueOrder
 from bot.execution.bybit.order_entry import NotWritten, Operation, OrderEntry, order_parameters
 from bot.execution.bybit.questions import SETTLE_COIN, AccountQuestions
-from bot.execution.bybit.rate_limits import EndpointGroup
+from bot.execution.bybit.rate_limits import EndpointGroup, RateLimits
 from bot.execution.bybit.rest_session import Credentials, Refused, RestSession
 from bot.market.backoff import Backoff
 from bot.market.bybit_rest import CATEGORY, Environment
@@ -77,6 +77,7 @@ class BybitAccount(AccountQuestions):
         attempts: how often a request is sent at most.
         backoff: waits between attempts.
         wall_ms: this machine's clock, milliseconds.
+        limits: of requests a second; Bybit's by default, which a stepped sandbox does not enforce.
         entry: where orders enter besides REST; may be set later, since one that stamps with ``stamp`` needs the account.
     """
 
@@ -90,9 +91,10 @@ class BybitAccount(AccountQuestions):
         attempts: int = 4,
         backoff: Backoff | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        limits: RateLimits | None = None,
         entry: OrderEntry | None = None,
     ) -> None:
-        super().__init__(RestSession(credentials, endpoint, environment, timeout_s, attempts, backoff, wall_ms))
+        super().__init__(RestSession(credentials, endpoint, environment, timeout_s, attempts, backoff, wall_ms, limits))
         self.entry = entry
 
     def close(self) -> None:
