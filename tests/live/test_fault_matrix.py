@@ -106,7 +106,7 @@ def breaking(sent: bool, times: int = 3) -> Part:
 )
 def test_1_an_order_whose_reply_is_lost_is_at_the_venue_once(tmp_path, rule):
     rehearsal = rehearse(tmp_path, scene(rule))
-    assert rehearsal.venue.faults_struck >= 2
+    assert rehearsal.venue.faults_struck >= 1
 
 
 @pytest.mark.slow
