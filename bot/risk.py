@@ -26,6 +26,8 @@ from strategies.base import Signal
 Verdicts = tuple[Verdict, ...]
 Orders = tuple[Order, ...]
 
+SPOT_EXPOSURE: Final = 0.95
+"""Of equity, in coins at most: a market purchase has to be covered at whatever price it meets, and nothing is borrowed."""
 _NO_DAY: Final = -math.inf
 _NO_FLOOR: Final = -math.inf
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -133,6 +135,7 @@ class RiskLayer:
         # Up to here nothing limits the target of a symbol that has the leverage to itself.
         alone = min(limits.max_position, limits.max_leverage, *self._maximum_leverage.values())
         self._unlimited = alone if self._is_alone else -math.inf
+        self._least = 0.0 if any(instrument.is_spot for instrument in instruments.values()) else -self._unlimited
         self._most_lots = {
             symbol: instrument.lots(instrument.maximum_market_quantity) for symbol, instrument in instruments.items()
         }
@@ -211,8 +214,14 @@ class RiskLayer:
         """
         symbol = bar.symbol
         target = signal.target_exposure
-        largest = self._unlimited
-        if target is None or not -largest <= target <= largest or self._restricted or late or working or equity <= 0.0:
+        if (
+            target is None
+            or not self._least <= target <= self._unlimited
+            or self._restricted
+            or late
+            or working
+            or equity <= 0.0
+        ):
             notional, reduce_only, verdicts = self._limit(symbol, target, portfolio, equity, late, working)
             if notional is None:
                 return _NO_ORDERS, verdicts
@@ -256,6 +265,9 @@ class RiskLayer:
             target = 0.0
         if working or target is None:
             return None, False, (*verdicts, Verdict.ORDER_WORKING if working else Verdict.UNKNOWN_HELD)
+        if target < 0 and self.instruments[symbol].is_spot:
+            verdicts.append(Verdict.LONG_ONLY)
+            target = 0.0
         largest = self.limits.max_position
         if target > largest or -target > largest:
             verdicts.append(Verdict.CLIPPED_POSITION)
@@ -330,13 +342,15 @@ class RiskLayer:
         change = target_lots - held_lots
         quantity = abs(change) * instrument.lot_size
         reducing = target_lots * held_lots >= 0 and abs(target_lots) < abs(held_lots)
-        # A position that is closed whole may be smaller than the minimum: the venue lets reduce-only orders through.
+        # A position that is closed whole may be smaller than the minimum: the venue lets reduce-only orders through, which
+        # the spot market has not.
         close = exact(bar.close)
         too_small = quantity < instrument.minimum_quantity or quantity * close < instrument.minimum_notional
-        if too_small and not (reducing and target_lots == 0):
+        if too_small and (instrument.is_spot or not (reducing and target_lots == 0)):
             return _NO_ORDERS, (*verdicts, Verdict.BELOW_MINIMUM)
         side = _BUY if change > 0 else _SELL
-        stop_loss, take_profit = (None, None) if reducing else self._levels(signal, close, side, instrument)
+        bare = reducing or instrument.is_spot
+        stop_loss, take_profit = (None, None) if bare else self._levels(signal, close, side, instrument)
         name = client_order_id(self._run_token, symbol, bar.open_time)
         order = Order(
             name,

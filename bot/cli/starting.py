@@ -174,13 +174,13 @@ def resumable(kind: RunKind, journal: Journal, config: Config, home: Home) -> St
         then = run.record.config
         is_same_place = (
             then["venue"]["name"] == config.venue.name
-            and then["market"] == wanted["market"]
+            and {"category": "linear", **then["market"]} == wanted["market"]
             and then["sandbox"]["source"] == config.sandbox.source
             and run.record.candles == home.name
         )
         if run.status is RunStatus.FINISHED or not is_same_place:
             continue
-        then = {"fills": PLAIN_FILLS.model_dump(mode="json"), **then}
+        then = {"fills": PLAIN_FILLS.model_dump(mode="json"), **then, "market": wanted["market"]}
         different = [section for section in compared if then.get(section) != wanted[section]]
         if needs_model(config) and config.model.id not in (LATEST, run.record.model_id, journal.model_of(run)):
             different.append("model")

@@ -87,6 +87,7 @@ _EXECUTIONS: Final = _Insertion(
     "fee",
     "kind",
     "time",
+    "withheld",
 )
 _DECISIONS: Final = _Insertion(
     schema.decisions,
@@ -214,6 +215,7 @@ def _execution_row(run_id: str, sequence: int, execution: Execution) -> tuple[An
         str(execution.fee),
         str(execution.kind),
         execution.time,
+        str(execution.withheld) if execution.withheld else None,
     )
 
 
