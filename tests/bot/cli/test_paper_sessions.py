@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 from math import expm1
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from bot.config import Config
 from bot.journal import Journal
 from bot.orders import Decision, Verdict
 from tests.bot.cli.terminal import SHORT, Outcome, ask, interrupt, recall, start
+from tests.runs import journal_connection
 
 SMA = ("paper", "--strategy", "sma_cross", *SHORT)
 
@@ -52,6 +55,20 @@ def test_the_second_session_goes_on_with_the_run(tmp_path: Path) -> None:
         assert second[figure] == whole[figure]
     assert ask(tmp_path, "audit")["differences"] == 0
     assert ask(tmp_path, "status")["status"] == "stopped"
+
+
+def test_a_run_from_before_there_was_a_choice_of_markets_goes_on(tmp_path: Path) -> None:
+    first = trade(tmp_path, 3)["run_id"]
+    engine = journal_connection(tmp_path / "recall-data")
+    with engine.begin() as connection:
+        (text,) = connection.execute(sa.text("SELECT config FROM runs")).scalars().all()
+        stored = json.loads(text) if isinstance(text, str) else text
+        assert stored["market"].pop("category") == "linear"
+        connection.execute(sa.text("UPDATE runs SET config = :config"), {"config": json.dumps(stored)})
+    engine.dispose()
+    assert trade(tmp_path, 3)["run_id"] == first
+    assert trade(tmp_path, 3, "--set", "market.category=spot")["run_id"] != first
+    assert ask(tmp_path, "audit")["differences"] == 0
 
 
 @pytest.mark.parametrize("change", [("--set", "sandbox.seed=8"), ("--symbols", "ETHUSDT")], ids=" ".join)
