@@ -61,10 +61,12 @@ def test_a_run_from_before_there_was_a_choice_of_markets_goes_on(tmp_path: Path)
     first = trade(tmp_path, 3)["run_id"]
     engine = journal_connection(tmp_path / "recall-data")
     with engine.begin() as connection:
-        (text,) = connection.execute(sa.text("SELECT config FROM runs")).scalars().all()
-        stored = json.loads(text) if isinstance(text, str) else text
-        assert stored["market"].pop("category") == "linear"
-        connection.execute(sa.text("UPDATE runs SET config = :config"), {"config": json.dumps(stored)})
+        (text,) = connection.execute(sa.text("SELECT record FROM runs")).scalars().all()
+        stored = json.loads(text)
+        assert stored["config"]["market"].pop("category") == "linear"
+        for rules in stored["instruments"].values():
+            assert rules.pop("is_spot") is False
+        connection.execute(sa.text("UPDATE runs SET record = :record"), {"record": json.dumps(stored)})
     engine.dispose()
     assert trade(tmp_path, 3)["run_id"] == first
     assert trade(tmp_path, 3, "--set", "market.category=spot")["run_id"] != first
