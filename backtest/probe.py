@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,14 +129,18 @@ def probe_strategy(
     cuts: int,
     seed: int,
     at_most: int,
+    models: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ProbeReport:
-    """Probe the configured strategy on stored candles, ``at_most`` bars of each symbol from ``start`` on."""
+    """Probe the configured strategy on stored candles, ``at_most`` bars of each symbol from ``start`` on.
+
+    ``models`` is where its model is; where ``home`` keeps them by default.
+    """
     begin = earliest_start(config, home, symbols, interval) if start is None else start
     series = {symbol: home.candles.load(symbol, interval, start=begin, end=end).slice(0, at_most) for symbol in symbols}
 
     def make_engine() -> SimulatedEngine:
-        session = open_session(config, home, symbols, interval, calendars, begin, hindsight=True)
+        session = open_session(config, home, symbols, interval, calendars, begin, models=models, hindsight=True)
         session.warm()
         trades: list[ClosedTrade] = []
         return session.engine("probe", trades)

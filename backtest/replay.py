@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
-from bot.engine import SimulatedEngine
+from bot.engine import RunLog, SimulatedEngine
 from bot.garbage import rare_collections
 from bot.journal.outlooks import OutlookRecorder, Outlooks
 from bot.market.batches import batches as batches
-from bot.orders import Decision, Execution, Funding, OrderUpdate
+from bot.orders import BarBatch, Decision, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
 _PROGRESS_EVERY = 2048
+_HELPED: Final = 1024
+"""Bars from which on a second process is worth its start."""
 EQUITY_POINTS: Final = 4000
 """Batches up to which a replay journals its equity at each of them."""
 
@@ -64,13 +68,8 @@ class ReplayResult:
         count = len(days)
         kept = np.arange(count)
         if count > most:
-            starts = np.flatnonzero(np.diff(days, prepend=days[0] - 1))
-            lengths = np.diff(starts, append=count)
-            by_day = np.repeat(np.arange(len(starts)), lengths)
-            # Sorted by day and then by equity, the ends of every day's stretch are its extremes.
-            order = np.lexsort((self.equity, by_day))
-            ends = starts + lengths - 1
-            kept = np.unique(np.concatenate((order[starts], order[ends], ends)))
+            edges = np.flatnonzero(np.diff(days, prepend=days[0] - 1, append=days[-1] + 1)).tolist()
+            kept = np.unique([place for day in pairwise(edges) for place in _extremes(self.equity, *day)])
         return [(int(self.close_times[place]), float(self.equity[place])) for place in kept]
 
 
@@ -95,42 +94,40 @@ def replay(
     series = dict(sorted(series.items(), key=lambda item: ranks[item[0]]))
     started = time.perf_counter()
     engine.core.strategy.preview(series)
-    equity: list[float] = []
-    executions: list[Execution] = []
+    core, funding, log = engine.core, engine.funding, RunLog()
     kept: list[Decision] = []
     fundings: list[Funding] = []
-    updates: list[OrderUpdate] = []
-    step, funding = engine.step, engine.funding
-    settlement: float = math.inf if funding is None else funding.next_due
-    core = engine.core
     bank = core.strategy.bank
     recorder = None if bank is None else OutlookRecorder(bank.config.horizons[bank.config.primary])
-    every = keep_all_decisions or recorder is not None
     before = core.decisions_made
-    due = before + _PROGRESS_EVERY
-    with rare_collections():
+
+    def watched() -> Iterator[BarBatch]:
+        settlement: float = math.inf if funding is None else funding.next_due
+        due = before + _PROGRESS_EVERY
         for batch in batches(series):
-            result = step(batch, every)
-            equity.append(result.equity)
-            if result.executions:
-                executions += result.executions
-            if result.decisions:
-                if recorder is None:
-                    kept += result.decisions
-                else:
-                    for decision in result.decisions:
-                        recorder.add(decision.signal)
-                        if keep_all_decisions or decision.orders:
-                            kept.append(decision)
-            if result.updates:
-                updates += result.updates
-            if batch.bars[0].close_time >= settlement:
+            yield batch
+            close_time = batch.bars[0].close_time
+            if close_time >= settlement:
                 assert funding is not None
-                fundings += engine.settle(batch.bars[0].close_time)
+                fundings.extend(engine.settle(close_time))
                 settlement = funding.next_due
             if progress is not None and core.decisions_made >= due:
                 progress(core.decisions_made - before)
                 due = core.decisions_made + _PROGRESS_EVERY
+
+    def record(decisions: tuple[Decision, ...]) -> None:
+        assert recorder is not None
+        for decision in decisions:
+            recorder.add(decision.signal)
+            if keep_all_decisions or decision.orders:
+                kept.append(decision)
+
+    helped = nullcontext() if bank is None or sum(map(len, series.values())) < _HELPED else bank.helped()
+    with rare_collections(), helped:
+        if recorder is None:
+            engine.run(watched(), log, kept.extend, keep_all_decisions)
+        else:
+            engine.run(watched(), log, record)
     done = core.decisions_made - before
     if progress is not None:
         progress(done)
@@ -140,14 +137,20 @@ def replay(
         trades_sha256=core.trades_sha256,
         seconds=time.perf_counter() - started,
         close_times=_close_times(series),
-        equity=np.array(equity, dtype=np.float64),
-        executions=executions,
+        equity=np.array(log.equity, dtype=np.float64),
+        executions=log.executions,
         trades=trades,
         decisions=kept,
         fundings=fundings,
-        updates=updates,
+        updates=log.updates,
         outlooks=None if recorder is None else recorder.outlooks(),
     )
+
+
+def _extremes(equity: FloatArray, start: int, stop: int) -> tuple[int, int, int]:
+    """Where the lowest (the first of equals), the highest (the last of them) and the last of a stretch are."""
+    stretch = equity[start:stop]
+    return start + int(stretch.argmin()), stop - 1 - int(stretch[::-1].argmax()), stop - 1
 
 
 def _close_times(series: Mapping[str, BarSeries]) -> IntArray:

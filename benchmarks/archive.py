@@ -92,10 +92,12 @@ def _store(folder: Path, entries: int) -> dict[str, Any]:
     """Write the rows of a bank, and let it make its segments of them."""
     stored = np.load(folder / "keys.npy", mmap_mode="r")
     config = _config(entries, stored.shape[1])
-    with open_database(_url(folder)).begin() as connection:
+    engine = open_database(_url(folder))
+    with engine.begin() as connection:
         bank_id = create_bank(connection, _NAME, config, ENCODER)
-        for first, last in pairwise([*range(0, entries, _ROWS), entries]):
-            keys = prepare(np.array(stored[first:last]), config, "key")[0].astype(KEY_TYPE)
+    for first, last in pairwise([*range(0, entries, _ROWS), entries]):
+        keys = prepare(np.array(stored[first:last]), config, "key")[0].astype(KEY_TYPE)
+        with engine.begin() as connection:
             insert_rows(connection, memory_entries, list(_entry_rows(folder, bank_id, keys, first, last)))
             insert_rows(connection, memory_settlements, list(_settlement_rows(folder, bank_id, first, last, entries)))
     _, seconds = _opened(folder)

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from backtest.metrics import performance
 from backtest.replay import batches, replay
 from benchmarks.harness import LATEST, BenchmarkError, Measurement, benchmark, median_ratio, spread, take_turns
 from benchmarks.market import START, SYMBOL, configuration, stored_session, synthetic_bars
@@ -29,8 +30,9 @@ from bot.journal import Journal, RunKind
 from bot.market.batches import BarBatch
 from bot.portfolio import ClosedTrade
 from bot.run import Run
-from bot.session import Session
+from bot.session import Session, open_session
 from bot.trading import trade
+from memory_store.helper import can_help
 from strategies.bars import BarSeries, interval_ms
 from strategies.features import FEATURE_NAMES
 from strategies.memory_transformer.bundle import save_bundle
@@ -41,6 +43,7 @@ ENTRIES: Final = 100_000
 INTERVAL: Final = "60"
 REPETITIONS: Final = 5
 REPLAYED_BARS: Final = 4_000
+END_TO_END_BARS: Final = 50_000
 NAIVE_BARS: Final = 300
 LIVE_BARS: Final = 600
 UNCOUNTED_LIVE_BARS: Final = 50
@@ -83,10 +86,49 @@ def measure_replay(seed: int) -> Mapping[str, Measurement]:
     refuse_straw_man(naive_ms)
     speeds = [1.0 / each for each in times["ours"]]
     note = (
-        f"{ENTRIES:,} entries, one thread: {statistics.median(speeds):,.0f} bars/s ({spread(speeds)}) over stretches of "
-        f"{REPLAYED_BARS:,} hourly synthetic bars, naive {naive_ms:.2f} ms per bar with its add; {REPETITIONS} turns"
+        f"{ENTRIES:,} entries, {_cores()}: {statistics.median(speeds):,.0f} bars/s ({spread(speeds)}) over stretches of "
+        f"{REPLAYED_BARS:,} hourly synthetic bars, naive on one thread {naive_ms:.2f} ms per bar with its add; {REPETITIONS} "
+        "turns"
     )
     return {"replay_model_vs_naive": Measurement(median_ratio(times["naive"], times["ours"]), "x", note)}
+
+
+@benchmark("replay_model_50k_s", seed=17)
+def measure_end_to_end(seed: int) -> Mapping[str, Measurement]:
+    """A whole backtest from stored candles and a stored model to its metrics."""
+    with one_thread(), workplace() as folder:
+        stage = _Stage.build(folder, seed, END_TO_END_BARS)
+        home = home_of(stage.config)
+        home.candles.append(stage.series, source="synthetic")
+        first, calendar = int(stage.upcoming.open_time[0]), stage.series.calendar
+        started = time.perf_counter()
+        upcoming = {SYMBOL: home.candles.load(SYMBOL, INTERVAL, start=first)}
+        session = open_session(stage.config, home, (SYMBOL,), INTERVAL, {SYMBOL: calendar}, first, hindsight=True)
+        session.warm()
+        warm = time.perf_counter() - started
+        trades: list[ClosedTrade] = []
+        engine = session.engine("replay", trades)
+        result = replay(engine, upcoming, trades=trades)
+        cash, portfolio = float(stage.config.account.initial_cash), engine.portfolio
+        metrics = performance(
+            result.close_times,
+            result.equity,
+            result.trades,
+            initial_cash=cash,
+            calendar=calendar,
+            fees_paid=portfolio.fees_paid,
+            turnover=portfolio.turnover,
+        )
+        seconds = time.perf_counter() - started
+        _require_full(session)
+        if result.bars != END_TO_END_BARS:
+            raise BenchmarkError(f"{result.bars} bars were replayed, not {END_TO_END_BARS}; mend the stored candles")
+    note = (
+        f"{result.bars:,} hourly synthetic bars at {ENTRIES:,} entries: load, features, encode, retrieve, decide, fills, "
+        f"metrics; {warm:.1f} s of it loading and warming the memory from the bars before; {metrics.trades} trades; "
+        f"{_cores()}, one run"
+    )
+    return {"replay_model_50k_s": Measurement(seconds, "s", note)}
 
 
 @benchmark("decision_ms_p50", seed=17)
@@ -200,6 +242,11 @@ async def _trade(run: Run, upcoming: BarSeries) -> tuple[list[float], int]:
     with ThreadPoolExecutor(1) as thread:
         await trade(run, feed(), thread, stop=asyncio.Event(), on_step=on_step)
     return seconds, orders
+
+
+def _cores() -> str:
+    """What a replay works with here."""
+    return "two processes of one thread, the second proposes neighbours" if can_help() else "one thread"
 
 
 def _stretches(series: BarSeries, length: int) -> Sequence[BarSeries]:

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from backtest.walk_forward.listing import WALKS
 from benchmarks.harness import BenchmarkError, commit
 from benchmarks.tasks import PAGE
+from benchmarks.walk_plot import PICTURE, plot_walk
+from bot.config import stored_config
+from bot.errors import UsageError
 from strategies.bars import format_time
 
 _BEGIN: Final = "<!-- from recall walk-forward: begin -->"
@@ -31,23 +35,30 @@ _FIGURES: Final = (
 )
 
 
-def write_walk(source: Path, *, page: Path = PAGE, code: str | None = None) -> None:
-    """Put a walk into the page, in place of the one that it had.
+def write_walk(source: Path, *, page: Path = PAGE, code: str | None = None, picture: Path = PICTURE) -> None:
+    """Put a walk into the page, in place of the one that it had, and draw its picture.
 
     Args:
         source: what ``recall walk-forward --json`` printed.
         page: the page.
         code: the commit that walked; the present one by default.
+        picture: file to draw.
 
     Raises:
-        BenchmarkError: the file is no such document.
+        BenchmarkError: the file is no such document, or the folder of the walk is not there any more.
     """
     try:
-        block = render(json.loads(source.read_text(encoding="utf-8")), code or commit())
+        document = json.loads(source.read_text(encoding="utf-8"))
+        block = render(document, code or commit())
+        config = stored_config(document["config"], document["walk_id"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise BenchmarkError(
             f"{source} is not what recall walk-forward --json prints ({problem!r}); give it the whole output"
         ) from None
+    try:
+        plot_walk(config.storage.data_dir / WALKS / document["walk_id"], config, picture)
+    except (OSError, UsageError) as problem:
+        raise BenchmarkError(f"the windows of {source} cannot be drawn: {problem}") from None
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     page.write_text(with_walk(text, f"{_BEGIN}\n\n{block}\n\n{_END}"), encoding="utf-8")
 
@@ -91,6 +102,7 @@ def render(document: Mapping[str, Any], code: str) -> str:
             "cash; how, and what the tests are: "
             "[backtesting](backtesting.md). What it said:",
             "\n".join(f"> {sentence}" + ("" if sentence is sentences[-1] else "  ") for sentence in sentences),
+            "![Growth and drawdown of the walk](images/walk_forward.png)",
             _table(["window", "hold", *names], rows),
             _table(["all windows", *names], figures),
             f"With 95 % confidence: annual return {_interval(significance['annual_return'], '{:+.1%}')}, Sharpe ratio "
@@ -107,8 +119,13 @@ def render(document: Mapping[str, Any], code: str) -> str:
 
 def _settings(document: Mapping[str, Any]) -> str:
     """The settings that decide most of what a walk costs and learns."""
-    training, costs = document["settings"]["training"], document["settings"]["costs"]
-    return f"{training['epochs']} epochs, taker fee {float(costs['taker_fee']):.3%}, slippage {float(costs['slippage']):.2%}"
+    config = document["config"]
+    costs, fills = config["costs"], config["fills"]
+    return (
+        f"{config['training']['epochs']} epochs, forecasts held {config['signal']['holding_bars']} bars, taker "
+        f"fee {float(costs['taker_fee']):.3%}, slippage {float(costs['slippage']):.2%}, impact {fills['impact']:g}, funding at "
+        f"the stored rates, else {float(fills['funding_rate']):.2%} paid by both sides"
+    )
 
 
 def _interval(figure: Mapping[str, Any], form: str) -> str:

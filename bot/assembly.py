@@ -138,6 +138,12 @@ def needs_model(config: Config) -> bool:
     return config.strategy.name == "memory_transformer"
 
 
+def needs_skill(config: Config) -> bool:
+    """Whether a model whose direction has shown no skill on validation is left alone: by default where money is real."""
+    unproven = config.signal.unproven
+    return unproven == "abstain" or (unproven == "auto" and config.live.mode == "live")
+
+
 def find_model(models: Path, model_id: str, interval: str) -> Path | None:
     """The folder of a model; ``latest`` is the promoted or else the newest one of that interval, ``None`` without any.
 
@@ -236,6 +242,7 @@ def _memory_transformer(
         exits=ExitRule(config.signal.exits),
         target_volatility=config.signal.target_volatility,
         abstains=config.signal.abstain,
+        needs_skill=needs_skill(config),
         uses_memory=config.memory.enabled,
         stop_multiple=config.signal.stop_multiple,
         target_multiple=config.signal.target_multiple,

@@ -7,11 +7,12 @@ sequence of events and therefore get the same decisions; everything that talks t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
+from bot.decision_hash import BLOCK, DecisionHash
 from bot.orders import (
     AccountStanding,
     BarBatch,
@@ -41,8 +42,6 @@ from strategies.bars import Bar
 from strategies.base import Signal, Strategy
 
 _BEFORE_ALL: Final = -(2**63)
-_BLOCK: Final = 16
-"""Decisions that are hashed together: hashing each would take a tenth of a replay, and a state carries the rest as text."""
 
 
 class CoreState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,7 +71,7 @@ class DecisionCore:
         risk: RiskLayer,
         portfolio: Portfolio,
         *,
-        is_working: Callable[[str], bool],
+        working: Container[str],
         on_trade: Callable[[ClosedTrade], None] | None = None,
     ) -> None:
         """
@@ -80,23 +79,19 @@ class DecisionCore:
             strategy: warmed up to just before the first batch.
             risk: the risk layer of the account.
             portfolio: the account.
-            is_working: tells whether an order of a symbol waits at the venue.
+            working: symbols with an order that waits at the venue, kept up to date by whoever sends orders.
             on_trade: called with every round trip that ends.
         """
         self.strategy = strategy
         self.risk = risk
         self.portfolio = portfolio
-        self._is_working = is_working
+        self._working = working
         self._on_trade = on_trade
         self._offered: Strategy | None = None
         self._decisions = 0
-        self._decisions_link = hashlib.sha256(b"decisions").hexdigest()
-        self._decisions_tail: list[str] = []
+        self._decisions_hash = DecisionHash()
         self._trades_hash = hashlib.sha256(b"trades").hexdigest()
-        self._last_open_times: dict[str, int] = {}
-        # The verdicts met last and their text: most bars bring the very same tuple as the one before.
-        self._verdicts: tuple[Verdict, ...] = ()
-        self._verdicts_text = ""
+        self._last_open_times: dict[str, int] = dict.fromkeys(portfolio.positions, _BEFORE_ALL)
         self.equity = portfolio.equity
         """Equity at the last batch, marked at its closes."""
 
@@ -147,7 +142,7 @@ class DecisionCore:
 
         It does not depend on when it is asked for.
         """
-        return _linked(self._decisions_link, self._decisions_tail)
+        return self._decisions_hash.sha256
 
     @property
     def trades_sha256(self) -> str:
@@ -161,10 +156,10 @@ class DecisionCore:
             portfolio=self.portfolio.state(),
             risk=self.risk.state,
             decisions=self._decisions,
-            decisions_link=self._decisions_link,
-            decisions_tail=tuple(self._decisions_tail),
+            decisions_link=self._decisions_hash.link,
+            decisions_tail=self._decisions_hash.tail,
             trades_sha256=self._trades_hash,
-            last_open_times=dict(self._last_open_times),
+            last_open_times={symbol: time for symbol, time in self._last_open_times.items() if time > _BEFORE_ALL},
             strategy=self.strategy.state(),
             recall=None if bank is None else bank.recall_state,
         )
@@ -174,64 +169,91 @@ class DecisionCore:
         self.portfolio.restore(state.portfolio)
         self.risk.restore(state.risk)
         self._decisions = state.decisions
-        self._decisions_link = state.decisions_link
-        self._decisions_tail = list(state.decisions_tail)
+        self._decisions_hash.restore(state.decisions_link, state.decisions_tail)
         self._trades_hash = state.trades_sha256
-        self._last_open_times = dict(state.last_open_times)
+        self._last_open_times |= state.last_open_times
         if state.strategy:
             self.strategy.restore(state.strategy)
         if state.recall is not None and self.strategy.bank is not None:
             self.strategy.bank.resume_recall(state.recall)
         self.equity = self.portfolio.equity
 
-    def decide(self, batch: BarBatch, every: bool = True) -> tuple[Decision, ...]:
+    def decide(self, batch: BarBatch) -> tuple[Decision, ...]:
         """Apply a batch of bars and decide on each of them, in their order.
-
-        Args:
-            batch: bars that close together.
-            every: return every decision; else only those with orders, so that a replay need not build what nobody keeps.
 
         Raises:
             ValueError: a bar is not later than the one before it of the same symbol.
         """
-        bars = batch.bars
-        last = self._last_open_times
-        for bar in bars:
-            if bar.open_time <= last.get(bar.symbol, _BEFORE_ALL):
-                raise _backwards(bar, last[bar.symbol])
-        portfolio, risk, strategy = self.portfolio, self.risk, self.strategy
-        self.equity = equity = portfolio.mark_closes(bars)
-        close_time = bars[0].close_time
-        risk.observe_equity(close_time, equity)
-        if risk.ordered_lots:
-            risk.forget_filled(self._is_working)
-        # The law of the house (causality): settle what has matured, query and decide, and only then append.
-        strategy.settle(bars)
-        decisions: list[Decision] = []
-        # Flags are looked up by place: pairing them with their bars takes longer than reviewing a signal.
-        late, is_working, tail = batch.late, self._is_working, self._decisions_tail
-        number = first = self._decisions
-        for bar in bars:
-            symbol = bar.symbol
-            last[symbol] = open_time = bar.open_time
-            signal = strategy.on_bar(bar)
-            orders, verdicts = risk.review(signal, bar, portfolio, equity, late[number - first], is_working(symbol))
-            if orders or signal.explanation is not None:
-                tail.append(digest_text(symbol, open_time, signal, verdicts, orders))
-            else:
-                if verdicts is not self._verdicts:
-                    self._verdicts, self._verdicts_text = verdicts, ",".join(verdicts)
-                tail.append(f"{symbol}|{open_time}|{self._verdicts_text}")
-            if len(tail) == _BLOCK:
-                self._decisions_link = _linked(self._decisions_link, tail)
-                tail.clear()
-            if every or orders:
-                position = portfolio.positions[symbol].quantity
-                decisions.append(Decision(number, signal, verdicts, orders, position, equity, close_time))
-            number += 1
-        self._decisions = number
-        strategy.remember(bars)
-        return tuple(decisions)
+        return next(self.run((batch,), []))
+
+    def run(
+        self, batches: Iterable[BarBatch], equities: list[float], every: bool = True
+    ) -> Iterator[tuple[Decision, ...]]:
+        """Apply one batch of bars after the other; answers after every batch that brings a decision to tell of.
+
+        One loop holds all of it, because calls and attributes that are looked up anew at every bar cost more than what is
+        decided. Whoever takes an answer may apply other events than a ``ModelSwap`` before asking for the next.
+
+        Args:
+            batches: bars that close together, in order.
+            equities: the equity at every batch, marked at its closes, is appended to it.
+            every: tell of every decision; else only of those with orders, so that a replay need not build what nobody keeps.
+
+        Raises:
+            ValueError: a bar is not later than the one before it of the same symbol.
+        """
+        portfolio, risk, digest, working = self.portfolio, self.risk, self._decisions_hash, self._working
+        last, marks, append = self._last_open_times, portfolio.marks, equities.append
+        strategy = self.strategy
+        settle, remember = _unless_empty(strategy, "settle"), _unless_empty(strategy, "remember")
+        on_bar, review, observe_equity = strategy.on_bar, risk.review, risk.observe_equity
+        for batch in batches:
+            bars, late = batch.bars, batch.late
+            for bar in bars:
+                symbol, open_time = bar.symbol, bar.open_time
+                if open_time <= last[symbol]:
+                    raise _backwards(bar, last[symbol])
+                last[symbol] = open_time
+                marks[symbol] = bar.close
+            # ``Portfolio.equity``, which would be called at every bar.
+            equity = portfolio.cash_value
+            for symbol, quantity in portfolio.holdings:
+                equity += quantity * marks[symbol]
+            self.equity = equity
+            append(equity)
+            close_time = bar.close_time
+            if close_time > risk.day_end or equity <= risk.loss_floor:
+                observe_equity(close_time, equity)
+            risk.last_equity = equity
+            if risk.ordered_lots:
+                risk.forget_filled(working)
+            # The law of the house (causality): settle what has matured, query and decide, and only then append.
+            if settle is not None:
+                settle(bars)
+            decisions: list[Decision] = []
+            # Flags are looked up by place: pairing them with their bars takes longer than reviewing a signal.
+            number = first = self._decisions
+            for bar in bars:
+                symbol = bar.symbol
+                signal = on_bar(bar)
+                orders, verdicts = review(signal, bar, portfolio, equity, late[number - first], symbol in working)
+                if orders or signal.explanation is not None:
+                    digest.add(digest_text(symbol, bar.open_time, signal, verdicts, orders))
+                elif verdicts is digest.verdicts and symbol is digest.symbol:
+                    digest.times.append(bar.open_time)
+                else:
+                    digest.begin(symbol, verdicts, bar.open_time)
+                if every or orders:
+                    position = portfolio.positions[symbol].quantity
+                    decisions.append(Decision(number, signal, verdicts, orders, position, equity, close_time))
+                number += 1
+                if not number % BLOCK:
+                    digest.end_block()
+            self._decisions = number
+            if remember is not None:
+                remember(bars)
+            if decisions:
+                yield tuple(decisions)
 
     def _prune(self, pruning: Pruning) -> None:
         bank = self.strategy.bank
@@ -266,12 +288,13 @@ class DecisionCore:
             self._on_trade(closed)
 
 
+def _unless_empty(strategy: Strategy, name: str) -> Callable[[Sequence[Bar]], None] | None:
+    """A method that a strategy need not have; ``None`` where it has none, to save a call per bar."""
+    return None if getattr(type(strategy), name) is getattr(Strategy, name) else getattr(strategy, name)
+
+
 def _backwards(bar: Bar, before: int) -> ValueError:
     return ValueError(f"{bar.symbol}: bar {bar.open_time} came after {before}; bars must move forward in time")
-
-
-def _linked(link: str, texts: list[str]) -> str:
-    return hashlib.sha256("\n".join([link, *texts]).encode()).hexdigest()
 
 
 def digest_text(

@@ -1,12 +1,12 @@
 """The simulated run: the decision core and the fill model, one batch of bars after the other.
 
-Replay calls ``step`` in a plain loop, paper trading calls the very same ``step`` for every batch that the stream brings.
+A replay gives ``run`` all of its batches; paper trading calls ``step``, a run of one, for every batch that the stream brings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
@@ -47,6 +47,17 @@ class Step(msgspec.Struct):
     """What happened to orders besides fills: when the batch met them, and when the new ones were handed over."""
 
 
+@dataclass(slots=True)
+class RunLog:
+    """What happens in a run besides its decisions, in order."""
+
+    equity: list[float] = field(default_factory=list)
+    """At every batch, marked at its closes, in quote units."""
+    executions: list[Execution] = field(default_factory=list)
+    updates: list[OrderUpdate] = field(default_factory=list)
+    """What happened to orders besides fills."""
+
+
 class EngineState(msgspec.Struct, frozen=True, omit_defaults=True):
     """All of a run that bars and memory do not rebuild."""
 
@@ -63,7 +74,7 @@ class Engine(Protocol):
     portfolio: Portfolio
     account: AccountSettings
 
-    def step(self, batch: BarBatch, every: bool = True) -> Step:
+    def step(self, batch: BarBatch) -> Step:
         """Fills of orders decided earlier, where this side makes them, then the decisions on a batch."""
 
     def settle(self, close_time: int) -> list[Funding]:
@@ -113,34 +124,59 @@ class SimulatedEngine:
             strategy,
             RiskLayer(account.limits, instruments, run_token=run_token(run_id)),
             self.portfolio,
-            is_working=self.fills.waiting.__contains__,
+            working=self.fills.waiting,
             on_trade=on_trade,
         )
 
-    def step(self, batch: BarBatch, every: bool = True) -> Step:
+    def step(self, batch: BarBatch) -> Step:
         """Let a batch fill what was decided before it, then decide on it.
 
         The orders of the decisions wait from then on; they meet the next bar, so that whoever drives the engine can make
         them durable first.
+        """
+        log, decisions = RunLog(), list[Decision]()
+        self.run((batch,), log, decisions.extend)
+        return Step(batch, log.executions, tuple(decisions), log.equity[0], tuple(log.updates))
+
+    def run(
+        self,
+        batches: Iterable[BarBatch],
+        log: RunLog,
+        take: Callable[[tuple[Decision, ...]], object],
+        every: bool = True,
+    ) -> None:
+        """Take one step after the other. The next batch is asked for only when the one before is done with.
 
         Args:
-            batch: bars that close together.
-            every: answer with every decision; else only with those that have orders.
+            batches: bars that close together, in order.
+            log: what happens is appended to it.
+            take: called with the decisions on every batch that brings some to tell of.
+            every: tell of every decision; else only of those with orders.
         """
-        core, fills = self.core, self.fills
-        if self._is_cross:
-            executions = self._under_cross_margin(batch.bars)
-        else:
-            executions = fills.on_bars(batch.bars)
-            for execution in executions:
-                core.apply(execution)
-        decisions = core.decide(batch, every)
-        for decision in decisions:
-            for order in decision.orders:
-                fills.submit(order)
-        if fills.updates:
-            return Step(batch, executions, decisions, core.equity, fills.take_updates())
-        return Step(batch, executions, decisions, core.equity)
+        fills = self.fills
+        for decisions in self.core.run(self._met(batches, log.executions), log.equity, every):
+            take(decisions)
+            for decision in decisions:
+                for order in decision.orders:
+                    fills.submit(order)
+        log.updates += fills.take_updates()
+
+    def _met(self, batches: Iterable[BarBatch], executions: list[Execution]) -> Iterator[BarBatch]:
+        """The same batches, each once the orders and levels that wait have met it."""
+        core, quiet, on_bars = self.core, self.fills.quiet, self.fills.on_bars
+        for batch in batches:
+            if self._is_cross:
+                executions += self._under_cross_margin(batch.bars)
+            else:
+                for bar in batch.bars:
+                    lowest, highest = quiet[bar.symbol]
+                    if bar.low <= lowest or bar.high >= highest:
+                        filled = on_bars(batch.bars)
+                        for execution in filled:
+                            core.apply(execution)
+                        executions += filled
+                        break
+            yield batch
 
     def _under_cross_margin(self, bars: Sequence[Bar]) -> list[Execution]:
         """Fills of a batch, and what the account's margin costs: looked at with the positions before them and after."""

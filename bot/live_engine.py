@@ -46,18 +46,13 @@ class LiveEngine:
             strategy,
             RiskLayer(account.limits, instruments, run_token=run_token(run_id)),
             self.portfolio,
-            is_working=self.venue.is_working,
+            working=self.venue,
             on_trade=on_trade,
         )
 
-    def step(self, batch: BarBatch, every: bool = True) -> Step:
-        """Decide on a batch. The orders count as working from then on, and are to be sent once they are durable.
-
-        Args:
-            batch: bars that close together.
-            every: answer with every decision; else only with those that have orders.
-        """
-        decisions = self.core.decide(batch, every)
+    def step(self, batch: BarBatch) -> Step:
+        """Decide on a batch. The orders count as working from then on, and are to be sent once they are durable."""
+        decisions = self.core.decide(batch)
         for decision in decisions:
             for order in decision.orders:
                 self.venue.submit(order)

@@ -7,7 +7,6 @@ average prices are quotients. Marks are floats, because they only ever serve dec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -15,7 +14,6 @@ import msgspec
 
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, Execution, Funding
-from strategies.bars import Bar
 
 _FEE_UNIT: Final = Decimal("1e-12")
 """What a fee is split to when one fill ends a round trip and begins the next, so that the parts add up exactly."""
@@ -102,10 +100,12 @@ class Portfolio:
         """Came in less went out other than by trading, since the beginning."""
         self.marks: dict[str, float] = {}
         # What the hot path reads: floats and lot counts that change only when something is filled.
-        self._cash_float = float(initial_cash)
-        # In the order of the instruments: one order of summation keeps equity the same to the last bit.
+        self.cash_value = float(initial_cash)
+        """Cash as a float."""
         self._quantities = dict.fromkeys(instruments, 0.0)
-        self._held: tuple[tuple[str, float], ...] = ()
+        self.holdings: tuple[tuple[str, float], ...] = ()
+        """Symbols that are held and how much, in the order of the instruments: one order of summation keeps equity the same
+        to the last bit."""
         self.lots: dict[str, int] = dict.fromkeys(instruments, 0)
 
     def obey(self, instrument: Instrument) -> None:
@@ -120,16 +120,9 @@ class Portfolio:
     @property
     def equity(self) -> float:
         """Cash plus the value of all positions at their marks, in quote units."""
-        return self.mark_closes(())
-
-    def mark_closes(self, bars: Sequence[Bar]) -> float:
-        """Value the symbols of ``bars`` at their closes from now on; returns the equity that makes, in quote units."""
-        marks = self.marks
-        for bar in bars:
-            marks[bar.symbol] = bar.close
-        total = self._cash_float
-        for symbol, quantity in self._held:
-            total += quantity * marks[symbol]
+        total = self.cash_value
+        for symbol, quantity in self.holdings:
+            total += quantity * self.marks[symbol]
         return total
 
     @property
@@ -148,11 +141,11 @@ class Portfolio:
 
     def notional(self, symbol: str) -> float:
         """Signed value of a position at its mark."""
-        return sum((quantity * self.marks[held] for held, quantity in self._held if held == symbol), 0.0)
+        return sum((quantity * self.marks[held] for held, quantity in self.holdings if held == symbol), 0.0)
 
     def gross_notional_except(self, symbol: str) -> float:
         """Value of all other positions without their signs."""
-        return sum(abs(quantity * self.marks[held]) for held, quantity in self._held if held != symbol)
+        return sum(abs(quantity * self.marks[held]) for held, quantity in self.holdings if held != symbol)
 
     def apply_execution(self, execution: Execution) -> ClosedTrade | None:
         """Book a fill; returns the round trip that it ended, if any.
@@ -285,7 +278,7 @@ class Portfolio:
 
     def _refresh(self, symbol: str) -> None:
         quantity = self.positions[symbol].quantity
-        self._cash_float = float(self.cash)
+        self.cash_value = float(self.cash)
         self._quantities[symbol] = float(quantity)
-        self._held = tuple([holding for holding in self._quantities.items() if holding[1]])
+        self.holdings = tuple([holding for holding in self._quantities.items() if holding[1]])
         self.lots[symbol] = self.instruments[symbol].lots(quantity)

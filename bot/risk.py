@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from math import trunc
 from typing import Final
 
 import msgspec
@@ -34,8 +35,8 @@ _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME: Final = 18
 _NO_ORDERS: Final[Orders] = ()
 _NO_VERDICTS: Final[Verdicts] = ()
-_ON_TARGET: Final[Verdicts] = (Verdict.ON_TARGET,)
-_WITHIN_BAND: Final[Verdicts] = (Verdict.WITHIN_BAND,)
+_ON_TARGET: Final[tuple[Orders, Verdicts]] = (_NO_ORDERS, (Verdict.ON_TARGET,))
+_WITHIN_BAND: Final[tuple[Orders, Verdicts]] = (_NO_ORDERS, (Verdict.WITHIN_BAND,))
 _UNKNOWN: Final[Verdicts] = (Verdict.UNKNOWN_HELD,)
 _FOLLOWED: Final[Verdicts] = (Verdict.FOLLOWED,)
 _FOREIGN: Final[Verdicts] = (Verdict.FOREIGN,)
@@ -108,10 +109,12 @@ class RiskLayer:
         self._stop_distance = exact(limits.stop_loss)
         self._target_distance = exact(limits.take_profit)
         self._state = RiskState()
-        self._last_equity: float | None = None
-        self._day_end = _NO_DAY
-        self._loss_floor = _NO_FLOOR
-        self._restricted = False
+        self.last_equity: float | None = None
+        """Equity at the last batch."""
+        self.day_end = _NO_DAY
+        """A batch that closes later begins a new day."""
+        self.loss_floor = _NO_FLOOR
+        """Equity at which the daily loss limit is reached."""
         self.ordered_lots: dict[str, int] = {}
         """Lots that each symbol's order on the way is to lead to."""
         self._learn()
@@ -135,19 +138,20 @@ class RiskLayer:
         # Up to here nothing limits the target of a symbol that has the leverage to itself.
         alone = min(limits.max_position, limits.max_leverage, *self._maximum_leverage.values())
         self._unlimited = alone if self._is_alone else -math.inf
-        self._least = 0.0 if any(instrument.is_spot for instrument in instruments.values()) else -self._unlimited
+        self._is_long_only = any(instrument.is_spot for instrument in instruments.values())
         self._most_lots = {
             symbol: instrument.lots(instrument.maximum_market_quantity) for symbol, instrument in instruments.items()
         }
+        self._become(self._state)
 
     @property
     def state(self) -> RiskState:
         """What must survive a crash, as it is now."""
-        return msgspec.structs.replace(self._state, last_equity=self._last_equity, ordered_lots=dict(self.ordered_lots))
+        return msgspec.structs.replace(self._state, last_equity=self.last_equity, ordered_lots=dict(self.ordered_lots))
 
     def restore(self, state: RiskState) -> None:
         """Go on from ``state``."""
-        self._last_equity = state.last_equity
+        self.last_equity = state.last_equity
         self.ordered_lots = dict(state.ordered_lots)
         self._become(state)
 
@@ -176,28 +180,30 @@ class RiskLayer:
 
     def observe_transfer(self, amount: float) -> None:
         """Take money that came or went, in quote units, out of what the day has made or lost."""
-        if self._last_equity is not None:
-            self._last_equity += amount
+        if self.last_equity is not None:
+            self.last_equity += amount
         self._become(msgspec.structs.replace(self._state, day_open_equity=self._state.day_open_equity + amount))
 
     def observe_equity(self, close_time: int, equity: float) -> None:
         """Watch the daily loss: called once per batch, after marking and before any review.
 
+        Before ``day_end`` and above ``loss_floor`` all that it does is to note ``last_equity``, which a loop may do itself.
+
         The day is the UTC day of the batch's close and begins with the equity of the batch before it, so that a loss in
         its first bar counts, even where one bar is a whole day. A halt by loss ends with its day; a late batch of an
         earlier day does not begin one.
         """
-        if close_time > self._day_end:
-            opened = equity if self._last_equity is None else self._last_equity
+        if close_time > self.day_end:
+            opened = equity if self.last_equity is None else self.last_equity
             day = (close_time - 1) // DAY_MS
             self._become(msgspec.structs.replace(self._state, day=day, day_open_equity=opened, halted_by_loss=False))
-        self._last_equity = equity
-        if equity <= self._loss_floor and not self._state.halted_by_loss:
+        self.last_equity = equity
+        if equity <= self.loss_floor and not self._state.halted_by_loss:
             self._become(msgspec.structs.replace(self._state, halted_by_loss=True))
 
-    def forget_filled(self, is_working: Callable[[str], bool]) -> None:
+    def forget_filled(self, working: Container[str]) -> None:
         """Drop the notes on orders that do not work any more: called once per batch, before any review."""
-        self.ordered_lots = {symbol: lots for symbol, lots in self.ordered_lots.items() if is_working(symbol)}
+        self.ordered_lots = {symbol: lots for symbol, lots in self.ordered_lots.items() if symbol in working}
 
     def review(
         self, signal: Signal, bar: Bar, portfolio: Portfolio, equity: float, late: bool, working: bool
@@ -213,11 +219,14 @@ class RiskLayer:
             working: an earlier order of this symbol is still working.
         """
         symbol = bar.symbol
+        lot_value = bar.close * self._lot_sizes[symbol]
+        held_lots = portfolio.lots[symbol]
         target = signal.target_exposure
+        # Single comparisons, as chains take twice as long; and negated, as what is not a number lies within nothing.
         if (
             target is None
-            or not self._least <= target <= self._unlimited
-            or self._restricted
+            or not target <= self._highest
+            or not target >= self._lowest
             or late
             or working
             or equity <= 0.0
@@ -225,20 +234,19 @@ class RiskLayer:
             notional, reduce_only, verdicts = self._limit(symbol, target, portfolio, equity, late, working)
             if notional is None:
                 return _NO_ORDERS, verdicts
+            target_lots = trunc(notional / lot_value)
+            if reduce_only:
+                target_lots = _towards_flat(target_lots, held_lots)
         else:
-            notional, reduce_only, verdicts = target * equity, False, _NO_VERDICTS
-        lot_value = bar.close * self._lot_sizes[symbol]
-        target_lots = int(notional / lot_value)
-        held_lots = portfolio.lots[symbol]
-        if reduce_only:
-            target_lots = _towards_flat(target_lots, held_lots)
+            verdicts = _NO_VERDICTS
+            target_lots = trunc(target * equity / lot_value)
         change = target_lots - held_lots
         if not change:
-            return _NO_ORDERS, (*verdicts, Verdict.ON_TARGET) if verdicts else _ON_TARGET
-        if target_lots * held_lots > 0:
-            band = self._no_trade_band * equity
-            if -band < change * lot_value < band:
-                return _NO_ORDERS, (*verdicts, Verdict.WITHIN_BAND) if verdicts else _WITHIN_BAND
+            return (_NO_ORDERS, (*verdicts, Verdict.ON_TARGET)) if verdicts else _ON_TARGET
+        if (held_lots > 0 and target_lots > 0) or (held_lots < 0 and target_lots < 0):
+            value, band = change * lot_value, self._no_trade_band * equity
+            if value < band and value > -band:
+                return (_NO_ORDERS, (*verdicts, Verdict.WITHIN_BAND)) if verdicts else _WITHIN_BAND
         return self._order_for(signal, bar, target_lots, held_lots, verdicts)
 
     def _limit(
@@ -389,9 +397,11 @@ class RiskLayer:
             or state.foreign
             or state.unknown_because
         )
-        self._day_end = _NO_DAY if state.day is None else (state.day + 1) * DAY_MS
+        self._highest = -math.inf if self._restricted else self._unlimited
+        self._lowest = 0.0 if self._is_long_only else -self._highest
+        self.day_end = _NO_DAY if state.day is None else (state.day + 1) * DAY_MS
         limit = self.limits.daily_loss_limit
-        self._loss_floor = state.day_open_equity * (1.0 - limit) if limit and state.day is not None else _NO_FLOOR
+        self.loss_floor = state.day_open_equity * (1.0 - limit) if limit and state.day is not None else _NO_FLOOR
 
 
 def _distance(asked: float | None, default: Decimal) -> Decimal:

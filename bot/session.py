@@ -115,7 +115,7 @@ class Session:
             warm={symbol: _span_of(series) for symbol, series in self.history.items()},
             candles=self.home.name,
             started_at=time.time_ns() // 1_000_000,
-            versions=_versions(),
+            versions=versions(),
         )
 
 
@@ -356,7 +356,8 @@ def _span_of(series: BarSeries) -> WarmSpan:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of everything that the bits of a decision depend on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in _VERSIONED:
         try:

@@ -17,9 +17,9 @@ from bot.execution.fills import PLAIN, BandAction, Costs, FillRules, MarginMode
 from bot.execution.instruments import Category
 from bot.risk import LossAction, RiskLimits
 from memory_store.policy import RegimeRule, Scope
-from memory_store.records import Eviction, IndexKind
+from memory_store.records import Eviction
 from strategies.bars import parse_interval, parse_time
-from strategies.memory_rules import MemoryRules
+from strategies.memory_rules import IndexRule, MemoryRules
 
 _RISK: Final = RiskLimits()
 _COSTS: Final = Costs()
@@ -180,7 +180,10 @@ class MemorySection(Section):
         le=1_000_000,
         description="importance and reservoir: days longer that a moment of double importance stays",
     )
-    index: IndexKind = Field(_RULES.index, description="exact, or approximate: nearly all neighbours, faster")
+    index: IndexRule = Field(
+        _RULES.index,
+        description="how neighbours are found: exact, approximate (nearly all, faster) or auto (exact up to 262144 moments)",
+    )
     sealed_size: int = Field(
         _RULES.sealed_size,
         ge=0,
@@ -320,6 +323,10 @@ class SignalSection(Section):
         0.8, ge=0, le=100, description="memory_transformer: volatility per year of a whole position; 0: any"
     )
     abstain: bool = Field(True, description="memory_transformer: leave forecasts that validation found too uncertain")
+    unproven: Literal["auto", "trade", "abstain"] = Field(
+        "auto",
+        description="memory_transformer: a model whose direction showed no skill on validation; auto: abstain with real money",
+    )
     exits: Literal["forecast", "memory", "volatility", "risk"] = Field(
         "forecast",
         description="memory_transformer: stop and target from the forecast's quantiles, from the neighbours' outcomes, "

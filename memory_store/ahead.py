@@ -23,7 +23,7 @@ from memory_store.ring import EMPTY, Ring
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlook:
-    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``MemoryBank.foreseen``."""
+    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``foreseen`` and ``still_foreseen``."""
 
     as_of: tuple[int, ...]
     """When each search is going to be made, milliseconds."""
@@ -56,8 +56,8 @@ class Outlook:
     looked_into: CellsLookedInto | None = field(default=None, repr=False)
     """As the proposal has it."""
 
-    def result(self, place: int, *, size: int, next_id: int, partition: Partition | None) -> SearchResult | None:
-        """The result of a search, ``None`` if an eviction or other cells changed it.
+    def visible_count(self, place: int, *, size: int, next_id: int, partition: Partition | None) -> int | None:
+        """How many entries a search could choose from, ``None`` if an eviction or other cells changed its result.
 
         Args:
             place: of the search.
@@ -70,11 +70,9 @@ class Outlook:
         gone = self._gone_in_order(place, next_id) if self.in_order else self._gone(place, size, next_id)
         if gone is None:
             return None
-        result = self.results[place]
-        cells = self.looked_into
-        if cells is not None and not cells.apply(partition, result.visible - gone, len(result.ids)):
-            return None
-        return result.with_visible(result.visible - gone) if gone else result
+        result, cells = self.results[place], self.looked_into
+        visible = result.visible - gone
+        return visible if cells is None or cells.apply(partition, visible, len(result.ids)) else None
 
     def _gone_in_order(self, place: int, next_id: int) -> int | None:
         """How many entries that the search could choose are evicted, ``None`` if one that it chose is; the oldest go first."""

@@ -79,11 +79,7 @@ class Archive:
 
         A segment whose ids have all come is sealed, one whose ids have all gone is dropped.
         """
-        if (
-            (leaving + 1) % self._entries == 0
-            and self.segments
-            and self.segments[-1].first == leaving + 1 - self._entries
-        ):
+        if self.segments and self.segments[-1].first == leaving + 1 - self._entries:
             self._seal()
         expired = leaving - self._config.sealed
         if not self.segments or expired < self.segments[0].first:
@@ -152,10 +148,6 @@ class Archive:
     def longest(self) -> float:
         """Upper bound of the lengths of all keys."""
         return max((segment.longest for segment in self.segments), default=0.0)
-
-    def holds(self, entry_id: int) -> bool:
-        """Whether this entry is here."""
-        return self._holding(entry_id) is not None
 
     def find(self, symbol: str, bar_time: int) -> int | None:
         """Id of the entry of a bar, if it is here."""

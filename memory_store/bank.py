@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 from itertools import takewhile
 from operator import index as whole
 
@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store.ahead import Outlook, look_ahead
-from memory_store.archive import Archive, Keeper, archive_of
+from memory_store.archive import Archive, Keeper
 from memory_store.changes import ChangeLog
-from memory_store.digest import content_digest
-from memory_store.directory import Directory
-from memory_store.eviction import make_evictor
-from memory_store.finding import Finder
+from memory_store.gpu import gpu_nearest
+from memory_store.helper import Helper, PromisedProposal, Wanted, can_help
+from memory_store.holdings import Holdings, holdings_of_entries, holdings_of_state
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
+from memory_store.pruned import WORTHWHILE
 from memory_store.pruning import PruneRule, candidates_for_pruning
 from memory_store.question import Question
 from memory_store.recall_monitor import RecallReading, RecallState
-from memory_store.recollections import Recollections
 from memory_store.records import (
     LARGEST_NOVELTY,
     REGIME_LIMIT,
@@ -32,15 +31,16 @@ from memory_store.records import (
     BankConfig,
     Entry,
     Eviction,
+    IndexKind,
     MemoryBankError,
     Proposal,
     Recollection,
     ScoreArray,
     SearchResult,
 )
-from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of, state_of_entries
+from memory_store.restoration import BankState
 from memory_store.retrieval import propose, result, search_proposed
-from memory_store.ring import EMPTY, NEVER, Ring
+from memory_store.ring import NEVER
 from memory_store.settling import slot_to_settle
 from memory_store.vectors import prepare
 
@@ -66,36 +66,23 @@ class MemoryBank:
         self.config = config
         self.encoder_version = encoder_version
         self._changes = ChangeLog(config, encoder_version, recording=record_changes)
-        ring = Ring(config)
-        parts = Refilled(ring, Directory(ring), Recollections(ring), 0.0)
-        self._use(parts, Archive(config) if config.sealed else None, next_id=0)
+        self._held = Holdings(config)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
 
-    def _use(self, parts: Refilled, archive: Archive | None, *, next_id: int) -> None:
-        """Go on with these parts."""
-        self._archive = archive
-        self._ring, self._directory, self._recollections, self._key_norm = parts
-        if self._archive is not None:
-            self._key_norm = max(self._key_norm, self._archive.longest)
-        self._evictor = make_evictor(self._ring)
-        self._finder = Finder(self._ring, self._archive)
-        self._next_id = next_id
-        self._size = int(np.count_nonzero(self._ring.ids != EMPTY))
-
     def __len__(self) -> int:
         """Entries held, pending and sealed ones included."""
-        return self._size + (0 if self._archive is None else len(self._archive))
+        return len(self._held)
 
     @property
     def unsealed(self) -> int:
         """The same without sealed ones."""
-        return self._size
+        return self._held.size
 
     @property
     def next_id(self) -> int:
         """The id that the next entry gets."""
-        return self._next_id
+        return self._held.next_id
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -124,25 +111,17 @@ class MemoryBank:
             raise MemoryBankError(f"{symbol}: regime {regime} does not fit 32 bits")
         if not abs(novelty) <= LARGEST_NOVELTY:
             raise MemoryBankError(f"{symbol}: novelty {novelty} is no finite number; leave it 0 where it is not known")
-        self._directory.admit(symbol, bar_time)
-        entry_id = self._next_id
-        leaving = self._evictor.due(entry_id, regime)
-        if self._archive is not None:
-            self._hand_over(self._archive, leaving, entry_id)
-        elif leaving is not None:
-            self._remove(leaving)
-        number = self._directory.add(symbol, bar_time, entry_id)
-        slot = self._ring.write(entry_id, rows[0], number, bar_time, regime, novelty)
-        self._evictor.added(slot)
-        self._key_norm = max(self._key_norm, float(lengths[0]))
-        self._next_id += 1
-        self._finder.written(slot, self._next_id)
-        self._size += 1
-        self._changes.append(entry_id, symbol, bar_time, rows[0], regime, float(self._ring.novelties[slot]))
+        held = self._held
+        held.directory.admit(symbol, bar_time)
+        entry_id = held.next_id
+        for evicted in held.make_room(regime):
+            self._changes.evict(evicted)
+        slot = held.write(rows[0], float(lengths[0]), symbol, bar_time, regime, novelty)
+        self._changes.append(entry_id, symbol, bar_time, rows[0], regime, float(held.ring.novelties[slot]))
         return entry_id
 
     def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
-        """Record what followed an entry. Saying the same again changes nothing; an evicted entry is left alone.
+        """Record what followed an entry. Saying the same again changes nothing; an evicted or sealed entry is left alone.
 
         With the primary outcome the neighbours that ``note`` gave the entry are credited; see ``memory_store.credit``.
 
@@ -158,12 +137,15 @@ class MemoryBank:
         """
         entry_id, horizon, settled_time = whole(entry_id), whole(horizon), whole(settled_time)
         outcome = float(outcome) + 0.0  # a database does not keep the sign of a zero
-        slot = slot_to_settle(self._ring, entry_id, horizon, outcome, settled_time, next_id=self._next_id)
+        held = self._held
+        slot = slot_to_settle(held.ring, entry_id, horizon, outcome, settled_time, next_id=held.next_id)
         if slot is None:
             return
-        self._ring.settle(slot, horizon, outcome, settled_time)
+        held.ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
-            self._evictor.changed((slot, *self._recollections.settled(entry_id, outcome)))
+            held.evictor.changed((slot, *held.recollections.settled(entry_id, outcome)))
+            if held.helper is not None:
+                held.helper.changed(slot)
         if settled_time < self._settled_until:
             self._disorder += 1
         self._settled_until = max(self._settled_until, settled_time)
@@ -172,8 +154,8 @@ class MemoryBank:
     def note(self, asker_id: int, *, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
         """Remember which neighbours spoke for a decision: hits now, and credit when the asker's primary outcome settles.
 
-        Neighbours that were evicted since they were found are left out, and an evicted asker is left alone. No neighbours
-        at all is no decision to remember.
+        Neighbours that are sealed, or were evicted since they were found, are left out, and an evicted asker is left alone.
+        No neighbours at all is no decision to remember.
 
         Args:
             asker_id: the entry of the bar that was decided, its primary outcome pending; each is noted once.
@@ -185,7 +167,9 @@ class MemoryBank:
             MemoryBankError: an id was never given, a neighbour was not visible then, the asker's outcome is known or its
                 neighbours are noted already, or the arrays do not fit.
         """
-        self._changes.note(self._recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=self._next_id))
+        held = self._held
+        noted = held.recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=held.next_id)
+        self._changes.note(noted)
 
     def evict(self, ids: Iterable[int]) -> None:
         """Forget entries now, whoever's turn it is. Those that are gone already are left alone.
@@ -195,19 +179,18 @@ class MemoryBank:
         """
         leaving = [whole(entry_id) for entry_id in ids]
         for entry_id in leaving:
-            if not 0 <= entry_id < self._next_id:
+            if not 0 <= entry_id < self._held.next_id:
                 raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
-        here = []
+        before = self._disorder
         for entry_id in dict.fromkeys(leaving):
-            if self._ring.holds(entry_id):
-                here.append(entry_id)
-            elif self._archive is not None and self._archive.forget(entry_id):
-                self._changes.evict(entry_id)
-        for entry_id in here:
-            self._remove(entry_id)
-            self._disorder += 1
-        if here:
-            self._finder.evicted()
+            if self._held.ring.holds(entry_id):
+                self._held.remove(entry_id)
+                self._disorder += 1
+            elif not self._held.archive.forget(entry_id):
+                continue
+            self._changes.evict(entry_id)
+        if self._disorder > before:
+            self._held.finder.evicted()
 
     def prune(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
         """Evict what ``prune_candidates`` names; returns the ids."""
@@ -217,21 +200,21 @@ class MemoryBank:
 
     def prune_candidates(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
         """Ids of the entries that meet a rule at a time, milliseconds, increasing; nothing is changed. None that is sealed."""
-        return candidates_for_pruning(self._counted(), rule, whole(as_of))
+        return candidates_for_pruning(self._held.counted(), rule, whole(as_of))
 
     @property
     def recall(self) -> RecallReading | None:
         """What the running check of an approximate index shows; ``None`` where the index is exact."""
-        return self._finder.recall
+        return self._held.finder.recall
 
     @property
     def recall_state(self) -> RecallState | None:
         """What that check knows, for ``resume_recall`` of the same memory opened again; ``None`` where the index is exact."""
-        return self._finder.recall_state
+        return self._held.finder.recall_state
 
     def resume_recall(self, state: RecallState) -> None:
         """Let the running check go on where that of the same memory was stopped; it never changes an answer."""
-        self._finder.resume_recall(state)
+        self._held.finder.resume_recall(state)
 
     def stop_recording(self) -> None:
         """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""
@@ -240,28 +223,6 @@ class MemoryBank:
     def take_changes(self) -> BankChanges:
         """What happened since the last call, for the transaction that makes it durable."""
         return self._changes.take()
-
-    def _hand_over(self, archive: Archive, leaving: int | None, entry_id: int) -> None:
-        """Make room for the next entry: the archive takes the one that leaves the ring, and one may leave the archive."""
-        if leaving is not None:
-            number = self._ring.symbols[self._ring.slots.slot(leaving)]
-            taken = archive.take(self._ring, leaving, self._directory.names[number])
-            self._remove(leaving, evicted=not taken)
-        gone = archive.advance(entry_id - self.config.capacity)
-        if gone is not None:
-            self._changes.evict(gone)
-
-    def _remove(self, entry_id: int, *, evicted: bool = True) -> None:
-        """Forget an entry that is in the ring."""
-        slot = self._ring.slots.slot(entry_id)
-        number = int(self._ring.symbols[slot])
-        self._evictor.removing(slot)
-        self._recollections.forget(entry_id)
-        self._ring.clear(slot)
-        self._directory.removed(number)
-        self._size -= 1
-        if evicted:
-            self._changes.evict(entry_id)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -298,17 +259,17 @@ class MemoryBank:
         """
         rows, lengths = prepare(np.asarray(query)[None], self.config, "query")
         question = Question(rows, self._margin(lengths), self._moment(as_of, k), k, symbols, policy, asker)
-        found = None
+        held, finder, found = self._held, self._held.finder, None
         if proposal is not None:
             self._check_proposal(proposal, row)
-            if not self._finder.checks_next:
-                held = {"size": self._size, "next_id": self._next_id}
-                found = search_proposed(self._ring, self._finder, self._directory, proposal, row, question, **held)
+            if not finder.checks_next:
+                count = {"size": held.size, "next_id": held.next_id}
+                found = search_proposed(held.ring, finder, held.directory, proposal, row, question, **count)
         if found is not None:
-            self._finder.answered_ahead()
+            finder.answered_ahead()
         else:
-            found = self._finder.search(self._directory, question, next_id=self._next_id)
-        return result(found, partial(self._finder.rows, self._directory), question)
+            found = finder.search(held.directory, question, next_id=held.next_id)
+        return result(found, partial(finder.rows, held.directory), question)
 
     def propose(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> Proposal:
         """Do the bulk of the work of many coming searches at once.
@@ -332,8 +293,57 @@ class MemoryBank:
             raise MemoryBankError("queries are empty; propose for at least one")
         if skip_oldest < 0:
             raise MemoryBankError(f"skip_oldest is {skip_oldest}; it counts entries, from 0")
-        wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": self._next_id}
-        return propose(self._ring, self._finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
+        held = self._held
+        wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": held.next_id}
+        return propose(held.ring, held.finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
+
+    def propose_later(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> PromisedProposal:
+        """The same for searches that come later: begun now in a second process within ``helped``, else made when wanted.
+
+        Args:
+            queries: as for ``propose``.
+            as_of: milliseconds, not after now.
+            k: as for ``propose``.
+            skip_oldest: appends, counted from now, after which the proposal is still to serve.
+
+        Raises:
+            MemoryBankError: as ``propose``.
+        """
+        rows, lengths = prepare(queries, self.config, "query")
+        wanted = Wanted(
+            rows.copy(),
+            self._margin(lengths),
+            as_of=self._moment(as_of, k),
+            k=k,
+            skip_oldest=skip_oldest,
+            next_id=self._held.next_id,
+        )
+        make = partial(self.propose, wanted.queries, as_of=as_of, k=k, skip_oldest=skip_oldest)
+        return PromisedProposal(self._held.helper, wanted, make)
+
+    @contextmanager
+    def helped(self) -> Iterator[None]:
+        """Let a second process work on what ``propose_later`` asks for, where there is a core for it and enough to do.
+
+        Every bit of every answer is what it would be without.
+        """
+        held, config = self._held, self.config
+        exact = config.index is IndexKind.EXACT and not config.sealed and config.eviction is Eviction.FIFO
+        alone = held.helper is not None or not exact or config.capacity < WORTHWHILE or not can_help()
+        if alone or gpu_nearest() is not None:  # a copy of a process cannot go on with its GPU
+            yield
+            return
+        helper = held.helper = Helper(held.ring, held.finder)
+        try:
+            yield
+        finally:
+            held.helper = None
+            helper.close()
+
+    @property
+    def has_help(self) -> bool:
+        """Whether a second process works on proposals."""
+        return self._held.helper is not None
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.
@@ -354,23 +364,31 @@ class MemoryBank:
         end = self._settled_until + self.config.embargo_ms
         times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
         fifo = self.config.eviction is Eviction.FIFO
-        turned = fifo and self._next_id - self.config.capacity > proposal.first_stable
+        turned = fifo and self._held.next_id - self.config.capacity > proposal.first_stable
         if not times or times[0] < proposal.as_of or turned or not proposal.complete.any():
             return None
         return look_ahead(
-            self._ring,
+            self._held.ring,
             proposal,
             first_row,
             times,
-            key_norm=self._key_norm,
-            symbol_names=self._directory.names,
-            size=self._size,
-            next_id=self._next_id,
+            key_norm=self._held.key_norm,
+            symbol_names=self._held.directory.names,
+            size=self._held.size,
+            next_id=self._held.next_id,
             disorder=self._disorder,
         )
 
     def foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> SearchResult | None:
-        """What ``search`` would give now, if the outlook still knows it.
+        """What ``search`` would give now, if the outlook still knows it; arguments and errors of ``still_foreseen``."""
+        visible = self.still_foreseen(outlook, place, as_of=as_of)
+        if visible is None:
+            return None
+        result = outlook.results[place]
+        return result if visible == result.visible else result.with_visible(visible)
+
+    def still_foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> int | None:
+        """Whether ``search`` would give now what the outlook says, and how many entries it could choose from.
 
         Args:
             outlook: from ``look_ahead``.
@@ -382,24 +400,22 @@ class MemoryBank:
         """
         if not 0 <= place < len(outlook.results):
             raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
-        same = outlook.ring is self._ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
-        if not same or self._finder.checks_next:
+        held, finder = self._held, self._held.finder
+        same = outlook.ring is held.ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
+        if not same or finder.checks_next:
             return None
-        found = outlook.result(place, size=self._size, next_id=self._next_id, partition=self._finder.partition)
-        if found is not None:
-            self._finder.answered_ahead()
-        return found
+        visible = outlook.visible_count(place, size=held.size, next_id=held.next_id, partition=finder.partition)
+        if visible is not None:
+            finder.answered_ahead()
+        return visible
 
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""
-        as_of = self._moment(as_of, 1)
-        sealed = 0 if self._archive is None else self._archive.visible(as_of)
-        return int(np.count_nonzero(self._ring.visible_from <= as_of)) + sealed
+        return self._held.visible_count(self._moment(as_of, 1))
 
     def find(self, symbol: str, bar_time: int) -> int | None:
         """Id of the entry of a bar, if it is held."""
-        found = self._directory.find(symbol, bar_time)
-        return self._archive.find(symbol, bar_time) if found is None and self._archive is not None else found
+        return self._held.find(symbol, bar_time)
 
     def entry(self, entry_id: int) -> Entry:
         """A copy of one entry; a sealed one is as if no decision had used it.
@@ -407,20 +423,14 @@ class MemoryBank:
         Raises:
             MemoryBankError: it was evicted or never was.
         """
-        slot = self._ring.find(entry_id)
-        if slot is None:
-            sealed = None if self._archive is None else self._archive.entry(entry_id, self.encoder_version)
-            if sealed is not None:
-                return sealed
+        entry = self._held.entry(entry_id, self.encoder_version)
+        if entry is None:
             raise MemoryBankError(f"entry {entry_id} is not in this memory; it was evicted or never was")
-        return self._counted().entry(slot, self._directory.names[self._ring.symbols[slot]], self.encoder_version)
+        return entry
 
     def entries(self) -> Iterator[Entry]:
         """Copies of all entries, oldest first; the bank must not change meanwhile."""
-        if self._archive is not None:
-            for entry_id in self._archive.ids():
-                yield self.entry(entry_id)
-        for entry_id in self._ring.ids[self._ring.slots_in_order()].tolist():
+        for entry_id in self._held.ids():
             yield self.entry(entry_id)
 
     def digest(self) -> str:
@@ -428,13 +438,7 @@ class MemoryBank:
 
         Hits, credits and the recollections that wait for an outcome are content too.
         """
-        ring = content_digest(self._counted(), self._directory.names, self._recollections, self.encoder_version)
-        return ring if self._archive is None else sha256(f"{ring} {self._archive.digest()}".encode()).hexdigest()
-
-    def _counted(self) -> Ring:
-        """The ring, with all hits and credits in it."""
-        self._recollections.count()
-        return self._ring
+        return self._held.digest(self.encoder_version)
 
     @staticmethod
     def _moment(as_of: int, k: int) -> int:
@@ -444,10 +448,10 @@ class MemoryBank:
         return min(whole(as_of), NEVER - 1)
 
     def _margin(self, lengths: ScoreArray) -> ScoreArray:
-        return scan_margin(self.config.dimension, self._key_norm, lengths)
+        return scan_margin(self.config.dimension, self._held.key_norm, lengths)
 
     def _check_proposal(self, proposal: Proposal, row: int) -> None:
-        if proposal.owner is not self._ring:
+        if proposal.owner is not self._held.ring:
             raise MemoryBankError("the proposal was made by another memory bank; ask this one for its own")
         if not 0 <= row < len(proposal.ids):
             raise MemoryBankError(f"row {row} is not in the proposal, which has {len(proposal.ids)} queries")
@@ -477,14 +481,7 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the entries do not fit it; the bank is then still empty.
         """
         self._check_unused()
-        if self._archive is not None:
-            held = list(entries)
-            state = state_of_entries(
-                self.config, self.encoder_version, held, next_id=next_id, last_times=last_times or {}
-            )
-            self.restore_state(state, recollections=recollections, outcomes=outcomes)
-            return
-        parts = refill_from_entries(
+        self._held = holdings_of_entries(
             self.config,
             self.encoder_version,
             entries,
@@ -493,15 +490,14 @@ class MemoryBank:
             recollections=recollections,
             outcomes=outcomes or {},
         )
-        self._use(parts, None, next_id=next_id)
 
     def state(self) -> BankState:
         """A copy of all that the bank holds, sealed entries as if no decision had used them."""
-        return self.unsealed_state() if self._archive is None else self._archive.state_with(self.unsealed_state())
+        return self._held.state()
 
     def unsealed_state(self) -> BankState:
         """The same without sealed entries."""
-        return state_of(self._counted(), self._directory, self._recollections, next_id=self._next_id)
+        return self._held.unsealed_state()
 
     def restore_state(
         self,
@@ -522,12 +518,7 @@ class MemoryBank:
             MemoryBankError: the bank was used, or the state does not fit it; the bank is then still empty.
         """
         self._check_unused()
-        noted, archive, known = list(recollections), self._archive, dict(outcomes or {})
-        if archive is not None:
-            archive, state = archive_of(self.config, state)
-            known |= archive.outcomes_of([*noted, *state.recollections])
-        parts = refill(self.config, state, noted, known)
-        self._use(parts, archive, next_id=state.next_id)
+        self._held = holdings_of_state(self.config, state, recollections, outcomes or {})
 
     def restore_archive(self, archive: Archive) -> None:
         """Take over the sealed entries of this bank, which has been filled with all others.
@@ -535,16 +526,14 @@ class MemoryBank:
         Raises:
             MemoryBankError: the bank keeps none, or holds some already.
         """
-        if self._archive is None or len(self._archive):
+        if not self.config.sealed or len(self._held.archive):
             raise MemoryBankError("an archive can only be restored to a bank that keeps one and has nothing in it yet")
-        parts = Refilled(self._ring, self._directory, self._recollections, self._key_norm)
-        self._use(parts, archive, next_id=self._next_id)
+        self._held = self._held.with_archive(archive)
 
     def keep_sealed(self, keeper: Keeper) -> None:
         """Let sealed segments be kept elsewhere than in memory, those that there are and those to come."""
-        if self._archive is not None:
-            self._archive.keep_in(keeper)
+        self._held.archive.keep_in(keeper)
 
     def _check_unused(self) -> None:
-        if self._next_id or self._size:
-            raise MemoryBankError(f"memory bank holds {self._size} entries already; only an unused one can be restored")
+        if self._held.next_id or self._held.size:
+            raise MemoryBankError(f"memory bank holds {len(self)} entries already; only an unused one can be restored")

@@ -76,12 +76,12 @@ class Finder:
 
     Args:
         ring: the entries.
-        archive: more of them, if there are.
+        archive: more of them.
     """
 
     __slots__ = ("_approximate", "_archive", "_bulk", "_monitor", "_next_training", "_pruned", "_ring", "_unasked")
 
-    def __init__(self, ring: Ring, archive: Archive | None = None) -> None:
+    def __init__(self, ring: Ring, archive: Archive) -> None:
         self._ring = ring
         self._archive = archive
         self._pruned = PrunedIndex(ring.keys)
@@ -173,7 +173,7 @@ class Finder:
 
     def rows(self, directory: Directory, places: IntArray) -> Rows:
         """What lies at some places, of any shape."""
-        if self._archive is None:
+        if not self._archive.segments:
             return self._ring.rows(directory.names, places)
         return self._archive.rows(self._ring, directory.names, places)
 
@@ -192,10 +192,11 @@ class Finder:
             visible: how many slots the searches may choose from.
             next_id: the id that the next append gets.
         """
-        if self._monitor is None and self._archive is None:
+        archived = self._ring.config.sealed > 0
+        if self._monitor is None and not archived:
             return self._propose_all(hidden, queries, k, margin), None
         self._train_if_due(next_id)
-        if self._archive is not None or self._approximate is None or reads_all(visible, k):
+        if archived or self._approximate is None or reads_all(visible, k):
             nothing = np.empty(0, dtype=np.int64)
             return Candidates(nothing, nothing, np.zeros(len(queries), dtype=np.bool_)), None
         everywhere = np.ones(len(self._ring.ids), dtype=np.bool_)
@@ -225,14 +226,11 @@ class Finder:
         if out is not None:
             hidden, bitmap = hidden | out, None
             eligible = len(hidden) - int(np.count_nonzero(hidden))
-        sealed = [] if self._archive is None else self._archive.eligible(question)
-        return _Choice(hidden, bitmap, eligible, visible, sealed)
+        return _Choice(hidden, bitmap, eligible, visible, self._archive.eligible(question))
 
     def _nearest_of_all(self, question: Question, choice: _Choice, k: int, next_id: int) -> tuple[IntArray, ScoreArray]:
         """The same as ``_nearest``, sealed entries among them."""
         slots, scores = self._nearest(question, choice, k, next_id)
-        if self._archive is None:
-            return slots, scores
         return self._archive.add_nearest(slots, scores, self._ring.ids[slots], question, choice.sealed, k)
 
     def _nearest(self, question: Question, choice: _Choice, k: int, next_id: int) -> tuple[IntArray, ScoreArray]:

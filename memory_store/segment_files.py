@@ -123,19 +123,17 @@ def open_archive(
     Raises:
         MemoryBankError: rows are damaged.
     """
-    made_again = 0
 
-    def sealed(first: int, last: int) -> Segment | None:
-        nonlocal made_again
+    def sealed(first: int, oldest: int) -> Segment | None:
         try:
             segment = files.read(first)
-            _check(connection, stored, segment, last)
+            _check(connection, stored, segment, oldest)
         except UnusableFile:
-            made_again += 1
             return None
         return segment
 
     archive = read_archive(connection, stored, next_id=next_id, kept=sealed)
+    made_again = sum(segment.sealed and not segment.mapped for segment in archive.segments)
     if refresh:
         files.drop_others([segment.first for segment in archive.segments])
         archive.keep_in(files)

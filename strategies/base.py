@@ -67,7 +67,7 @@ class Explanation(msgspec.Struct, frozen=True):
         return regime_vote([each.regime for each in known], [each.weight for each in known])
 
 
-class Signal(msgspec.Struct, frozen=True):
+class Signal(msgspec.Struct, frozen=True, gc=False):
     """What a strategy wants after one bar.
 
     ``target_exposure`` is in [-1, 1] of equity: the side times a confidence. 0 means *abstain*: be flat. ``None`` means

@@ -100,7 +100,8 @@ class SmaCross(Strategy):
     def preview(self, upcoming: Mapping[str, BarSeries]) -> None:
         """Make the signals of bars to come in bulk; each is given out once its bar has been shown, and only for that bar."""
         for symbol in list(self._ahead):
-            self._leave(symbol, next(self._ahead[symbol], None))
+            refused, _ = next(self._ahead[symbol], (None, 0.0))
+            self._leave(symbol, refused)
         for symbol, series in upcoming.items():
             averages = self._averages.get(symbol)
             if averages is None or averages.missing or not len(series):
@@ -115,13 +116,13 @@ class SmaCross(Strategy):
         symbol = bar.symbol
         ahead = self._ahead.get(symbol)
         if ahead is not None:
-            foreseen = None
-            for foreseen in ahead:
-                signal, close = foreseen
+            refused = None
+            for signal, close in ahead:
                 if close == bar.close and signal.bar_open_time == bar.open_time:
                     return signal
+                refused = signal
                 break
-            self._leave(symbol, foreseen)
+            self._leave(symbol, refused)
         lead = self._update(symbol, bar.close)
         if lead is None:
             return Signal(symbol, bar.open_time, None, "too few bars for the slow average")
@@ -154,11 +155,11 @@ class SmaCross(Strategy):
 
         return chain.from_iterable(map(part, range(0, len(series), _AT_ONCE)))
 
-    def _leave(self, symbol: str, refused: tuple[Signal, float] | None) -> None:
+    def _leave(self, symbol: str, refused: Signal | None) -> None:
         """Go on bar by bar: the preview ended, or the next bar is not the one it ``refused``."""
         del self._ahead[symbol]
         series = self._upcoming.pop(symbol)
-        shown = len(series) if refused is None else int(np.searchsorted(series.open_time, refused[0].bar_open_time))
+        shown = len(series) if refused is None else int(np.searchsorted(series.open_time, refused.bar_open_time))
         for close in series.close[max(0, shown - self.slow) : shown].tolist():
             self._update(symbol, close)
 

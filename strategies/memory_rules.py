@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Final
 
 from memory_store import BankConfig, Metric
@@ -14,6 +15,25 @@ from strategies.errors import SettingsError
 
 EVERY_BAR: Final = 10**9
 """As many past bars as there are: wanted by a memory that does not simply keep the latest."""
+
+
+EXACT_UP_TO: Final = 262_144
+"""Moments up to which an exact search takes less than a millisecond, so that nothing speaks for another one."""
+
+
+class IndexRule(StrEnum):
+    """How neighbours are found."""
+
+    AUTO = "auto"
+    """Exactly up to ``EXACT_UP_TO`` moments, and above approximately, where the oldest makes room."""
+    EXACT = "exact"
+    APPROXIMATE = "approximate"
+
+    def kind(self, capacity: int, eviction: Eviction) -> IndexKind:
+        """What it means for a memory of so many moments."""
+        if self is not IndexRule.AUTO:
+            return IndexKind(self.value)
+        return IndexKind.APPROXIMATE if capacity > EXACT_UP_TO and eviction is Eviction.FIFO else IndexKind.EXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +48,7 @@ class MemoryRules:
     """Which moment makes room for a new one."""
     eviction_half_life_days: float = 365.0
     """How much longer a moment of double importance stays, where importance counts."""
-    index: IndexKind = IndexKind.EXACT
+    index: IndexRule = IndexRule.AUTO
     """How neighbours are found."""
     sealed_size: int = 0
     """Moments kept beyond the memory's size, in sealed segments, where the oldest makes room."""
@@ -51,7 +71,7 @@ class MemoryRules:
         checks = (
             ("eviction", self.eviction in tuple(Eviction), f"one of {', '.join(Eviction)}"),
             ("eviction_half_life_days", 0.0 < self.eviction_half_life_days <= 1e6, "above 0 and at most 1000000"),
-            ("index", self.index in tuple(IndexKind), f"one of {', '.join(IndexKind)}"),
+            ("index", self.index in tuple(IndexRule), f"one of {', '.join(IndexRule)}"),
             ("sealed_size", 0 <= self.sealed_size <= 10**9, "between 0 and 1000000000"),
             ("age_half_life_days", 0.0 <= self.age_half_life_days <= 1e6, "between 0 and 1000000"),
             ("scope", self.scope in tuple(Scope), f"one of {', '.join(Scope)}"),
@@ -64,8 +84,8 @@ class MemoryRules:
             if not sound:
                 raise SettingsError(f"memory: {name} is {getattr(self, name)}; it must be {allowed}")
         object.__setattr__(self, "eviction", Eviction(self.eviction))
-        object.__setattr__(self, "index", IndexKind(self.index))
-        if self.index is IndexKind.APPROXIMATE and not self.keeps_latest:
+        object.__setattr__(self, "index", IndexRule(self.index))
+        if self.index is IndexRule.APPROXIMATE and not self.keeps_latest:
             raise SettingsError(f"memory: eviction is {self.eviction.value}; with index approximate it must be fifo")
         if self.sealed_size and not self.keeps_latest:
             raise SettingsError(f"memory: eviction is {self.eviction.value}; with a sealed_size it must be fifo")
@@ -109,7 +129,7 @@ class MemoryRules:
             metric=Metric.COSINE,
             eviction=self.eviction,
             half_life_ms=0 if self.keeps_latest else max(1, round(self.eviction_half_life_days * DAY_MS)),
-            index=self.index,
+            index=self.index.kind(capacity, self.eviction),
             sealed=self.sealed_size,
         )
         return config if self.keeps_latest else replace(config, outcome_scale=outcome_scale)

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 from bokeh.layouts import column
-from bokeh.models import ColumnDataSource, HoverTool, LayoutDOM, NumeralTickFormatter, Range1d, Span
+from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, LayoutDOM, NumeralTickFormatter, Range1d, Span
 from bokeh.plotting import figure
 
 from backtest.metrics import drawdowns
 from backtest.report.material import Material
 from backtest.report.panels import LOG_SCALE_FROM
 from backtest.report.returns import DailyReturns, rolling_sharpe
-from backtest.report.style import DATE, GAIN, HOLD, LINE, LOSS, PERCENT, chart, style_legend, without_tools
+from backtest.report.style import (
+    DATE,
+    GAIN,
+    HOLD,
+    LINE,
+    LOSS,
+    PERCENT,
+    RIVALS,
+    chart,
+    style_legend,
+    ticks_at_round_values,
+    without_tools,
+)
 from backtest.report.thinning import thin_out
 from strategies.bars import FloatArray, IntArray
 
 _BINS = 60
+_STRETCHES = 500
+"""Of which the means are drawn where a run has more than twice as many closes."""
 
 
 def account_chart(material: Material) -> LayoutDOM:
@@ -72,6 +86,7 @@ def distribution_chart(daily: DailyReturns) -> LayoutDOM | None:
         )
     )
     drawn.y_range.start = 0
+    drawn.yaxis.ticker = BasicTicker(min_interval=1)
     drawn.xaxis.formatter = NumeralTickFormatter(format=PERCENT)
     tips = [("days", "@count"), ("from", "@left{0.00%}"), ("to", "@right{0.00%}")]
     without_tools(drawn, HoverTool(renderers=[bars], tooltips=tips))
@@ -87,26 +102,34 @@ def add_area(drawn: figure, times: IntArray, values: FloatArray, colour: str) ->
 
 
 def _equity(material: Material, span: Range1d) -> figure:
-    curves = [material.equity] if not len(material.hold[1]) else [material.equity, material.hold[1]]
+    rivals = {} if material.walk is None else material.walk.rivals
+    curves = [each for each in (material.equity, material.hold[1], *rivals.values()) if len(each)]
     lowest, highest = min(float(each.min()) for each in curves), max(float(each.max()) for each in curves)
     wide = lowest > 0.0 and highest / lowest > LOG_SCALE_FROM
     drawn = chart(300, x_range=span, y_axis_type="log" if wide else "linear")
     times, held = material.hold
     if len(held):
         shown = thin_out(held)
-        drawn.line(times[shown], held[shown], color=HOLD, line_width=1.3, legend_label="holding the same symbols")
+        drawn.line(times[shown], held[shown], color=HOLD, line_width=1.3, legend_label="holding")
+    for (name, curve), colour in zip(rivals.items(), RIVALS, strict=False):
+        shown = thin_out(curve)
+        drawn.line(material.times[shown], curve[shown], color=colour, line_width=1.3, legend_label=name)
     shown = thin_out(material.equity)
-    line = drawn.line(
-        material.times[shown], material.equity[shown], color=LINE, line_width=1.8, legend_label="this run"
-    )
+    name = "this run" if material.walk is None else "this walk"
+    line = drawn.line(material.times[shown], material.equity[shown], color=LINE, line_width=1.8, legend_label=name)
+    for window in () if material.walk is None else material.walk.windows[1:]:
+        drawn.add_layout(
+            Span(location=window.start, dimension="height", line_color=HOLD, line_dash="dotted", line_width=1)
+        )
     drawn.add_layout(
         Span(location=material.initial_cash, dimension="width", line_color=HOLD, line_dash="dotted", line_width=1)
     )
     drawn.add_tools(_hover(line, ("equity", "@y{0,0}")))
     drawn.yaxis.formatter = NumeralTickFormatter(format="0,0")
     drawn.yaxis.axis_label = "Equity, logarithmic" if wide else "Equity"
+    if wide:
+        ticks_at_round_values(drawn, lowest, highest)
     style_legend(drawn)
-    drawn.legend.location = "top_left"
     return drawn
 
 
@@ -122,11 +145,17 @@ def _drawdown(material: Material, span: Range1d) -> figure:
 
 
 def _exposure(material: Material, span: Range1d) -> figure:
+    """Net exposure, with the gross one as a line; of long runs the means of stretches, which thousands of turns would hide."""
     exposure = material.exposure
-    net = np.nan_to_num(exposure.net)
-    shown = thin_out(net)
+    times, net, gross = exposure.times, np.nan_to_num(exposure.net), np.nan_to_num(exposure.gross)
+    if len(times) > 2 * _STRETCHES:
+        starts = np.linspace(0, len(times), _STRETCHES, endpoint=False).astype(np.intp)
+        lengths = np.diff(starts, append=len(times))
+        times = times[np.append(starts[1:], len(times)) - 1]
+        net, gross = (np.add.reduceat(values, starts) / lengths for values in (net, gross))
     drawn = chart(140, x_range=span)
-    add_area(drawn, exposure.times[shown], net[shown], LINE)
+    drawn.line(times, gross, color=HOLD, line_width=1.1)
+    add_area(drawn, times, net, LINE)
     drawn.yaxis.axis_label = "Exposure"
     drawn.yaxis.ticker.desired_num_ticks = 3
     drawn.toolbar_location = None

@@ -9,9 +9,12 @@ from typing import Any, Final
 import numpy as np
 
 from backtest.report.formats import money, number, percent
+from backtest.report.judgement import Judgement
 from backtest.report.material import Material
 from backtest.report.returns import DailyReturns
-from backtest.report.verdict import FEWEST_DAYS, LEVEL, RESAMPLES, block_length
+from backtest.significance.assessment import RESAMPLES
+from backtest.significance.sharpe import block_length, moves
+from backtest.significance.verdict import LEVEL
 from bot.errors import UsageError
 from strategies.bars import FloatArray
 
@@ -33,6 +36,8 @@ FIGURES: Final = (
     ("turnover", "Turnover"),
 )
 """Name in ``PerformanceMetrics`` and the words for it."""
+FEWEST_DAYS: Final = 20
+"""Common days below which no interval is given."""
 _PERCENTS: Final = (
     "total_return",
     "annual_return",
@@ -91,10 +96,17 @@ class Comparison:
     figures: dict[str, tuple[float | int | None, ...]]
     """By name in ``PerformanceMetrics``, in the order of ``runs``."""
     differences: tuple[Difference, ...]
+    judgements: tuple[Judgement, ...]
+    """Of every run, in the order of ``runs``."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        return {
+            "runs": list(self.runs),
+            "figures": self.figures,
+            "differences": [asdict(each) for each in self.differences],
+            "judgements": [each.to_json() for each in self.judgements],
+        }
 
 
 def compare(materials: Sequence[Material]) -> Comparison:
@@ -107,7 +119,7 @@ def compare(materials: Sequence[Material]) -> Comparison:
     Raises:
         UsageError: there are fewer than two, one is named twice, or a run has no day in common with the first.
     """
-    runs = tuple(each.run.record.run_id for each in materials)
+    runs = tuple(each.about.run_id for each in materials)
     if len(runs) < 2 or len(set(runs)) < len(runs):
         raise UsageError(f"compare two runs or more, each named once; these are {', '.join(runs)}; see recall runs")
     first = materials[0]
@@ -115,6 +127,7 @@ def compare(materials: Sequence[Material]) -> Comparison:
         runs,
         {name: tuple(each.figures.get(name) for each in materials) for name, _ in FIGURES},
         tuple(_difference(each, first) for each in materials[1:]),
+        tuple(each.judgement for each in materials),
     )
 
 
@@ -133,20 +146,19 @@ def _more(interval: Interval, scale: float, digits: int, unit: str, *, low: str 
     if interval.low is None or interval.high is None:
         return text
     ends = [number(scale * each, digits, signed=True) for each in (interval.low, interval.high)]
-    return f"{text} ({100.0 * LEVEL:.0f} %: {' to '.join(ends)})"
+    return f"{text} ({100.0 * (1.0 - LEVEL):.0f} %: {' to '.join(ends)})"
 
 
 def _difference(other: Material, first: Material) -> Difference:
     days, own, base = common_days(other.daily, first.daily)
     if not days:
         raise UsageError(
-            f"runs {other.run.record.run_id} and {first.run.record.run_id} have no day in common; compare runs over the "
-            "same span"
+            f"runs {other.about.run_id} and {first.about.run_id} have no day in common; compare runs over the same span"
         )
     year = first.calendar.days_per_year
     spreads = float(own.std()), float(base.std())
     return Difference(
-        other.run.record.run_id,
+        other.about.run_id,
         days,
         *_intervals(own, base, year),
         float(np.corrcoef(own, base)[0, 1]) if min(spreads) > 0.0 else None,
@@ -182,7 +194,8 @@ def _intervals(own: FloatArray, base: FloatArray, year: int) -> tuple[Interval, 
     # The library behind it takes half a second to load.
     from backtest.evaluation.intervals import Resamples
 
-    drawn = Resamples.draw(len(own), block_length(len(own)), resamples=RESAMPLES)
-    figures = [drawn.figure(metric, level=LEVEL) for metric in (annual, sharpe)]
+    length = block_length(own - base) if moves(own - base) else 1
+    drawn = Resamples.draw(len(own), length, resamples=RESAMPLES)
+    figures = [drawn.figure(metric, level=1.0 - LEVEL) for metric in (annual, sharpe)]
     returned, rated = (Interval(each.value or 0.0, each.low, each.high) for each in figures)
     return returned, rated

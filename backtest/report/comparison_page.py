@@ -15,8 +15,20 @@ from backtest.report.comparison import FIGURES, Comparison, shown_figure
 from backtest.report.material import Material
 from backtest.report.panels import LOG_SCALE_FROM
 from backtest.report.rendering import page_of
-from backtest.report.style import DATE, GAIN, HOLD, LINE, LOSS, MEMORY, PERCENT, chart, style_legend
+from backtest.report.style import (
+    DATE,
+    GAIN,
+    HOLD,
+    LINE,
+    LOSS,
+    MEMORY,
+    PERCENT,
+    chart,
+    style_legend,
+    ticks_at_round_values,
+)
 from backtest.report.thinning import thin_out
+from backtest.report.verdict import verdict_of
 
 COLOURS: Final = (LINE, "#d08a2e", GAIN, MEMORY, LOSS, "#4aa3a8", HOLD)
 
@@ -28,7 +40,14 @@ def render_comparison(materials: Sequence[Material], comparison: Comparison) -> 
         {"growth": growth_chart(materials)},
         title=" and ".join(comparison.runs),
         runs=[
-            {"id": each.run.record.run_id, "title": each.title, "colour": COLOURS[place % len(COLOURS)]}
+            {
+                "id": each.about.run_id,
+                "kind": str(each.about.kind),
+                "title": each.title,
+                "colour": COLOURS[place % len(COLOURS)],
+                "verdict": verdict_of(each.judgement, len(each.trades), each.recollection),
+                "clean": each.judgement.certificate.is_clean,
+            }
             for place, each in enumerate(materials)
         ],
         figures=[(words, [shown_figure(name, value) for value in comparison.figures[name]]) for name, words in FIGURES],
@@ -48,7 +67,7 @@ def growth_chart(materials: Sequence[Material]) -> LayoutDOM:
     upper, lower = chart(340, x_range=span, y_axis_type="log" if wide else "linear"), chart(170, x_range=span)
     for place, (each, growth) in enumerate(zip(materials, growths, strict=True)):
         colour = COLOURS[place % len(COLOURS)]
-        kept, name = thin_out(growth), each.run.record.run_id
+        kept, name = thin_out(growth), each.about.run_id
         line = upper.line(each.times[kept], growth[kept], color=colour, line_width=1.7, legend_label=name)
         tips = [(name, "@y{0.000}"), ("", f"@x{{{DATE}}}")]
         upper.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=tips, formatters={"@x": "datetime"}))
@@ -62,7 +81,9 @@ def growth_chart(materials: Sequence[Material]) -> LayoutDOM:
     lower.yaxis.axis_label = "Drawdown"
     lower.yaxis.formatter = NumeralTickFormatter(format=PERCENT)
     lower.toolbar_location = None
+    if wide:
+        ticks_at_round_values(upper, lowest, highest)
     style_legend(upper)
-    upper.legend.orientation = "vertical"
-    upper.legend.location = "top_left"
+    for legend in upper.legend:
+        legend.nrows = len(legend.items)
     return column(upper, lower, sizing_mode="stretch_width", spacing=0)

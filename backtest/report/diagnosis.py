@@ -11,9 +11,8 @@ import numpy as np
 
 from backtest.report.costs import costs_of
 from backtest.report.formats import number, percent
-from backtest.report.material import Material
+from backtest.report.material import STREAMS, Material
 from backtest.report.returns import monthly_returns
-from bot.journal.records import TRADING
 from strategies.bars import format_time
 
 FEWEST_TRADES: Final = 30
@@ -49,6 +48,7 @@ def diagnose(material: Material) -> list[Finding]:
         _few_trades,
         _one_trade,
         _one_month,
+        _windows,
         _costs,
         _beaten_by_holding,
         _out_of_sample,
@@ -108,6 +108,17 @@ def _one_month(material: Material) -> Finding | None:
     )
 
 
+def _windows(material: Material) -> Finding | None:
+    if material.walk is None or len(material.walk.windows) < 2:
+        return None
+    windows = material.walk.windows
+    earned = sum(each.total_return > 0.0 for each in windows)
+    text = f"{earned} of {len(windows)} windows earned something."
+    if 2 * earned > len(windows):
+        return Finding(Severity.PASSED, "Most windows earned", text)
+    return Finding(Severity.WARNING, "Most windows lost", f"{text} An edge that lasts would show in most of them.")
+
+
 def _costs(material: Material) -> Finding | None:
     costs = costs_of(material)
     paid = costs.fees + costs.funding
@@ -156,22 +167,32 @@ def _beaten_by_holding(material: Material) -> Finding | None:
 
 
 def _out_of_sample(material: Material) -> Finding:
-    record = material.run.record
-    if material.settings.model.in_sample and record.strategy == MODEL_STRATEGY:
+    about, certificate = material.about, material.judgement.certificate
+    if material.settings.model.in_sample and about.strategy == MODEL_STRATEGY:
         return Finding(
             Severity.WARNING,
             "In sample",
             "model.in_sample was on: the model may have learned from these very bars, so the result proves nothing. Start "
             "after the end of its training.",
         )
-    if record.strategy == MODEL_STRATEGY:
+    if certificate.walk:
+        return Finding(
+            Severity.PASSED,
+            "Out of sample in every window",
+            f"Each of the {len(certificate.walk)} windows was traded with a model that had learned from earlier bars only.",
+        )
+    if about.strategy == MODEL_STRATEGY:
+        learned = (
+            "" if certificate.train_span is None else f" learned from nothing after {_day(certificate.train_span[1])}"
+        )
         return Finding(
             Severity.PASSED,
             "Out of sample for the model",
-            f"{record.model_id} learned from nothing after {format_time(record.warmed_until)[:10]}: a run on bars that its "
-            "model has learned from is refused.",
+            f"{about.model_id}{learned}: a run on bars that its model has learned from is refused."
+            if learned
+            else f"A run on bars that {about.model_id} has learned from is refused.",
         )
-    if record.kind in TRADING:
+    if about.kind in STREAMS:
         return Finding(Severity.PASSED, "Out of sample", "Every decision was made before its outcome was there.")
     return Finding(
         Severity.WARNING,
@@ -182,53 +203,47 @@ def _out_of_sample(material: Material) -> Finding:
 
 
 def _lookahead(material: Material) -> Finding:
-    record = material.run.record
-    if record.kind in TRADING:
+    about, prefix = material.about, material.judgement.certificate.prefix
+    if about.kind in STREAMS:
         return Finding(
             Severity.PASSED,
             "No lookahead by construction",
             "A run on a stream decides on bars as they close; recall audit recomputes every decision from them.",
         )
-    prefix = (material.figures.get("certificate") or {}).get("prefix")
-    if prefix is not None and prefix["changed"]:
+    probe = material.probe
+    command = (
+        f"recall probe --strategy {about.strategy} --symbols {','.join(about.symbols)} --interval {about.interval}"
+    )
+    if probe is not None and probe.past_matters:
         return Finding(
             Severity.WARNING,
             "The lookahead probe failed",
-            f"With another future the past changes: {prefix['first_change']}.",
+            f"The strategy depends on how long its past was; {command} shows where.",
         )
-    if prefix is not None:
-        return Finding(
-            Severity.PASSED,
-            "Lookahead probe passed",
-            f"Another future after {prefix['cuts']} random moments changed no decision before them.",
-        )
-    probe = material.probe
-    command = (
-        f"recall probe --strategy {record.strategy} --symbols {','.join(record.symbols)} --interval {record.interval}"
-    )
-    if probe is None:
+    if prefix is None:
         return Finding(
             Severity.WARNING,
             "Lookahead probe not run",
             f"A replay could look ahead by mistake. Run {command} with the settings of this run; it changes the future and "
             "sees whether the past stays.",
         )
-    if probe.leaks or probe.past_matters:
-        what = (
-            f"looks ahead at {probe.leaks} of {probe.cuts} cuts" if probe.leaks else "depends on how long its past was"
+    if prefix.changed:
+        what = f": {prefix.first_change}" if prefix.first_change else ""
+        return Finding(
+            Severity.WARNING,
+            "The lookahead probe failed",
+            f"With another future the past changes, at {prefix.changed} of {prefix.cuts} cuts{what}; {command} shows where.",
         )
-        return Finding(Severity.WARNING, "The lookahead probe failed", f"The strategy {what}; {command} shows where.")
     return Finding(
         Severity.PASSED,
         "Lookahead probe passed",
-        f"Another future after {probe.cuts} random moments changed no decision before them ({probe.bars:,} bars at most, on "
-        f"{format_time(probe.made_at)[:10]}).",
+        f"Another future after {prefix.cuts} random moments changed no decision before them.",
     )
 
 
 def _hardly_invested(material: Material) -> Finding | None:
     share = material.exposure.share_of_time
-    if not material.executions or not len(material.exposure.times) or share >= HARDLY_INVESTED:
+    if not material.trades or not len(material.exposure.times) or share >= HARDLY_INVESTED:
         return None
     return Finding(
         Severity.NOTE,
@@ -238,7 +253,7 @@ def _hardly_invested(material: Material) -> Finding | None:
 
 
 def _memory_page(material: Material) -> Finding | None:
-    if material.recollection is not None or material.run.record.strategy not in (MODEL_STRATEGY, "similarity"):
+    if material.recollection is not None or material.about.strategy not in (MODEL_STRATEGY, "similarity"):
         return None
     return Finding(
         Severity.NOTE,
@@ -248,7 +263,7 @@ def _memory_page(material: Material) -> Finding | None:
 
 
 def _candles(material: Material) -> Finding | None:
-    missing = [symbol for symbol in material.run.record.symbols if symbol not in material.candles]
+    missing = [symbol for symbol in material.about.symbols if symbol not in material.candles]
     if not missing:
         return None
     return Finding(
@@ -257,3 +272,7 @@ def _candles(material: Material) -> Finding | None:
         f"The candles of {', '.join(missing)} are not in the store any more, so trades on candles, exposure, the comparison "
         "with holding and what followed the memory's advice are incomplete.",
     )
+
+
+def _day(time: int) -> str:
+    return format_time(time)[:10]

@@ -1,18 +1,23 @@
-"""Everything that a report of one run is made of, read from the journal and the candle store, and nothing else."""
+"""Everything that a report of one run is made of, read from the journal, the candle store and the ledger of trials, and from
+nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from backtest.metrics import performance
 from backtest.report.exposure import Exposure, exposure_of
+from backtest.report.judgement import Judgement, judge_journalled, stored_judgement, with_probe
 from backtest.report.recollection import Recollection, recollect
 from backtest.report.returns import DailyReturns, hold_equally, returns_by_day
 from backtest.report.terminal import span_title
+from backtest.significance.assessment import Account
 from bot.assembly import home_named
 from bot.config import Config, stored_config
 from bot.engine import EngineState
@@ -24,11 +29,70 @@ from bot.portfolio import ClosedTrade
 from strategies.bars import Bar, BarSeries, Calendar, FloatArray, IntArray, interval_ms
 
 
+class Kind(StrEnum):
+    """What a report can be about."""
+
+    BACKTEST = "backtest"
+    PAPER = "paper trading"
+    LIVE = "live trading"
+    WALK = "walk-forward"
+
+
+STREAMS: Final = (Kind.PAPER, Kind.LIVE)
+"""What a venue's stream drives: nothing in it can know a later bar."""
+_KINDS: Final = {RunKind.REPLAY: Kind.BACKTEST, RunKind.PAPER: Kind.PAPER, RunKind.LIVE: Kind.LIVE}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who a report is about."""
+
+    run_id: str
+    kind: Kind
+    status: str
+    strategy: str
+    model_id: str
+    """Empty without a model, and for a walk, which has one in every window."""
+    symbols: tuple[str, ...]
+    interval: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFigures:
+    """One window of a walk."""
+
+    start: int
+    """First close, milliseconds."""
+    end: int
+    """Last close."""
+    model_id: str
+    """Empty without one."""
+    total_return: float
+    sharpe_ratio: float | None
+    max_drawdown: float
+    trades: int
+    hold_return: float
+    rivals: tuple[float, ...]
+    """Total returns of the other arms, in the order of ``Walk.rivals``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walk:
+    """What a walk has and a run has not."""
+
+    windows: tuple[WindowFigures, ...]
+    rivals: Mapping[str, FloatArray]
+    """Equity of the other arms by name, at the closes of the walk, ``[n]`` quote units."""
+    figures: Mapping[str, Mapping[str, Any]]
+    """``PerformanceMetrics.to_json`` of every arm, the plain one first."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
     """One run, and what follows from it."""
 
-    run: StoredRun
+    about: Subject
     title: str
     settings: Config
     """Those of the run."""
@@ -52,6 +116,8 @@ class Material:
     """``None`` where no decision explained itself."""
     probe: ProbeRecord | None
     """The last lookahead probe of the same strategy, model and settings on the same symbols."""
+    judgement: Judgement
+    walk: Walk | None = field(default=None)
 
 
 def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
@@ -86,11 +152,34 @@ def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
     exposure = exposure_of(executions, candles, times, equity)
     # Of some symbols only it would be another benchmark.
     hold = hold_equally(candles if len(candles) == len(record.symbols) else {}, initial_cash)
+    held = _at(*hold, times, before=initial_cash)
+    recollection = None if outlooks is None or not len(outlooks) else recollect(outlooks, candles)
+    probe = journal.find_probe(probed_settings(record.config, record.symbols, record.interval, record.model_id))
+    judgement = stored_judgement(run.summary or {}) or judge_journalled(
+        journal,
+        run,
+        settings,
+        config,
+        Account(times, equity, initial_cash, calendar),
+        held,
+        executions,
+        candles,
+        recollection,
+    )
     return Material(
-        run=run,
+        about=Subject(
+            record.run_id,
+            _KINDS[record.kind],
+            str(run.status),
+            record.strategy,
+            record.model_id,
+            record.symbols,
+            record.interval,
+            record.versions,
+        ),
         title=span_title(record.strategy, record.symbols, record.interval, times),
         settings=settings,
-        figures=_figures(journal, run, times, equity, executions, trades, initial_cash, calendar, exposure, hold),
+        figures=_figures(journal, run, times, equity, executions, trades, initial_cash, calendar, exposure, held),
         calendar=calendar,
         initial_cash=initial_cash,
         times=times,
@@ -103,8 +192,9 @@ def gather(journal: Journal, run: StoredRun, config: Config) -> Material:
         trades=trades,
         executions=executions,
         candles=candles,
-        probe=journal.find_probe(probed_settings(record.config, record.symbols, record.interval, record.model_id)),
-        recollection=None if outlooks is None or not len(outlooks) else recollect(outlooks, candles),
+        probe=probe,
+        recollection=recollection,
+        judgement=with_probe(judgement, probe),
     )
 
 
@@ -123,7 +213,7 @@ def _figures(
     initial_cash: float,
     calendar: Calendar,
     exposure: Exposure,
-    hold: tuple[IntArray, FloatArray],
+    held: FloatArray | None,
 ) -> dict[str, Any]:
     """What follows from the rows of a run, and of a replay what it wrote down when it ended, from every bar that it saw."""
     stored = journal.read_state(run.record.run_id)
@@ -139,7 +229,7 @@ def _figures(
         fees_paid=sum(float(each.fee) for each in executions),
         funding_paid=funding,
         turnover=sum(float(each.quantity * each.price) for each in executions),
-        benchmark=_at(*hold, times, before=initial_cash),
+        benchmark=held,
     ).to_json()
     if len(exposure.times):
         found |= {"exposure_time": exposure.share_of_time, "mean_exposure": exposure.mean}

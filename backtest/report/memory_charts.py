@@ -38,8 +38,11 @@ def advice_chart(recollection: Recollection) -> LayoutDOM | None:
     if not len(said):
         return None
     source = ColumnDataSource({"said": said, "came": came, "low": came - 2.0 * error, "high": came + 2.0 * error})
-    drawn = chart(260, dates=False)
     ends = [float(said.min()), float(said.max())]
+    lowest, highest = min(*ends, float((came - 2.0 * error).min())), max(*ends, float((came + 2.0 * error).max()))
+    margin = 0.04 * (highest - lowest)
+    # Whiskers have no say in the range that a chart finds by itself.
+    drawn = chart(260, dates=False, y_range=Range1d(lowest - margin, highest + margin))
     drawn.line(ends, ends, color=HOLD, line_dash="dashed", line_width=1.5)
     drawn.add_layout(Span(location=0.0, dimension="width", line_color=HOLD, line_width=1))
     whisker = Whisker(base="said", upper="high", lower="low", source=source, line_color=MEMORY, line_width=1.5)

@@ -13,16 +13,18 @@ from bokeh.models import LayoutDOM
 
 from backtest.report.candles import CANDLES_HELD, candle_chart
 from backtest.report.charts import account_chart, distribution_chart, rolling_chart
+from backtest.report.comparison import FIGURES, shown_figure
 from backtest.report.costs import costs_of
 from backtest.report.diagnosis import Severity, diagnose
+from backtest.report.evidence import evidence_rows, rival_rows, stress_rows
 from backtest.report.formats import money, number, percent
-from backtest.report.material import Material
+from backtest.report.material import Kind, Material, Walk
 from backtest.report.memory_charts import advice_chart, attention_chart
 from backtest.report.recollection import Recollection, telling_moments
 from backtest.report.rendering import page_of
-from backtest.report.returns import ROLLING_DAYS, monthly_returns, yearly_returns
+from backtest.report.returns import ROLLING_DAYS, deepest_drawdowns, monthly_returns, yearly_returns
 from backtest.report.verdict import verdict_of
-from bot.journal.records import RunKind
+from backtest.significance.verdict import FEWEST_DAYS
 from bot.portfolio import ClosedTrade
 from strategies.bars import format_time
 
@@ -31,7 +33,14 @@ MOST_SYMBOLS: Final = 8
 """Symbols whose candles are shown: those with most trades."""
 DEEPEST_MONTH: Final = 0.10
 """Monthly return that is coloured as strongly as can be."""
-MARKS: Final = {Severity.WARNING: "!", Severity.NOTE: "i", Severity.PASSED: "✓"}
+_OPEN: Final = "open"
+"""Of what was not checked, or cannot fail."""
+MARKS: Final = {Severity.WARNING: "!", Severity.NOTE: "i", Severity.PASSED: "✓", _OPEN: "–"}
+_CHECKED: Final = {True: Severity.PASSED, False: Severity.WARNING, None: _OPEN}
+_ANNUAL: Final = (
+    "annual_return", "volatility", "sharpe_ratio", "sortino_ratio", "annual_turnover", "alpha", "beta",
+)  # fmt: skip
+"""Figures that are shown from ``FEWEST_DAYS`` days on."""
 TRADE_COLUMNS: Final = (
     ("opened", "time"),
     ("closed", "time"),
@@ -46,9 +55,6 @@ TRADE_COLUMNS: Final = (
 )
 
 
-_KINDS: Final = {RunKind.REPLAY: "backtest", RunKind.PAPER: "paper trading", RunKind.LIVE: "live trading"}
-
-
 @dataclass(frozen=True, slots=True)
 class MonthCell:
     """One month of the heat map."""
@@ -60,32 +66,33 @@ class MonthCell:
 def render_run(material: Material) -> str:
     """The whole page."""
     charts = _charts(material)
-    figures, record = material.figures, material.run.record
+    figures, about, judged = material.figures, material.about, material.judgement.significance
     return page_of(
         "run.html",
         charts,
         trades=_trades_table(material.trades),
         title=material.title,
         trade_columns=[{"name": name, "kind": kind} for name, kind in TRADE_COLUMNS],
-        kind=_KINDS[record.kind],
-        strategy=record.strategy,
+        kind=str(about.kind),
+        strategy=about.strategy,
         market=material.title.split(" · ", 1)[1].rsplit(" · ", 1)[0],
         span=material.title.rsplit(" · ", 1)[1],
-        run_id=record.run_id,
-        model_id=record.model_id,
-        verdict=verdict_of(
-            material.daily,
-            material.calendar.days_per_year,
-            len(material.trades),
-            material.recollection,
-            figures.get("significance"),
-        ),
-        certificate=figures.get("certificate"),
+        run_id=about.run_id,
+        model_id=about.model_id,
+        verdict=verdict_of(material.judgement, len(material.trades), material.recollection),
+        certificate=[
+            (_CHECKED[each.passed], each.name, each.sentence) for each in material.judgement.certificate.parts()
+        ],
+        evidence=evidence_rows(judged),
+        baselines=rival_rows(judged),
+        stresses=stress_rows(judged),
+        walk=None if material.walk is None else _walk(material.walk),
         tiles=_tiles(figures, material.initial_cash),
         findings=diagnose(material),
         marks=MARKS,
         months=_heat_map(material),
         month_names=MONTHS,
+        drawdowns=_drawdowns(material),
         rolling_days=ROLLING_DAYS,
         still_days=int((material.daily.returns == 0.0).sum()),
         all_days=len(material.daily),
@@ -96,6 +103,7 @@ def render_run(material: Material) -> str:
         annual_turnover=figures["annual_turnover"],
         slippage=figures["slippage_paid"],
         initial_cash=material.initial_cash,
+        annual_days=FEWEST_DAYS if figures["days"] < FEWEST_DAYS else None,
         memory=None if material.recollection is None else _memory(material.recollection),
         facts=_facts(material),
         days_per_year=material.calendar.days_per_year,
@@ -105,6 +113,35 @@ def render_run(material: Material) -> str:
         number=number,
         percent=percent,
     )
+
+
+def _walk(walk: Walk) -> dict[str, Any]:
+    """What the template shows of the windows."""
+    names = {"plain": "this walk"}
+    return {
+        "rivals": list(walk.rivals),
+        "windows": [
+            {
+                "span": f"{_day(each.start)} to {_day(each.end)}",
+                "model": each.model_id,
+                "own": _toned(each.total_return),
+                "sharpe": number(each.sharpe_ratio, 2),
+                "drawdown": percent(each.max_drawdown, 1),
+                "trades": f"{each.trades:,}",
+                "others": [_toned(value) for value in (each.hold_return, *each.rivals)],
+            }
+            for each in walk.windows
+        ],
+        "arms": [names.get(name, name) for name in walk.figures],
+        "figures": [
+            (words, [shown_figure(name, figures.get(name)) for figures in walk.figures.values()])
+            for name, words in FIGURES
+        ],
+    }
+
+
+def _toned(change: float) -> tuple[str, str]:
+    return percent(change, 1, signed=True), "gain" if change > 0.0 else "loss" if change < 0.0 else ""
 
 
 def _charts(material: Material) -> dict[str, LayoutDOM]:
@@ -132,13 +169,16 @@ def _tiles(figures: Mapping[str, Any], initial_cash: float) -> list[tuple[str, s
     def toned(value: float | None) -> str:
         return "" if value is None else "gain" if value > 0.0 else "loss" if value < 0.0 else ""
 
-    total, annual = figures["total_return"], figures["annual_return"]
+    total = figures["total_return"]
+    # What a few days would make of a year is not worth a line.
+    known = figures if figures["days"] >= FEWEST_DAYS else dict.fromkeys(_ANNUAL)
+    annual, alpha = known["annual_return"], known["alpha"]
     return [
         ("Total return", percent(total, 1, signed=True), toned(total)),
         ("A year", percent(annual, 1, signed=True), toned(annual)),
-        ("Volatility, a year", percent(figures["volatility"], 1), ""),
-        ("Sharpe ratio", number(figures["sharpe_ratio"], 2), ""),
-        ("Sortino ratio", number(figures["sortino_ratio"], 2), ""),
+        ("Volatility, a year", percent(known["volatility"], 1), ""),
+        ("Sharpe ratio", number(known["sharpe_ratio"], 2), ""),
+        ("Sortino ratio", number(known["sortino_ratio"], 2), ""),
         ("Deepest drawdown", percent(figures["max_drawdown"], 1), toned(figures["max_drawdown"])),
         ("Longest drawdown", f"{number(figures['max_drawdown_days'], 0)} d", ""),
         ("Round trips", f"{figures['trades']:,}", ""),
@@ -146,9 +186,9 @@ def _tiles(figures: Mapping[str, Any], initial_cash: float) -> list[tuple[str, s
         ("Fees, of first equity", percent(figures["fees_paid"] / initial_cash, 1), ""),
         ("Time in the market", percent(figures["exposure_time"], 1), ""),
         ("Mean exposure", percent(figures["mean_exposure"], 1), ""),
-        ("Turnover, a year", number(figures["annual_turnover"], 0), ""),
-        ("Alpha, a year", percent(figures["alpha"], 1, signed=True), toned(figures["alpha"])),
-        ("Beta", number(figures["beta"], 2), ""),
+        ("Turnover, a year", number(known["annual_turnover"], 0), ""),
+        ("Alpha, a year", percent(alpha, 1, signed=True), toned(alpha)),
+        ("Beta", number(known["beta"], 2), ""),
     ]
 
 
@@ -168,6 +208,20 @@ def _heat_map(material: Material) -> list[tuple[int, list[MonthCell | None], flo
     return [
         (year, [_cell(monthly.get((year, month))) for month in range(1, 13)], total)
         for year, total in yearly_returns(monthly).items()
+    ]
+
+
+def _drawdowns(material: Material) -> list[dict[str, str]]:
+    return [
+        {
+            "peak": _day(each.peak),
+            "trough": _day(each.trough),
+            "end": "" if each.end is None else _day(each.end),
+            "days": number(each.days, 0),
+            "depth": percent(each.depth, 1),
+        }
+        for each in deepest_drawdowns(material.times, material.equity, material.initial_cash)
+        if each.days >= 1.0
     ]
 
 
@@ -203,6 +257,7 @@ def _memory(recollection: Recollection) -> dict[str, Any]:
     return {
         "horizon": recollection.outlooks.horizon_bars,
         "agreements": [("agreed", recollection.agreed), ("disagreed", recollection.disagreed)],
+        "has_model": bool(recollection.agreed.count or recollection.disagreed.count),
         "attention_title": f"{share}ow new the market looked to it,",
         "moments": _moments(recollection),
     }
@@ -247,15 +302,15 @@ def _date(time: int) -> str:
 
 
 def _facts(material: Material) -> list[tuple[str, str]]:
-    record, figures, settings = material.run.record, material.figures, material.settings
+    about, figures, settings = material.about, material.figures, material.settings
     facts = [
-        ("run", record.run_id),
-        ("kind", f"{record.kind}, {material.run.status}"),
-        ("symbols", ", ".join(record.symbols)),
-        ("interval", record.interval),
+        ("walk" if about.kind is Kind.WALK else "run", about.run_id),
+        ("kind", f"{about.kind}, {about.status}"),
+        ("symbols", ", ".join(about.symbols)),
+        ("interval", about.interval),
         ("first and last close", f"{format_time(int(material.times[0]))} to {format_time(int(material.times[-1]))}"),
-        ("strategy", f"{record.strategy} {settings.strategy.parameters or ''}".strip()),
-        ("model", record.model_id or "none"),
+        ("strategy", f"{about.strategy} {settings.strategy.parameters or ''}".strip()),
+        ("model", about.model_id or ("one in every window" if material.walk and _models(material.walk) else "none")),
         ("first equity", money(material.initial_cash)),
         ("last equity", money(float(material.equity[-1]))),
         (
@@ -265,9 +320,17 @@ def _facts(material: Material) -> list[tuple[str, str]]:
         ),
         ("decisions_sha256", str(figures.get("decisions_sha256", ""))),
         ("trades_sha256", str(figures.get("trades_sha256", ""))),
-        ("versions", ", ".join(f"{name} {number}" for name, number in sorted(record.versions.items()))),
+        ("versions", ", ".join(f"{name} {number}" for name, number in sorted(about.versions.items()))),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _models(walk: Walk) -> bool:
+    return any(each.model_id for each in walk.windows)
+
+
+def _day(time: int) -> str:
+    return format_time(time)[:10]
 
 
 def _version() -> str:

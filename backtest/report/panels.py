@@ -97,7 +97,8 @@ def style_dates(axes: Axes) -> None:
     """Dates along the horizontal axis, as few words as they need."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(minticks=4, maxticks=8)  # type: ignore[no-untyped-call]
+    # Nine, because eight half years just below four are more than fewer would hold.
+    locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     formats = ["%Y", "%b", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
     at_zero = ["", "%Y", "%b", "%d %b", "%H:%M", "%H:%M"]
@@ -141,11 +142,14 @@ def _draw_drawdown(axes: Axes, times: npt.NDArray[np.datetime64], falls: FloatAr
 
 
 def _draw_distribution(axes: Axes, daily: DailyReturns) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     if len(daily) > 1:
         axes.hist(daily.returns, bins=50, color=LINE, alpha=0.85, zorder=2)
         axes.axvline(float(daily.returns.mean()), color=MUTED, linewidth=1.0, linestyle=(0, (4, 4)), zorder=3)
     axes.axvline(0.0, color=LOSS, linewidth=1.0, zorder=3)
     axes.xaxis.set_major_formatter(_percent_formatter())
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("days")
     style_axes(axes, "Daily returns")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from bokeh.models import LayoutDOM
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from backtest.report.embedding import chart_item, library, page_part
+
+_NEGATIVE: Final = re.compile(r"(?<![\w-])-(?=\d)")
 
 
 def page_of(
@@ -30,6 +33,7 @@ def page_of(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
     return environment.get_template(template).render(
         style=page_part("page.css"),
         script=page_part("page.js"),
@@ -39,6 +43,11 @@ def page_of(
         trades_json=None if trades is None else embedded(trades),
         **values,
     )
+
+
+def typeset(text: str) -> str:
+    """Minus signs where a sentence has hyphens before numbers; dates keep theirs."""
+    return _NEGATIVE.sub("\N{MINUS SIGN}", text)
 
 
 def embedded(value: Any) -> str:

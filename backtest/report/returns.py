@@ -43,6 +43,47 @@ def returns_by_day(
     return DailyReturns(days if len(returns) else days[:0], returns)
 
 
+@dataclass(frozen=True, slots=True)
+class Drawdown:
+    """A fall from one highest value to the next."""
+
+    depth: float
+    """Fraction of the peak, below 0."""
+    peak: int
+    """Time of the peak, milliseconds; the first close where it is what the account began with."""
+    trough: int
+    end: int | None
+    """When the peak was reached again; ``None`` where the run ended before."""
+    days: float
+    """From the peak to the end, or to the end of the run."""
+
+
+def deepest_drawdowns(times: IntArray, equity: FloatArray, initial_cash: float, most: int = 5) -> list[Drawdown]:
+    """The deepest falls of an account, the deepest first; each counts once, from its peak until the peak is reached again.
+
+    Args:
+        times: of the equity, ``[n]`` milliseconds, increasing.
+        equity: ``[n]`` quote units.
+        initial_cash: the first peak.
+        most: how many.
+    """
+    falls = metrics.drawdowns(equity, initial_cash)
+    below = np.flatnonzero(falls < 0.0)
+    if not len(below):
+        return []
+    spells = np.split(below, np.flatnonzero(np.diff(below) > 1) + 1)
+    spells.sort(key=lambda rows: float(falls[rows].min()))
+    found = []
+    for rows in spells[:most]:
+        first, last = int(rows[0]), int(rows[-1])
+        peak, ended = int(times[max(0, first - 1)]), last + 1 < len(times)
+        end = int(times[last + 1]) if ended else None
+        over = int(times[last]) if end is None else end
+        trough = int(rows[falls[rows].argmin()])
+        found.append(Drawdown(float(falls[trough]), peak, int(times[trough]), end, (over - peak) / DAY_MS))
+    return found
+
+
 def rolling_sharpe(daily: DailyReturns, days_per_year: int, window: int = ROLLING_DAYS) -> tuple[IntArray, FloatArray]:
     """Annualised mean over standard deviation (ddof 1) of the last ``window`` days, and the times of their ends,
     milliseconds; NaN where returns did not move. Nothing at all while there are fewer days."""

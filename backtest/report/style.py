@@ -4,9 +4,10 @@ both."""
 
 from __future__ import annotations
 
+from math import ceil, floor, log10
 from typing import Any, Final
 
-from bokeh.models import DatetimeTickFormatter, Range1d, Tool
+from bokeh.models import DatetimeTickFormatter, FixedTicker, Range1d, Tool
 from bokeh.plotting import figure
 
 LINE: Final = "#2f74b5"
@@ -14,9 +15,14 @@ HOLD: Final = "#98a3ad"
 GAIN: Final = "#2a9d6b"
 LOSS: Final = "#cf4f43"
 MEMORY: Final = "#8a63c7"
+RIVALS: Final = ("#d08a2e", MEMORY)
+"""Of the other arms of a walk."""
 
 FONT: Final = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif"
 LABEL_SIZE: Final = "12px"
+WORDS: Final = "#7a8793"
+"""Of legends, which the page's style sheet does not reach."""
+MOST_TICKS: Final = 8
 PERCENT: Final = "0.[0]%"
 DATE: Final = "%d %b %Y"
 DATE_AND_TIME: Final = "%d %b %Y %H:%M"
@@ -66,9 +72,14 @@ def chart(height: int, *, x_range: Range1d | None = None, dates: bool = True, **
 
 
 def style_legend(drawn: figure) -> None:
-    """A legend without a box, above the chart."""
-    for legend in drawn.legend:
+    """A legend without a box, above the chart and off its lines."""
+    for legend in list(drawn.legend):
+        drawn.add_layout(legend, "above")
         legend.orientation = "horizontal"
+        legend.location = "top_left"
+        # Two short lines are narrower than one: a telephone shows them too.
+        legend.nrows = 1 if len(legend.items) <= 2 else 2
+        legend.label_text_color = WORDS
         legend.background_fill_color = None
         legend.border_line_color = None
         legend.label_text_font = FONT
@@ -77,6 +88,20 @@ def style_legend(drawn: figure) -> None:
         legend.margin = 4
         legend.glyph_height = 12
         legend.click_policy = "mute"
+
+
+def ticks_at_round_values(drawn: figure, low: float, high: float) -> None:
+    """For a logarithmic axis: labels at 1, 2 and 5 of every power of ten, or of a wide span at the powers alone.
+
+    Args:
+        drawn: the chart.
+        low: least value that is shown, above 0.
+        high: largest value that is shown.
+    """
+    powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
+    values = [step * power for power in powers for step in (1.0, 2.0, 5.0) if low <= step * power <= high]
+    ticker = FixedTicker(ticks=values if len(values) <= MOST_TICKS else powers)
+    drawn.yaxis.ticker = drawn.ygrid.ticker = ticker
 
 
 def without_tools(drawn: figure, *tools: Tool) -> None:

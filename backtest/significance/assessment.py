@@ -67,6 +67,7 @@ class Evidence:
     """Equity with shuffled outcomes."""
     trials: Trials = field(default_factory=Trials)
     skipped: tuple[str, ...] = ()
+    has_memory: bool = False
 
 
 def assess(
@@ -93,7 +94,7 @@ def assess(
     twins = [account.of(twin).daily for twin in evidence.twins]
     return SignificanceReport(
         level=level,
-        days=len(daily) if found.probabilistic is not None else 0,
+        days=len(daily),
         sharpe_ratio=intervals.sharpe_ratio,
         annual_return=intervals.annual_return,
         probabilistic_sharpe=found.probabilistic,
@@ -106,6 +107,7 @@ def assess(
         stresses=tuple(_stress(name, account.of(equity)) for name, equity in evidence.stresses.items()),
         memory=memory_contribution(daily, twins, days_per_year, level=level, resamples=resamples, seed=seed),
         skipped=evidence.skipped,
+        has_memory=evidence.has_memory,
     )
 
 

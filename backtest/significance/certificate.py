@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from backtest.probe import ProbeReport
+from backtest.significance.verdict import told_p
 from strategies.bars import format_time
 
 
@@ -18,6 +22,22 @@ class PrefixInvariance:
     first_change: str
     sha256: str
     """Over all decisions up to the last cut, as they were with either future where nothing changed."""
+
+    @classmethod
+    def of(cls, found: ProbeReport) -> PrefixInvariance:
+        """What a probe found."""
+        first = found.cuts[found.first_leak].first_change if found.leaks else ""
+        return cls(len(found.cuts), found.leaks, first, found.sha256)
+
+    @classmethod
+    def of_all(cls, parts: Sequence[PrefixInvariance]) -> PrefixInvariance:
+        """Several probes as one; its hash is that over theirs, in their order."""
+        return cls(
+            sum(each.cuts for each in parts),
+            sum(each.changed for each in parts),
+            next((each.first_change for each in parts if each.changed), ""),
+            hashlib.sha256("".join(each.sha256 for each in parts).encode()).hexdigest(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +61,16 @@ class MaturityAudit:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificatePart:
+    """One check."""
+
+    name: str
+    passed: bool | None
+    """``None``: it was not made, or cannot fail."""
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeakCertificate:
     """What stands beside every result. ``None``: not checked, or there is no such thing in this run."""
 
@@ -59,23 +89,41 @@ class LeakCertificate:
     """First open and last close of the bars that were decided on, milliseconds."""
     walk: tuple[tuple[int, int, int, int], ...] = ()
     """Of a walk, for every window that fitted something: ``train_span`` and then ``test_span``."""
+    has_memory: bool = False
+    """Whether there are outcomes to audit at all."""
 
     @property
     def is_clean(self) -> bool | None:
         """Whether every check that was made passed; ``None`` where none was made."""
-        checks = []
-        if self.prefix is not None:
-            checks.append(self.prefix.changed == 0)
-        if self.maturity is not None:
-            checks.append(self.maturity.violations == 0)
-        if self.train_span is not None:
-            checks.append(self.train_span[1] <= self.test_span[0])
-        checks += [learned <= tested for _, learned, tested, _ in self.walk]
+        checks = [part.passed for part in self.parts() if part.passed is not None]
         return all(checks) if checks else None
 
     def sentences(self) -> tuple[str, ...]:
         """The certificate in words."""
-        return (_prefix(self.prefix), _maturity(self.maturity), _spans(self), _trials(self))
+        return tuple(part.sentence for part in self.parts())
+
+    def parts(self) -> tuple[CertificatePart, ...]:
+        """Check by check."""
+        return (
+            CertificatePart(
+                "Another future", None if self.prefix is None else not self.prefix.changed, _prefix(self.prefix)
+            ),
+            CertificatePart(
+                "Outcomes in time",
+                None if self.maturity is None else not self.maturity.violations,
+                _maturity(self.maturity, self.has_memory),
+            ),
+            CertificatePart("Shuffled memory", None, _memory(self.memory_p_value, self.has_memory)),
+            CertificatePart("Training before test", self._is_ahead, _spans(self)),
+            CertificatePart("Trials counted", None, _trials(self)),
+        )
+
+    @property
+    def _is_ahead(self) -> bool | None:
+        """Whether all training ended before its test began; ``None`` where nothing was fitted."""
+        if self.walk:
+            return all(learned <= tested for _, learned, tested, _ in self.walk)
+        return None if self.train_span is None else self.train_span[1] <= self.test_span[0]
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, with its sentences."""
@@ -87,10 +135,15 @@ def _prefix(prefix: PrefixInvariance | None) -> str:
         return "Whether decisions know later bars was not probed: recall probe and recall backtest --verdict full do."
     if prefix.changed:
         return f"LEAK: with another future the past changes: {prefix.first_change}."
-    return f"With another future after {prefix.cuts} random moments, nothing before them changed (sha256 {prefix.sha256[:16]})."
+    proof = f" (sha256 {prefix.sha256[:16]})" if prefix.sha256 else ""
+    return f"With another future after {prefix.cuts} random moments, nothing before them changed{proof}."
 
 
-def _maturity(audit: MaturityAudit | None) -> str:
+def _maturity(audit: MaturityAudit | None, has_memory: bool) -> str:
+    if audit is None and has_memory:
+        return (
+            "When the outcomes that its memory told became known was not audited: recall backtest --verdict full does."
+        )
     if audit is None:
         return "No outcome of a memory was used."
     if audit.violations:
@@ -102,6 +155,14 @@ def _maturity(audit: MaturityAudit | None) -> str:
         f"{format_time(audit.latest_settlement)}, {audit.smallest_margin_ms / 3_600_000:,.1f} h before "
         f"{format_time(audit.decided_at)} (embargo {audit.embargo_ms / 3_600_000:,.1f} h)."
     )
+
+
+def _memory(p_value: float | None, has_memory: bool) -> str:
+    if p_value is not None:
+        return f"The lead over the same memory with shuffled outcomes has {told_p(p_value)}."
+    if has_memory:
+        return "It was not compared with a memory whose outcomes are shuffled: recall backtest --verdict full does."
+    return "There is no memory whose outcomes could be shuffled."
 
 
 def _spans(certificate: LeakCertificate) -> str:
@@ -124,6 +185,9 @@ def _spans(certificate: LeakCertificate) -> str:
 
 def _trials(certificate: LeakCertificate) -> str:
     tried = "1 setting" if certificate.trials == 1 else f"{certificate.trials:,} settings"
+    ledger = f" (ledger {certificate.ledger_sha256[:16]})" if certificate.ledger_sha256 else ""
     if certificate.deflated_sharpe is None:
-        return f"{tried} of this strategy tried on this data, by the ledger of trials."
-    return f"{tried} of this strategy tried on this data; deflated Sharpe ratio {certificate.deflated_sharpe:.3f}."
+        return f"{tried} of this strategy tried on this data, by the ledger of trials{ledger}."
+    return (
+        f"{tried} of this strategy tried on this data{ledger}; deflated Sharpe ratio {certificate.deflated_sharpe:.3f}."
+    )

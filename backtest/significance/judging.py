@@ -140,6 +140,7 @@ def judge_run(
             twins,
             trials,
             tuple(skipped),
+            run.session.strategy.bank is not None,
         )
     )
     return report, _certificate(run, report, prefix, head)
@@ -159,6 +160,7 @@ def _certificate(run: Run, report: SignificanceReport, prefix: PrefixInvariance 
         ledger_sha256=head,
         train_span=None if learned is None else (_learned_from(run), learned),
         test_span=(run.start, int(run.result.close_times[-1])),
+        has_memory=run.session.strategy.bank is not None,
     )
 
 
@@ -206,5 +208,4 @@ def _probe(run: Run) -> PrefixInvariance | None:
         seed=0,
         at_most=PROBE_BARS,
     )
-    first = found.cuts[found.first_leak].first_change if found.leaks else ""
-    return PrefixInvariance(len(found.cuts), found.leaks, first, found.sha256)
+    return PrefixInvariance.of(found)

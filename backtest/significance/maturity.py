@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,25 +27,41 @@ def audit_maturity(
     if recording.bank is None:
         return None
     config = recording.bank.config
-    horizon, embargo = config.horizons[config.primary], config.embargo_ms
-    decided = np.array([time for time, _ in recording.tape.youngest], dtype=np.int64)
+    return audit_youngest(
+        recording.tape.youngest, config.horizons[config.primary], config.embargo_ms, history, upcoming
+    )
+
+
+def audit_youngest(
+    youngest: Sequence[tuple[int, Mapping[str, int]]],
+    horizon: int,
+    embargo_ms: int,
+    history: Mapping[str, BarSeries],
+    upcoming: Mapping[str, BarSeries],
+) -> MaturityAudit:
+    """The same of decisions whose youngest neighbours are known.
+
+    Args:
+        youngest: see ``SignalTape.youngest``.
+        horizon: bars after which an outcome is known.
+        embargo_ms: that must pass after that.
+        history: as above.
+        upcoming: as above.
+    """
+    decided = np.array([time for time, _ in youngest], dtype=np.int64)
     settled = np.full(len(decided), np.iinfo(np.int64).min)
     for symbol in upcoming:
         opens, closes = _bars(history.get(symbol), upcoming[symbol])
         rows = np.array(
-            [
-                (row, youngest[symbol])
-                for row, (_, youngest) in enumerate(recording.tape.youngest)
-                if symbol in youngest
-            ],
+            [(row, latest[symbol]) for row, (_, latest) in enumerate(youngest) if symbol in latest],
             dtype=np.int64,
         ).reshape(-1, 2)
         place = np.searchsorted(opens, rows[:, 1]) + horizon
         known = np.append(closes, np.iinfo(np.int64).max)[np.minimum(place, len(closes))]
         np.maximum.at(settled, rows[:, 0], known)
     if not len(decided):
-        return MaturityAudit(0, 0, None, None, None, embargo)
-    violations = int(np.count_nonzero(settled > decided - embargo))
+        return MaturityAudit(0, 0, None, None, None, embargo_ms)
+    violations = int(np.count_nonzero(settled > decided - embargo_ms))
     worst = int(np.argmin(decided - settled))
     return MaturityAudit(
         len(decided),
@@ -53,7 +69,7 @@ def audit_maturity(
         int(settled[worst]),
         int(decided[worst]),
         int(decided[worst] - settled[worst]),
-        embargo,
+        embargo_ms,
     )
 
 

@@ -37,13 +37,18 @@ class SignalTape:
         """Keep a signal."""
         answer = Answer(bar.open_time, signal.target_exposure, signal.stop_distance, signal.target_distance)
         self.answers.setdefault(bar.symbol, []).append(answer)
-        explanation = signal.explanation
-        if explanation is not None and explanation.neighbours:
-            latest: dict[str, int] = {}
-            for neighbour in explanation.neighbours:
-                if neighbour.bar_open_time > latest.get(neighbour.symbol, -1):
-                    latest[neighbour.symbol] = neighbour.bar_open_time
+        latest = youngest_neighbours(signal)
+        if latest:
             self.youngest.append((bar.close_time, latest))
+
+
+def youngest_neighbours(signal: Signal) -> dict[str, int]:
+    """Open of the youngest neighbour of every symbol that spoke for a signal, milliseconds."""
+    latest: dict[str, int] = {}
+    for neighbour in () if signal.explanation is None else signal.explanation.neighbours:
+        if neighbour.bar_open_time > latest.get(neighbour.symbol, -1):
+            latest[neighbour.symbol] = neighbour.bar_open_time
+    return latest
 
 
 class RecordingStrategy(Strategy):

@@ -111,6 +111,7 @@ class SignificanceReport:
     memory: MemoryContribution | None
     skipped: tuple[str, ...] = ()
     """What was not looked at, and how to."""
+    has_memory: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -146,11 +147,16 @@ class SignificanceReport:
         } | found
 
 
+def told_p(p_value: float) -> str:
+    """A p-value in words; none is told as zero."""
+    return "p < 0.001" if p_value < 0.0005 else f"p = {p_value:.3f}"
+
+
 def _luck(report: SignificanceReport) -> str:
     outcome = report.outcome
     if outcome is Outcome.UNDECIDED:
         return (
-            f"Nothing can be said: {report.days} days with returns that move are too few, {FEWEST_DAYS} are the least."
+            f"Nothing can be said: {report.days} days with returns are too few, {FEWEST_DAYS} are the least."
             if report.days < FEWEST_DAYS
             else "Nothing can be said: the account did not move."
         )
@@ -171,14 +177,18 @@ def _luck(report: SignificanceReport) -> str:
 def _memory(report: SignificanceReport) -> str:
     memory = report.memory
     if memory is None:
-        return "How much came from the memory is not known: it has none, or was not compared with a shuffled one."
+        return (
+            "How much came from the memory is not known: it was not compared with a shuffled one."
+            if report.has_memory
+            else "It has no memory, so nothing came from one."
+        )
     part = f"{memory.total_return:+.2%} with its memory, {memory.shuffled_return:+.2%} with the outcomes in it shuffled"
     verdict = (
         "the difference is the memory's"
         if memory.p_value <= report.level
         else "the difference cannot be told from luck"
     )
-    return f"Of the memory: {part}; {verdict} (p = {memory.p_value:.3f}, {memory.method})."
+    return f"Of the memory: {part}; {verdict} ({told_p(memory.p_value)}, {memory.method})."
 
 
 def _baselines(report: SignificanceReport) -> str:
@@ -186,7 +196,7 @@ def _baselines(report: SignificanceReport) -> str:
         return ""
     parts = [
         f"{'ahead of' if each.p_value <= report.level else 'not provably ahead of'} {each.name} "
-        f"({each.total_return:+.2%}, p = {each.p_value:.3f})"
+        f"({each.total_return:+.2%}, {told_p(each.p_value)})"
         for each in report.baselines
     ]
     return f"It is {', '.join(parts)}."
@@ -198,7 +208,7 @@ def _timing(report: SignificanceReport) -> str:
         return ""
     known = "matters" if test.p_value <= report.level else "cannot be told from chance"
     return (
-        f"When it trades {known}: p = {test.p_value:.3f} among {test.permutations:,} shifts of its positions in time."
+        f"When it trades {known}: {told_p(test.p_value)} among {test.permutations:,} shifts of its positions in time."
     )
 
 

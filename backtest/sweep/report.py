@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ from backtest.metrics import daily_equity
 from backtest.significance.overfitting import Overfitting, overfitting
 from backtest.significance.sharpe import Trials, sharpe_evidence
 from backtest.significance.superiority import superiority
-from backtest.significance.verdict import LEVEL
+from backtest.significance.verdict import LEVEL, told_p
 from backtest.sweep.search import TrialOutcome
 from backtest.walk_forward.summary import WalkForwardReport, chain, chained, summarise
-from backtest.walk_forward.window import WindowResult, read_result
+from backtest.walk_forward.window import WindowResult, read_result, run_window
 from strategies.bars import Calendar
 
 
@@ -56,7 +56,7 @@ class SweepReport:
             known = "is" if self.reality_check <= LEVEL else "is not"
             said.append(
                 f"With all completed trials in the race, the best {known} provably ahead of holding (reality check, "
-                f"p = {self.reality_check:.3f})."
+                f"{told_p(self.reality_check)})."
             )
         if self.choice is not None:
             middle = self.choice.path_sharpe[len(self.choice.path_sharpe) // 2] if self.choice.path_sharpe else None
@@ -91,7 +91,7 @@ def report_sweep(
     ledger_sha256: str,
     purge_days: int,
 ) -> SweepReport:
-    """Judge a sweep.
+    """Judge a sweep, and probe the chosen trial for lookahead.
 
     Args:
         outcomes: of all its trials.
@@ -112,8 +112,9 @@ def report_sweep(
     if not complete:
         return SweepReport(trials, tuple(rows), None, None, None, None)
     best = max(complete, key=lambda each: (each.sharpe or 0.0, -each.number))
+    probed = [run_window(replace(job, probes=True)) for job in best.jobs]
     walk = summarise(
-        results[best.number],
+        probed,
         calendar=calendar,
         initial_cash=initial_cash,
         trials=trials,

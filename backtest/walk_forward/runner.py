@@ -39,6 +39,7 @@ def plan_jobs(
     *,
     root: Path,
     threads: int = 1,
+    probes: bool = False,
 ) -> list[WindowJob]:
     """One job for every window and arm; equal settings and candles find the folder of an earlier walk again.
 
@@ -52,10 +53,11 @@ def plan_jobs(
         arms: what is tried.
         root: folder of all walks.
         threads: of training.
+        probes: the plain arm is also probed for lookahead.
     """
     folder = root / digest_of(config, home, symbols, interval, windows)
     return [
-        WindowJob(config, symbols, interval, calendars, window, arm, home, folder, threads)
+        WindowJob(config, symbols, interval, calendars, window, arm, home, folder, threads, probes and arm is Arm.PLAIN)
         for window in windows
         for arm in arms
     ]
@@ -64,13 +66,16 @@ def plan_jobs(
 def digest_of(config: Config, home: Home, symbols: tuple[str, ...], interval: str, windows: Sequence[Window]) -> str:
     """Twelve hexadecimal digits of all that the results of a walk depend on, but for the version of the program."""
     spans = [[window.train_start, window.train_end, window.start, window.end] for window in windows]
-    first, last = min(window.train_start for window in windows), max(window.end for window in windows)
-    candles = [home.candles.load(symbol, interval, start=first, end=last).digest() for symbol in symbols]
+    # Memories are warmed from what was before the training too.
+    last = max(window.end for window in windows)
+    candles = [home.candles.load(symbol, interval, end=last).digest() for symbol in symbols]
+    rates = [home.funding.load(symbol) for symbol in symbols]
     content: dict[str, Any] = {
         "config": deciding_settings(config),
         "interval": interval,
         "windows": spans,
         "candles": candles,
+        "funding": [[each.times[: each.following(last)], each.rates[: each.following(last)]] for each in rates],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 

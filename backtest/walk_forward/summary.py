@@ -10,7 +10,7 @@ import numpy as np
 
 from backtest.metrics import PerformanceMetrics, performance
 from backtest.significance.assessment import Account, Evidence, assess
-from backtest.significance.certificate import LeakCertificate, MaturityAudit
+from backtest.significance.certificate import LeakCertificate, MaturityAudit, PrefixInvariance
 from backtest.significance.sharpe import Trials, daily_sharpe
 from backtest.significance.verdict import SignificanceReport
 from backtest.walk_forward.window import Arm, WindowResult
@@ -105,6 +105,7 @@ def summarise(
             twins,
             trials,
             skipped,
+            any(each.audit is not None for each in plain),
         )
     )
     return WalkForwardReport(
@@ -188,8 +189,9 @@ def _certificate(
     spans = [
         (*each.train_span, each.close_times[0], each.close_times[-1]) for each in windows if each.train_span is not None
     ]
+    prefixes = [each.prefix for each in windows if each.prefix is not None]
     return LeakCertificate(
-        prefix=None,
+        prefix=PrefixInvariance.of_all(prefixes) if len(prefixes) == len(windows) else None,
         maturity=_all_audits([each.audit for each in windows]),
         memory_p_value=None if significance.memory is None else significance.memory.p_value,
         deflated_sharpe=significance.deflated_sharpe,
@@ -198,6 +200,7 @@ def _certificate(
         train_span=None,
         test_span=(windows[0].close_times[0], windows[-1].close_times[-1]),
         walk=tuple(spans),
+        has_memory=any(each.audit is not None for each in windows),
     )
 
 

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
+from backtest.probe import probe_strategy
 from backtest.replay import replay
-from backtest.significance.certificate import MaturityAudit
+from backtest.significance.certificate import MaturityAudit, PrefixInvariance
 from backtest.significance.maturity import audit_maturity
 from backtest.significance.positions import hold_curve, positions_of
 from backtest.significance.recording import RecordingStrategy
@@ -30,6 +32,12 @@ from bot.lifecycle.training import model_config, training_config
 from bot.portfolio import ClosedTrade
 from bot.session import open_session
 from strategies.bars import Calendar, FloatArray
+
+PROBE_CUTS: Final = 1
+"""Of every window; each takes as long as filling its memory."""
+PROBE_BARS: Final = 500
+FEWEST_PROBED: Final = 4
+"""Closes below which there is nothing to cut."""
 
 Progress = Callable[[str, float], None]
 """Told what is done, and what share of it, in [0, 1]."""
@@ -61,6 +69,8 @@ class WindowJob:
     folder: Path
     """Where results go."""
     threads: int = 1
+    probes: bool = False
+    """Whether the window is probed for lookahead."""
 
     @property
     def root(self) -> Path:
@@ -103,6 +113,10 @@ class WindowResult(msgspec.Struct, frozen=True):
     decisions_sha256: str
     trades_sha256: str
     bars: int
+    outlooks: bytes = b""
+    """What the memory expected at every decision, see ``Outlooks.to_bytes``; empty without a memory."""
+    prefix: PrefixInvariance | None = None
+    """Where it was probed for lookahead."""
 
     @property
     def audit(self) -> MaturityAudit | None:
@@ -116,10 +130,14 @@ def run_window(job: WindowJob, *, progress: Progress | None = None) -> WindowRes
     Raises:
         UsageError: there are too few candles.
     """
+    tell = progress or (lambda _what, _share: None)
     stored = read_result(job.file)
-    if stored is not None:
+    if stored is not None and (stored.prefix is not None or not job.probes):
         return stored
-    result = _compute(job, progress or (lambda _what, _share: None))
+    result = _compute(job, tell) if stored is None else stored
+    if job.probes:
+        tell("probing", 1.0)
+        result = msgspec.structs.replace(result, prefix=_probe(job, result))
     _write(job.file, msgspec.msgpack.encode(result))
     return result
 
@@ -165,7 +183,7 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
             upcoming,
             closes=True,
         )
-    exposure, returns = positions_of(result, upcoming, job.symbols)
+    exposure, returns = positions_of(result.close_times, result.equity, result.executions, upcoming, job.symbols)
     audit = audit_maturity(recording, session.history, upcoming)
     span = recording.learned_until
     return WindowResult(
@@ -197,6 +215,31 @@ def _compute(job: WindowJob, progress: Progress) -> WindowResult:
         result.decisions_sha256,
         result.trades_sha256,
         result.bars,
+        b"" if result.outlooks is None else result.outlooks.to_bytes(),
+    )
+
+
+def _probe(job: WindowJob, result: WindowResult) -> PrefixInvariance | None:
+    """The window's first bars with another future; ``None`` where there are too few."""
+    config, window = settings_of(job), job.window
+    if result.model_id:
+        config = config.changed({"model": {"id": result.model_id}}, "the walk")
+    if len(result.close_times) < FEWEST_PROBED:
+        return None
+    return PrefixInvariance.of(
+        probe_strategy(
+            config,
+            job.home,
+            job.symbols,
+            job.interval,
+            job.calendars,
+            window.start,
+            window.end,
+            cuts=PROBE_CUTS,
+            seed=window.number,
+            at_most=PROBE_BARS,
+            models=job.root / "models",
+        )
     )
 
 

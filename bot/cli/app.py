@@ -61,13 +61,15 @@ SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
         "sandbox": Entry("sandbox", "sandbox", "Run a local venue that speaks Bybit's v5 protocol."),
     },
     "A run": {
-        "runs": Entry("runs", "runs", "List runs, newest first."),
+        "runs": Entry("runs", "runs", "List runs and walks, newest first."),
         "status": Entry("runs", "status", "Show how a run stands: account, halts, last bar."),
         "positions": Entry("runs", "positions", "Show the open positions of a run and what protects them."),
         "report": Entry(
             "report", "report", "Write one HTML page about RUN: result, trades, memory, and what may be wrong."
         ),
-        "compare": Entry("report", "compare", "Hold runs against the first of them: figures, and differences."),
+        "compare": Entry(
+            "report", "compare", "Hold runs or walks against the first of them: figures, verdicts, and differences."
+        ),
         "why": Entry("why", "why", "Explain one DECISION: what was seen, remembered and ruled."),
         "halt": Entry("runs", "halt", "Open nothing from now on; manage what is open."),
         "resume": Entry("runs", "resume", "Trade again: take away every halt."),

@@ -33,7 +33,7 @@ from bot.cli.common import (
 )
 from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, output, progress_bar
-from bot.cli.walk_forward import missing_judges
+from bot.cli.walks import missing_judges
 from bot.engine import SimulatedEngine
 from bot.errors import UsageError
 from bot.execution.detail import finer_bars_of
@@ -121,7 +121,7 @@ def backtest(
     result, engine = _run(session, run_id, upcoming, finer_bars, keep_decisions=keep_decisions)
     cash, calendar = float(config.account.initial_cash), common_calendar(calendars)
     curve = Account(result.close_times, result.equity, cash, calendar)
-    exposure, returns = positions_of(result, upcoming, names)
+    exposure, returns = positions_of(result.close_times, result.equity, result.executions, upcoming, names)
     judged = Run(session, first, recording, finer_bars, upcoming, result, curve, exposure, returns)
     portfolio = engine.portfolio
     metrics = performance(
@@ -159,6 +159,7 @@ def backtest(
         executions=result.executions,
         trades=result.trades,
         updates=result.updates,
+        fundings=result.fundings,
         equity=result.equity_points(),
         keep_decisions=keep_decisions,
         outlooks=result.outlooks,

@@ -12,6 +12,7 @@ from rich.markup import escape
 from backtest.audit import audit_run
 from backtest.probe import ProbeReport, probe_strategy
 from backtest.recursion import MULTIPLES, RecursionReport, check_recursion
+from backtest.significance.certificate import PrefixInvariance
 from bot.assembly import build_strategy, home_of
 from bot.cli.common import (
     Context,
@@ -128,8 +129,16 @@ def probe(
     with progress_bar("recursion", 1 + len(MULTIPLES), unit="warm-ups") as update:
         past = check_recursion(config, home, names, code, calendars, first, last, at_most=at_most, progress=update)
     _, model_id = build_strategy(config, names, code, home.models)
+    prefix = PrefixInvariance.of(report)
     found = ProbeRecord(
-        time.time_ns() // 1_000_000, version("recall-bot"), at_most, len(report.cuts), report.leaks, past.changes
+        time.time_ns() // 1_000_000,
+        version("recall-bot"),
+        at_most,
+        prefix.cuts,
+        prefix.changed,
+        past.changes,
+        prefix.first_change,
+        prefix.sha256,
     )
     with closing(open_journal(context)) as journal:
         journal.write_probe(probed_settings(config.masked(), names, code, model_id), found)

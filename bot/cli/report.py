@@ -13,18 +13,24 @@ from bot.cli.common import Context, standard_options
 from bot.cli.help import ExampleCommand
 from bot.cli.runs import open_journal
 from bot.cli.terminal import console, listing, output
+from bot.cli.walks import missing_judges
 from bot.errors import UsageError
 
 if TYPE_CHECKING:
     from backtest.report.comparison import Comparison
 
-_MODULES: Final = ("bokeh", "jinja2", "arch")
-"""What the extra brings."""
+_MODULES: Final = ("bokeh", "jinja2")
+"""What draws pages; what judges a result comes with the same extra."""
 
 
 @click.command(
     cls=ExampleCommand,
-    examples=("recall report", "recall report RUN --out report.html", "recall report latest --json"),
+    examples=(
+        "recall report",
+        "recall report RUN --out report.html",
+        "recall report WALK",
+        "recall report latest --json",
+    ),
 )
 @click.argument("run", default="latest")
 @click.option(
@@ -34,21 +40,37 @@ _MODULES: Final = ("bokeh", "jinja2", "arch")
 def report(context: Context, run: str, out: Path | None) -> None:
     """Write one HTML page about RUN: result, trades, memory, and what may be wrong.
 
-    RUN is a replay or a paper run; 'latest' is the paper run last started, else the newest replay. The page needs no network,
-    and the same run gives the same bytes.
+    RUN is a replay, a paper run or a walk; 'latest' is the paper run last started, else the newest replay. The page needs no
+    network, and the same run gives the same bytes. Beside it lies a PNG with its four panels.
     """
     require_extra()
-    from backtest.report.material import gather
     from backtest.report.page import render_run
+    from backtest.report.panels import plot_panels
+    from backtest.report.walk_material import find_material
 
     with closing(open_journal(context)) as journal, console.status("reading the run ..."):
-        found = journal.find_run(run)
-        page = render_run(gather(journal, found, context.config))
-    path = out or context.config.reports_dir / f"{found.record.run_id}.html"
+        material = find_material(journal, run, context.config)
+        page = render_run(material)
+    path = out or context.config.reports_dir / f"{material.about.run_id}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
+    picture = path.with_suffix(".png")
+    plot_panels(
+        picture,
+        material.times,
+        material.equity,
+        material.title,
+        initial_cash=material.initial_cash,
+        calendar=material.calendar,
+    )
     if context.as_json:
-        context.answer({"run_id": found.record.run_id, "report": str(path), "bytes": len(page.encode())})
+        written = {
+            "run_id": material.about.run_id,
+            "report": str(path),
+            "picture": str(picture),
+            "bytes": len(page.encode()),
+        }
+        context.answer(written | material.judgement.to_json())
     else:
         output.print(str(path), soft_wrap=True)
 
@@ -65,17 +87,17 @@ def report(context: Context, run: str, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write an HTML page to this file.")
 @standard_options
 def compare(context: Context, runs: tuple[str, ...], out: Path | None) -> None:
-    """Hold runs against the first of them: figures, and differences.
+    """Hold runs or walks against the first of them: figures, verdicts, and differences.
 
     The difference of returns is that of the days that both runs have, with an interval that holds 95 % of the resamples of a
     block bootstrap. Where it holds zero, the runs cannot be told apart.
     """
     require_extra()
     from backtest.report.comparison import compare as hold_together
-    from backtest.report.material import gather
+    from backtest.report.walk_material import find_material
 
     with closing(open_journal(context)) as journal, console.status("reading the runs ..."):
-        materials = [gather(journal, journal.find_run(run), context.config) for run in runs]
+        materials = [find_material(journal, run, context.config) for run in runs]
         found = hold_together(materials)
     document = found.to_json()
     if out is not None:
@@ -98,6 +120,7 @@ def _show(found: Comparison) -> None:
     table = listing("", *found.runs, right=found.runs)
     for name, words in FIGURES:
         table.add_row(words, *(shown_figure(name, value) for value in found.figures[name]))
+    table.add_row("Verdict", *(str(each.significance["outcome"]) for each in found.judgements))
     output.print(table)
     for each in found.differences:
         output.print(f"\n{': '.join(each.told(found.runs[0]))}", soft_wrap=True)
@@ -108,6 +131,6 @@ def require_extra() -> None:
     Raises:
         UsageError: what draws pages is not installed.
     """
-    missing = [name for name in _MODULES if find_spec(name) is None]
+    missing = [name for name in _MODULES if find_spec(name) is None] + missing_judges()
     if missing:
         raise UsageError(f"a report needs {', '.join(missing)}; install with pip install 'recall-bot[report]'")

@@ -43,7 +43,9 @@ def read_state(journal: Journal, run: StoredRun) -> EngineState | None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many.")
 @standard_options
 def runs(context: Context, limit: int) -> None:
-    """List runs, newest first."""
+    """List runs and walks, newest first."""
+    from backtest.walk_forward.listing import list_walks
+
     found = open_journal(context).list_runs(limit=limit)
     rows: list[dict[str, Any]] = [
         {
@@ -58,6 +60,20 @@ def runs(context: Context, limit: int) -> None:
         }
         for run in found
     ]
+    rows += [
+        {
+            "run_id": walk.walk_id,
+            "kind": "walk-forward",
+            "status": str(RunStatus.FINISHED),
+            "strategy": walk.strategy,
+            "symbols": list(walk.symbols),
+            "interval": walk.interval,
+            "started_at": walk.written_at,
+            "total_return": walk.total_return,
+        }
+        for walk in list_walks(context.config.storage.data_dir)
+    ]
+    rows = sorted(rows, key=lambda row: -row["started_at"])[:limit]
     if context.as_json:
         context.answer(rows)
         return

@@ -16,7 +16,7 @@ from bot.cli.live_view import print_farewell
 from bot.cli.terminal import console, output, progress_bar
 from bot.cli.training import train_first_model
 from bot.cli.venues import Connection, history_start, plays_store, plays_synthetic
-from bot.config import Config
+from bot.config import Config, stored_config
 from bot.errors import UsageError
 from bot.journal import Journal, RunKind, RunStatus, StoredRun
 from bot.lifecycle.banks import clear_preparation
@@ -25,7 +25,6 @@ from bot.market.history import BybitHistory, fetch_history
 from bot.portfolio import ClosedTrade
 from bot.run import Run
 from bot.session import Session, engine_of, new_run_id, open_session, reopen_session, warm_again
-from bot.settings import PLAIN_FILLS
 from bot.trading import Progress
 from strategies.bars import Calendar, format_time
 
@@ -180,7 +179,9 @@ def resumable(kind: RunKind, journal: Journal, config: Config, home: Home) -> St
         )
         if run.status is RunStatus.FINISHED or not is_same_place:
             continue
-        then = {"fills": PLAIN_FILLS.model_dump(mode="json"), **then, "market": wanted["market"]}
+        with contextlib.suppress(UsageError):  # settings that this version does not know are other settings
+            # What this version added was then as it is by default.
+            then = stored_config(then, run.record.run_id).masked()
         different = [section for section in compared if then.get(section) != wanted[section]]
         if needs_model(config) and config.model.id not in (LATEST, run.record.model_id, journal.model_of(run)):
             different.append("model")

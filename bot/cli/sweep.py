@@ -11,28 +11,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bot.assembly import Home, home_of
-from bot.cli.common import (
-    Context,
-    chosen_market,
-    chosen_span,
-    market_options,
-    standard_options,
-    stored_calendars,
-    with_choices,
-)
+from bot.cli.common import Context, standard_options
 from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, listing, output, progress_bar
-from bot.cli.walk_forward import chosen_executor, plan_walk, require_judges, require_module
+from bot.cli.walks import (
+    PlannedWalk,
+    WalkOptions,
+    chosen_executor,
+    planned_walk,
+    require_judges,
+    require_module,
+    walk_options,
+)
 from bot.config import Config
 from bot.errors import UsageError
-from strategies.bars import DAY_MS, Calendar, interval_ms
+from strategies.bars import DAY_MS, interval_ms
 
 if TYPE_CHECKING:
     from backtest.sweep.report import SweepReport
-    from backtest.sweep.search import TrialOutcome
+    from backtest.sweep.search import SearchPlan, TrialOutcome
     from backtest.walk_forward.window import WindowJob
-    from backtest.walk_forward.windows import Window
 
 _MOST_SHOWN: Final = 10
 
@@ -45,43 +43,22 @@ _MOST_SHOWN: Final = 10
         "recall sweep --param signal.entry_threshold=0.2:0.6 --trials 50 --json",
     ),
 )
-@market_options
 @click.option("--param", "params", multiple=True, metavar="KEY=VALUES", help="1,2,3 or LOW:HIGH[:log].")
 @click.option("--trials", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Trials in all.")
 @click.option("--sampler", type=click.Choice(["tpe", "random", "grid"]), default="tpe", show_default=True)
 @click.option("--prune/--no-prune", default=True, help="End trials that are below the median so far.")
-@click.option("--train-start", help="First bar to learn from [default: the first stored].")
-@click.option("--start", help="First bar to trade: 2023-01-01 (UTC) [default: --train-months after the first stored].")
-@click.option("--end", help="End of the trading, exclusive: 2026-01-01 (UTC) [default: the last stored].")
-@click.option("--scheme", type=click.Choice(["rolling", "anchored"]), default="rolling", show_default=True)
-@click.option("--train-months", type=click.IntRange(1, 600), default=24, show_default=True, help="To learn from.")
-@click.option("--test-months", type=click.IntRange(1, 600), default=6, show_default=True, help="To trade, per window.")
-@click.option("--strategy", help="Strategy name or package.module:Class [default: config].")
-@click.option("--memory-size", type=int, help="Capacity of the memory [default: config].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the proposals.")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Trials at a time.")
-@click.option("--cluster", metavar="ADDRESS", help="Compute on a Dask cluster: tcp://scheduler:8786.")
 @click.option("--storage", metavar="URL", help="Optuna's storage, such as postgresql+psycopg://... [default: a file].")
+@walk_options
 @standard_options
 def sweep(
     context: Context,
-    symbols: str | None,
-    interval: str | None,
+    walk: WalkOptions,
     params: tuple[str, ...],
     trials: int,
     sampler: str,
     prune: bool,
-    train_start: str | None,
-    start: str | None,
-    end: str | None,
-    scheme: str,
-    train_months: int,
-    test_months: int,
-    strategy: str | None,
-    memory_size: int | None,
     seed: int,
-    workers: int,
-    cluster: str | None,
     storage: str | None,
 ) -> None:
     """Try settings by walking forward, and say what is left of the best once all trials are counted.
@@ -93,22 +70,16 @@ def sweep(
         raise UsageError("nothing is swept; give --param section.key=1,2,3 or --param section.key=LOW:HIGH")
     require_judges()
     require_module("optuna", "sweep")
-    config = with_choices(context, strategy=strategy, memory_size=memory_size)
-    names, code = chosen_market(config, symbols, interval)
-    home = home_of(config)
-    calendars = stored_calendars(home.candles, names, code)
-    opens, closes = chosen_span(start, end)
-    learns, _ = chosen_span(train_start, start)
-    windows = plan_walk(config, home, names, code, learns, opens, closes, scheme, train_months, test_months)
+    planned = planned_walk(context, walk)
 
     from backtest.sweep.search import SamplerKind, SearchPlan
     from backtest.sweep.space import parse_parameter
 
     parameters = tuple(parse_parameter(text) for text in params)
-    plan = SearchPlan(parameters, trials, SamplerKind(sampler), prune, seed, workers)
+    plan = SearchPlan(parameters, trials, SamplerKind(sampler), prune, seed, walk.workers)
     with ExitStack() as stack:
-        executor = chosen_executor(stack, workers, cluster)
-        sweep_id, report = _sweep(config, home, names, code, calendars, windows, plan, executor, storage)
+        executor = chosen_executor(stack, walk)
+        sweep_id, report = _sweep(planned, plan, executor, storage, walk.threads)
     if context.as_json:
         context.answer({"sweep_id": sweep_id, **report.to_json()})
         return
@@ -116,32 +87,27 @@ def sweep(
 
 
 def _sweep(
-    config: Config,
-    home: Home,
-    names: tuple[str, ...],
-    code: str,
-    calendars: dict[str, Calendar],
-    windows: tuple[Window, ...],
-    plan: Any,
-    executor: Executor | None,
-    storage: str | None,
+    planned: PlannedWalk, plan: SearchPlan, executor: Executor | None, storage: str | None, threads: int
 ) -> tuple[str, SweepReport]:
     from backtest.report.material import common_calendar
     from backtest.significance.ledger import Ledger, Trial, trials_with
     from backtest.sweep.report import report_sweep
     from backtest.sweep.search import search
+    from backtest.walk_forward.listing import WALKS
     from backtest.walk_forward.runner import digest_of, plan_jobs
     from backtest.walk_forward.window import Arm
 
+    config, home, windows = planned.config, planned.home, planned.windows
+    names, code, calendars = planned.symbols, planned.interval, planned.calendars
     calendar, cash = common_calendar(calendars), float(config.account.initial_cash)
-    root = config.storage.data_dir / "walk-forward"
+    root = config.storage.data_dir / WALKS
     asked = f"{plan.parameters}{plan.sampler}{plan.prunes}{plan.seed}{plan.wave}".encode()
     walk = digest_of(config, home, names, code, windows)
     sweep_id = f"sweep-{walk[:6]}{hashlib.sha256(asked).hexdigest()[:6]}"
     ledger = Ledger(config.storage.data_dir)
 
     def jobs_of(changed: Config) -> list[WindowJob]:
-        return plan_jobs(changed, home, names, code, calendars, windows, (Arm.PLAIN,), root=root)
+        return plan_jobs(changed, home, names, code, calendars, windows, (Arm.PLAIN,), root=root, threads=threads)
 
     def entry(outcome: TrialOutcome) -> Trial:
         folder = outcome.jobs[0].folder.name

@@ -153,6 +153,8 @@ def _show_report(report: dict[str, Any], seconds: float) -> None:
     console.print(table)
     if report["validation"] is not None:
         _show_memory(report["validation"], report["verdict"])
+        verdict = report["direction_verdict"]
+        console.print(f"{verdict[0].upper()}{verdict[1:]} (signal.unproven).", soft_wrap=True)
     _show_keys(report["whitening"], report["keys"])
     console.print(f"{report['train_bars']:,} training bars, best epoch {report['best_epoch']}, {seconds:.0f} s")
 

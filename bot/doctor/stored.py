@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from bot.assembly import LATEST, Home, build_strategy, needs_model
+from bot.assembly import LATEST, Home, build_strategy, needs_model, needs_skill
 from bot.config import Config
 from bot.doctor.check import Check, check
 from bot.errors import RecallError
@@ -109,7 +109,23 @@ def _strategy(config: Config, home: Home) -> tuple[Strategy | None, list[Check]]
         return None, [Check(name, False, str(problem), fix)]
     if not model_id or strategy.learned_until is None:
         return strategy, [Check(name, True, config.strategy.name)]
-    return strategy, [Check(name, True, f"{model_id}, learned up to {format_time(strategy.learned_until)}")]
+    model = Check(name, True, f"{model_id}, learned up to {format_time(strategy.learned_until)}")
+    return strategy, [model, direction_check(config, strategy)]
+
+
+def direction_check(config: Config, strategy: Strategy) -> Check:
+    """Whether what the positions of a model follow has shown skill; without, real money stays flat."""
+    # Imported here because only a strategy with a model has loaded torch.
+    from strategies.memory_transformer.strategy import MemoryTransformerStrategy
+
+    assert isinstance(strategy, MemoryTransformerStrategy)
+    if strategy.bundle.knows_direction:
+        return Check("direction", True, "has shown skill on validation")
+    found = "has shown no skill on validation"
+    if config.signal.unproven != "auto":
+        return Check("direction", True, f"{found}; signal.unproven = {config.signal.unproven}")
+    fix = "train another model, or trade this one by name with --set signal.unproven=trade"
+    return check("direction", not needs_skill(config), f"{found}: with real money it stays flat", fix)
 
 
 def _last_memory(config: Config, home: Home) -> tuple[StoredRun | None, str, int]:

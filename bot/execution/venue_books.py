@@ -20,9 +20,10 @@ class VenueBooks:
         self.outside = ZERO
         """Quote units of the wallet that are not the run's."""
 
-    def is_working(self, symbol: str) -> bool:
+    def __contains__(self, symbol: object) -> bool:
         """Whether an order of a symbol may still be filled."""
-        return bool(self.books[symbol].working)
+        book = self.books.get(symbol) if isinstance(symbol, str) else None
+        return book is not None and bool(book.working)
 
     @property
     def working(self) -> dict[str, Order]:

@@ -24,7 +24,7 @@ from bot.journal.probes import ProbeRecord
 from bot.journal.reading import JournalReader
 from bot.journal.records import RunRecord, RunStatus, StepRecord
 from bot.journal.rows import insert_equity, insert_step
-from bot.orders import Decision, Execution, OperatorCommand, OrderUpdate
+from bot.orders import Decision, Execution, Funding, OperatorCommand, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store import storage as memory_storage
@@ -134,16 +134,18 @@ class Journal(JournalReader):
         trades: Sequence[ClosedTrade],
         equity: Sequence[tuple[int, float]],
         updates: Sequence[OrderUpdate] = (),
+        fundings: Sequence[Funding] = (),
         keep_decisions: bool = True,
         outlooks: Outlooks | None = None,
     ) -> None:
-        """Store a finished replay: its summary, orders, fills, trades and equity; the decisions themselves if they are
-        wanted, and what they were expecting where the strategy explains itself."""
+        """Store a finished replay: its summary, orders, fills, funding, trades and equity; the decisions themselves if they
+        are wanted, and what they were expecting where the strategy explains itself. What it stores is numbered by kind."""
         step = StepRecord(
             executions=list(enumerate(executions)),
             updates=tuple(updates),
             decisions=tuple(decisions),
             trades=list(enumerate(trades)),
+            events=list(enumerate(fundings)),
         )
         with rare_collections(), self._transaction() as connection:
             connection.execute(

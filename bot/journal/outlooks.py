@@ -7,9 +7,11 @@ packed into one row, from which a report tells what was remembered, when memory 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import nan
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from strategies.base import Signal
 NEIGHBOURS_KEPT: Final = 3
 """Of every decision, those with the largest share of the vote."""
 _NOBODY: Final = (-1, 0, nan, nan, nan)
+_WEIGHT: Final = attrgetter("weight")
 
 _TEXT: Final = "symbols"
 _NUMBER: Final = "horizon_bars"
@@ -98,6 +101,26 @@ class Outlooks:
         except (OSError, KeyError, TypeError, EOFError, ValueError) as problem:
             raise ValueError(f"they are no packed outlooks ({problem})") from None
 
+    @classmethod
+    def joined(cls, parts: Sequence[Outlooks]) -> Outlooks:
+        """Those of several runs with one horizon, one after the other.
+
+        Args:
+            parts: at least one.
+        """
+        symbols = tuple(dict.fromkeys(symbol for part in parts for symbol in part.symbols))
+        # The last place is for -1, nobody.
+        numbers = [np.array([*(symbols.index(each) for each in part.symbols), -1], dtype=np.int64) for part in parts]
+        columns: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name not in (_TEXT, _NUMBER):
+                columns[field.name] = np.concatenate([getattr(part, field.name) for part in parts])
+        for name in ("symbol", "neighbour_symbol"):
+            columns[name] = np.concatenate(
+                [places[getattr(part, name)] for places, part in zip(numbers, parts, strict=True)]
+            )
+        return cls(horizon_bars=parts[0].horizon_bars, symbols=symbols, **columns)
+
 
 class OutlookRecorder:
     """Collects the outlooks of a run, signal by signal."""
@@ -106,7 +129,8 @@ class OutlookRecorder:
         self._horizon_bars = horizon_bars
         self._numbers: dict[str, int] = {}
         self._rows: list[tuple[float | int, ...]] = []
-        self._neighbours: list[tuple[tuple[float | int, ...], ...]] = []
+        self._neighbours: list[float | int] = []
+        """Number after number: as many for every row, which an array is made of faster than of what is nested."""
 
     def add(self, signal: Signal) -> None:
         """Take up a signal; one that explains nothing is left out."""
@@ -125,12 +149,12 @@ class OutlookRecorder:
                 seen.memory_size,
             )
         )
-        heaviest = sorted(seen.neighbours, key=lambda each: -each.weight)[:NEIGHBOURS_KEPT]
-        kept = [
-            (self._number(each.symbol), each.bar_open_time, each.similarity, each.weight, each.outcome)
-            for each in heaviest
-        ]
-        self._neighbours.append((*kept, *(_NOBODY for _ in range(NEIGHBOURS_KEPT - len(kept)))))
+        heaviest = sorted(seen.neighbours, key=_WEIGHT, reverse=True)[:NEIGHBOURS_KEPT]
+        kept = self._neighbours
+        for each in heaviest:
+            kept += (self._number(each.symbol), each.bar_open_time, each.similarity, each.weight, each.outcome)
+        for _ in range(NEIGHBOURS_KEPT - len(heaviest)):
+            kept += _NOBODY
 
     def outlooks(self) -> Outlooks:
         """All that was taken up so far."""

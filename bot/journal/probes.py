@@ -27,6 +27,10 @@ class ProbeRecord(msgspec.Struct, frozen=True):
     """Cuts before which something changed; 0 is the only pass."""
     past_matters: bool
     """Whether a longer past changed signals where it must not."""
+    first_change: str = ""
+    """Before the first cut that leaked."""
+    sha256: str = ""
+    """Over all decisions up to the last cut; empty where an earlier version probed."""
 
 
 def probed_settings(config: Mapping[str, Any], symbols: tuple[str, ...], interval: str, model_id: str) -> str:

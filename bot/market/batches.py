@@ -14,7 +14,7 @@ from strategies.bars import Bar, BarSeries
 _ON_TIME: Final = (False,)
 
 
-class BarBatch(msgspec.Struct, frozen=True):
+class BarBatch(msgspec.Struct, frozen=True, gc=False):
     """Bars of several symbols that closed at the same time, in the order of the run's symbols."""
 
     bars: tuple[Bar, ...]

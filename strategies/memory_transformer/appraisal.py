@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from memory_store import MemoryBank, Outlook, Proposal, SearchResult
+from memory_store.helper import PromisedProposal
 from memory_store.policy import Asker
 from strategies.bars import Bar, interval_ms
 from strategies.base import Neighbour
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.forecaster import BarForecast, Forecaster
-from strategies.memory_transformer.streaming import EncodedBar, EncodedSeries
+from strategies.memory_transformer.streaming import EncodedBar
+from strategies.memory_transformer.tile_kernel import EncodedSeries
 from strategies.readout import MemoryView, neighbours, read_out_all
 from strategies.recorder import Recall, recall_of
+
+_AT_ONCE: Final = 16
+"""Bars whose neighbours are proposed where they are decided on, while a second process begins with those after them."""
+_LATER: Final = 48
+"""Bars whose neighbours are proposed by a second process at once."""
 
 
 class Appraisal(NamedTuple):
@@ -46,6 +53,12 @@ class Prospect:
         self.encoded = encoded
         self.volatility = volatility
         self.proposal: Proposal | None = None
+        self.first_proposed = 0
+        """Place in ``bars`` of the first that the proposal is for."""
+        self.promised: PromisedProposal | None = None
+        """For the bars after those of the proposal."""
+        self.first_promised = 0
+        """Place in ``bars`` of the first of them."""
         self.outlook: Outlook | None = None
         self.first_row = 0
         """Place in ``bars`` of the first that the outlook answers."""
@@ -101,7 +114,7 @@ class Appraiser:
             early = self._early(bank, bar, prospect, row)
             if early is not None:
                 return early
-            proposal = prospect.proposal
+            proposal, row = prospect.proposal, row - prospect.first_proposed
         result = bank.search(
             encoded.key,
             as_of=bar.close_time,
@@ -121,20 +134,20 @@ class Appraiser:
         if prospect.outlook is None:
             return None
         place = row - prospect.first_row
-        result = bank.foreseen(prospect.outlook, place, as_of=bar.close_time)
-        return None if result is None else prospect.appraisals[place]._replace(visible=result.visible)
+        visible = bank.still_foreseen(prospect.outlook, place, as_of=bar.close_time)
+        if visible is None:
+            return None
+        appraisal = prospect.appraisals[place]
+        return appraisal if visible == appraisal.visible else appraisal._replace(visible=visible)
 
     def _look_ahead(self, bank: MemoryBank, prospect: Prospect, row: int) -> None:
         """Find out as much as can be known now about the bars from this one on."""
         times = [bar.close_time for bar in prospect.bars[row:]]
-        if prospect.proposal is None:
-            prospect.proposal = bank.propose(
-                prospect.encoded.keys, as_of=times[0], k=self._neighbors, skip_oldest=self._skip_oldest
-            )
+        proposal = self._propose(bank, prospect, row, times[0])
         prospect.first_row, prospect.appraisals = row, []
         if self._policy is not None:
             return  # what a bar is going to prefer depends on more than its key
-        prospect.outlook = bank.look_ahead(prospect.proposal, row, times)
+        prospect.outlook = bank.look_ahead(proposal, row - prospect.first_proposed, times)
         if prospect.outlook is not None:
             results = prospect.outlook.results
             part = slice(row, row + len(results))
@@ -142,6 +155,25 @@ class Appraiser:
             opened = [bar.open_time for bar in prospect.bars[part]]
             volatility = prospect.volatility[part]
             prospect.appraisals = self._appraisals(encoded, results, opened, volatility, prospect.first_ordinal + row)
+
+    def _propose(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Proposal:
+        """The proposal for some bars from this one on; where there is help, that for the bars after them is in the making."""
+        proposal, keys = prospect.proposal, prospect.encoded.keys
+        if proposal is not None and row - prospect.first_proposed < len(proposal.queries):
+            return proposal
+        first, size = row, _AT_ONCE if bank.has_help else len(keys)
+        ready = None if prospect.promised is None else prospect.promised.result()
+        if ready is not None and row - prospect.first_promised < len(ready.queries):
+            first, size = prospect.first_promised, len(ready.queries)
+        else:
+            ready = None
+        end = first + size
+        wanted = {"as_of": now, "k": self._neighbors, "skip_oldest": self._skip_oldest}
+        # Before the work here begins, so that both are done at the same time.
+        prospect.promised = bank.propose_later(keys[end : end + _LATER], **wanted) if end < len(keys) else None
+        prospect.first_promised, prospect.first_proposed = end, first
+        prospect.proposal = bank.propose(keys[first:end], **wanted) if ready is None else ready
+        return prospect.proposal
 
     def _appraisals(
         self,

@@ -66,6 +66,11 @@ class Bundle:
         """Shape of the model."""
         return self.model.config
 
+    @property
+    def knows_direction(self) -> bool:
+        """Whether validation told what positions follow from a memory with shuffled outcomes; older bundles do not say so."""
+        return self.description["metrics"].get("knows_direction") is True
+
 
 def save_bundle(root: Path, trained: TrainedModel) -> str:
     """Write a bundle under ``root`` and return its id, which is the name of its directory.

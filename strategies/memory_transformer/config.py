@@ -65,7 +65,7 @@ class ModelConfig:
     attention_window: int = 96
     """Bars that a bar attends to in every layer, itself included; at most one block."""
     block: int = 128
-    """Bars of one block of the encoder; blocks are aligned to absolute bar numbers."""
+    """Bars of one block of training, aligned to absolute bar numbers, and of what a replay looks ahead."""
     kernel_size: int = 3
     """Width of the causal token convolution in bars, at most one block: how much of the shape of the last bars a token
     holds before any attention."""

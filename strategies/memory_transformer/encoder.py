@@ -1,13 +1,15 @@
 """The memory-free encoder: a causal convolution and causal sliding-window attention over blocks of bars.
 
-A series is cut into blocks of ``config.block`` bars. A block attends to itself and to the block before it, whose keys and
-values are carried along in :class:`EncoderState`. Rows of a block that lie in the future may hold anything finite: they
-get exactly zero weight in every earlier row.
+A series is cut into blocks of ``config.block`` bars, and blocks into tiles. A tile attends to itself and to as many tiles
+before it as the window reaches back; keys and values of those before the first are carried along in :class:`EncoderState`.
+Rows that lie in the future may hold anything finite: they get exactly zero weight in every earlier row. Decisions run the same
+weights tile by tile (:mod:`strategies.memory_transformer.tile_kernel`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import gcd
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +18,13 @@ from torch import Tensor, nn
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.whitening import Whitening
 
+TILE: Final = 32
+"""Bars that attend together. More make long stretches faster and a live decision slower; states differ by rounding."""
 _HIDDEN = float("-inf")
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer over one block, each ``[segments, heads, block, d_model / heads]``."""
+    """Keys and values of one layer over the last bars, each ``[segments, heads, context, d_model / heads]``."""
 
     keys: Tensor
     values: Tensor
@@ -90,32 +94,43 @@ class LocalAttention(nn.Module):
         self.output = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, hidden: Tensor, previous: LayerCache, bias: Tensor) -> tuple[Tensor, LayerCache]:
-        """Attend within every block and to the block before it.
+        """Attend within every tile and to those before it.
 
         Args:
             hidden: ``[segments, blocks, block, d_model]``.
-            previous: keys and values of the block before the first one of every segment.
-            bias: added to the scores, broadcastable to ``[segments * blocks, heads, block, 2 * block]``.
+            previous: keys and values of the bars before the first block of every segment.
+            bias: added to the scores, broadcastable to ``[segments, heads, tiles, tile, context + tile]``.
 
         Returns:
-            The attended rows, shape of ``hidden``, and the cache of the last block of every segment.
+            The attended rows, shape of ``hidden``, and the cache of the last bars of every segment.
         """
-        segments, blocks, block, d_model = hidden.shape
-        projected = self.projection(hidden).view(segments, blocks, block, 3, self.heads, self.width)
-        queries, keys, values = projected.permute(3, 0, 1, 4, 2, 5).unbind(0)
-        scores = queries.reshape(-1, block, self.width) @ _with_previous(keys, previous.keys).transpose(1, 2)
-        scores = (scores * self.width**-0.5).view(segments * blocks, self.heads, block, 2 * block) + bias
-        weights = torch.softmax(scores, dim=-1).view(-1, block, 2 * block)
-        mixed = weights @ _with_previous(values, previous.values)
-        mixed = mixed.view(segments, blocks, self.heads, block, self.width).transpose(2, 3)
-        attended: Tensor = self.output(mixed.reshape(segments, blocks, block, d_model))
-        return attended, LayerCache(keys[:, -1], values[:, -1])
+        segments, tile = len(hidden), bias.shape[-2]
+        projected = self.projection(hidden).view(segments, -1, tile, 3, self.heads, self.width)
+        queries, keys, values = projected.permute(3, 0, 4, 1, 2, 5).unbind(0)
+        seen, last_keys = _windows(keys, previous.keys)
+        scores = (queries * self.width**-0.5).flatten(0, 2) @ seen.transpose(1, 2)
+        scores = scores.view(*queries.shape[:4], -1) + bias
+        told, last_values = _windows(values, previous.values)
+        mixed = (torch.softmax(scores, dim=-1).flatten(0, 2) @ told).view(queries.shape)
+        attended: Tensor = self.output(mixed.permute(0, 2, 3, 1, 4).reshape(hidden.shape))
+        return attended, LayerCache(last_keys, last_values)
 
 
-def _with_previous(rows: Tensor, previous: Tensor) -> Tensor:
-    """Every block joined to the one before it: ``[s, c, h, b, w]`` to ``[s * c * h, 2 * b, w]``."""
-    earlier = torch.cat((previous.unsqueeze(1), rows[:, :-1]), dim=1)
-    return torch.cat((earlier, rows), dim=3).flatten(0, 2)
+def _windows(rows: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    """Every tile joined to those before it, and the last rows.
+
+    Args:
+        rows: ``[segments, heads, tiles, tile, width]``.
+        previous: ``[segments, heads, context, width]`` before the first of them; whole tiles.
+
+    Returns:
+        ``[segments * heads * tiles, context + tile, width]``, and the shape of ``previous``.
+    """
+    segments, heads, count, tile, width = rows.shape
+    before = previous.shape[2] // tile
+    tiles = torch.cat((previous.view(segments, heads, before, tile, width), rows), dim=2)
+    joined = torch.cat([tiles[:, :, start : start + count] for start in range(before + 1)], dim=3)
+    return joined.flatten(0, 2), tiles[:, :, count:].reshape(previous.shape)
 
 
 class EncoderLayer(nn.Module):
@@ -154,56 +169,44 @@ class FeedForward(nn.Module):
 class Encoder(nn.Module):
     """Features of blocks of bars in, their states and keys out. The state of a bar sees no later bar."""
 
-    distances: Tensor
-    outside: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._tile = gcd(config.block, TILE)
+        self._context = context_of(config.attention_window, self._tile)
         self.embedding = CausalConvolution(config)
         self.linear = None if config.linear_window == 0 else LinearWindow(config)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.d_model)
         self.position_bias = nn.Parameter(torch.zeros(config.n_layers, config.n_heads, config.attention_window))
         self.whitening = Whitening(config.d_model)
-        rows = torch.arange(config.block).unsqueeze(1)
-        columns = torch.arange(2 * config.block).unsqueeze(0)
-        distances = rows + config.block - columns
-        inside = (distances >= 0) & (distances < config.attention_window)
-        self.register_buffer("distances", distances.clamp(0, config.attention_window - 1), persistent=False)
-        self.register_buffer("outside", ~inside, persistent=False)
 
     def initial_state(self, segments: int = 1) -> EncoderState:
         """The state before the first bar of a series: zeros, which ``start`` keeps out of the attention."""
         config = self.config
         like = self.position_bias
-        shape = (segments, config.n_heads, config.block, config.d_model // config.n_heads)
+        shape = (segments, config.n_heads, self._context, config.d_model // config.n_heads)
         return EncoderState(
             like.new_zeros(segments, config.input_window - 1, config.n_features),
             tuple(LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.n_layers)),
         )
 
     def attention_bias(self) -> Tensor:
-        """Learned bias per distance, ``-inf`` outside the window: ``[n_layers, heads, block, 2 * block]``."""
-        return self.position_bias[:, :, self.distances].masked_fill(self.outside, _HIDDEN)
+        """See :func:`attention_bias`: ``[n_layers, heads, 1, tile, context + tile]``."""
+        return attention_bias(self.position_bias, self._tile, self._context).unsqueeze(2)
 
     def blank_mask(self, start: Tensor) -> Tensor | None:
         """What hides rows before the start of a series, or ``None`` where nothing needs hiding.
 
         Args:
-            start: ``[segments, blocks]`` first real row counted from the start of that block; the rows of the block
-                before it are -block to -1.
+            start: ``[segments, blocks]`` first real row counted from the start of that block.
 
         Returns:
-            ``[segments * blocks, 1, block, 2 * block]`` of zeros and ``-inf``. A row always sees itself, so that blank
-            rows stay finite.
+            ``[segments, 1, tiles, tile, context + tile]``, see :func:`blank_mask`.
         """
-        block = self.config.block
-        if bool((start <= -block).all()):
-            return None
-        columns = torch.arange(-block, block)
-        blank = (columns < start.reshape(-1, 1)).unsqueeze(1) & (columns != torch.arange(block).unsqueeze(1))
-        return torch.zeros(blank.shape).masked_fill(blank, _HIDDEN).unsqueeze(1)
+        tiles = torch.arange(0, self.config.block, self._tile)
+        mask = blank_mask((start.unsqueeze(2) - tiles).flatten(1), self._tile, self._context)
+        return None if mask is None else mask.unsqueeze(1)
 
     def forward(
         self, features: Tensor, state: EncoderState, *, bias: Tensor | None = None, blank: Tensor | None = None
@@ -233,3 +236,41 @@ class Encoder(nn.Module):
             far = rows[:, self.config.input_window - self.config.linear_window :]
             hidden = hidden + self.linear(far).view_as(hidden)
         return Encoding(hidden, self.whitening(hidden), EncoderState(features[:, -1, edge:], tuple(caches)))
+
+
+def attention_bias(position_bias: Tensor, rows: int, context: int) -> Tensor:
+    """Learned bias per distance, ``-inf`` outside the window: ``[..., rows, context + rows]``.
+
+    Args:
+        position_bias: ``[..., attention_window]``, of a bar itself first.
+        rows: consecutive bars that attend.
+        context: bars before them that they may see.
+    """
+    window, device = position_bias.shape[-1], position_bias.device
+    places = torch.arange(rows, device=device).unsqueeze(1) + context
+    distances = places - torch.arange(context + rows, device=device)
+    outside = (distances < 0) | (distances >= window)
+    return position_bias[..., distances.clamp(0, window - 1)].masked_fill(outside, _HIDDEN)
+
+
+def blank_mask(start: Tensor, rows: int, context: int) -> Tensor | None:
+    """What hides bars before the start of a series, or ``None`` where nothing needs hiding.
+
+    Args:
+        start: ``[...]`` first real row counted from the first of ``rows``; those of the context are -context to -1.
+        rows: consecutive bars that attend.
+        context: bars before them that they may see.
+
+    Returns:
+        ``[..., rows, context + rows]`` of zeros and ``-inf``. A row always sees itself, so that blank rows stay finite.
+    """
+    if bool((start <= -context).all()):
+        return None
+    columns = torch.arange(-context, rows)
+    blank = (columns < start.unsqueeze(-1)).unsqueeze(-2) & (columns != torch.arange(rows).unsqueeze(1))
+    return torch.zeros(blank.shape).masked_fill(blank, _HIDDEN)
+
+
+def context_of(window: int, tile: int) -> int:
+    """Bars in whole tiles before a tile that its rows see with a window of so many bars, their own included."""
+    return -(-(window - 1) // tile) * tile

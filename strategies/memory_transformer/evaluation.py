@@ -55,6 +55,11 @@ class Comparison:
         """Whether the gain is more than two standard errors away from nothing."""
         return self.standard_error is not None and abs(self.gain) > 2.0 * self.standard_error
 
+    @property
+    def shows_skill(self) -> bool:
+        """Whether the loss with the memory is lower by that much."""
+        return self.tells_apart and self.gain > 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -72,6 +77,8 @@ class Evaluation:
     """Against the gate forced shut."""
     over_shuffled: Comparison
     """Against shuffled outcomes: what the memory itself is worth."""
+    direction: Comparison
+    """The same by the head's loss alone, which is what positions follow: knowing how much a market moves does not count."""
 
     @property
     def verdict(self) -> str:
@@ -87,6 +94,16 @@ class Evaluation:
             )
         side = "lower" if found.gain > 0.0 else "higher"
         return f"what the memory remembers matters: the loss is {figures} {side} than with shuffled outcomes"
+
+    @property
+    def direction_verdict(self) -> str:
+        """In words, whether what positions follow has shown skill."""
+        if self.direction.shows_skill:
+            return "what positions follow has shown skill: by its loss alone, too, the memory is better than a shuffled one"
+        return (
+            "what positions follow has shown no skill: by its loss alone the memory is not better than a shuffled one by more "
+            "than chance"
+        )
 
 
 def evaluate(
@@ -108,12 +125,13 @@ def evaluate(
         forecast_rows(model, memory, rows, outcomes=shuffled),
     ]
     targets = targets_of(memory.moments, model.config).of(torch.from_numpy(rows))
-    losses = [
-        forecast_losses(each, targets, model.config, cost=cost, distribution_weight=distribution_weight)
-        .double()
-        .numpy()
-        for each in forecasts
-    ]
+    losses, heads = (
+        [
+            forecast_losses(each, targets, model.config, cost=cost, distribution_weight=weight).double().numpy()
+            for each in forecasts
+        ]
+        for weight in (distribution_weight, 0.0)
+    )
     stretch_ms = (model.config.primary_horizon + model.config.embargo) * memory.interval_ms
     stretches = stretches_of(memory.moments.close_time[rows], stretch_ms)
     with_memory, without_memory, other = [
@@ -122,7 +140,8 @@ def evaluate(
     ]
     over_none, over_shuffled = [_compare(losses[0], others, stretches) for others in losses[1:]]
     rate = base_rate(memory.moments.target[rows])
-    return Evaluation(len(rows), rate, with_memory, without_memory, other, over_none, over_shuffled)
+    direction = _compare(heads[0], heads[2], stretches)
+    return Evaluation(len(rows), rate, with_memory, without_memory, other, over_none, over_shuffled, direction)
 
 
 def _compare(losses: Floats, others: Floats, stretches: Integers) -> Comparison:

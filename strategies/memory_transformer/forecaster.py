@@ -19,11 +19,11 @@ from strategies.bars import interval_ms
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
-from strategies.memory_transformer.streaming import EncodedSeries
 from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.threads import one_thread
+from strategies.memory_transformer.tile_kernel import EncodedSeries
 
-ROWS: Final = 16
+ROWS: Final = 8
 """Bars of one call. More make a replay faster and a live decision slower."""
 
 

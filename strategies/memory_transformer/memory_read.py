@@ -22,6 +22,7 @@ _NULL_SIMILARITY: Final = 0.75
 """Cosine at which a neighbour counts as much as the null entry at the start: near that of ordinary neighbours, because the
 gradient of an entry without a share is nothing."""
 _HIDDEN = float("-inf")
+_SHORTEST = 1e-12  # product of lengths that is divided by at least
 _TINY = 1e-8  # keeps gradients of logarithms and roots finite at zero
 
 
@@ -121,7 +122,7 @@ class MemoryRead(nn.Module):
             force_gate: use this gate instead of the learned one; 0 gives the states back as they are, and nothing remembered.
         """
         mask = retrieved.mask
-        similarity = self._similarity(query, retrieved.keys)
+        similarity = _cosines(self.metric(query), self.metric(retrieved.keys))
         scale = self.scale
         null = (self.null_similarity * scale).expand(len(hidden), 1)
         # Scaled before it is masked: the gradient of a scale that multiplies -inf is not a number.
@@ -129,7 +130,9 @@ class MemoryRead(nn.Module):
         weights = torch.softmax(scores, dim=1)
         shares = weights[:, 1:]
 
-        differences = F.gelu(self.correction(query.unsqueeze(1) - retrieved.keys))
+        # The map of a difference as the difference of maps: keys have no gradient, so nothing is carried back through theirs.
+        mapped = F.linear(retrieved.keys, self.correction.weight)
+        differences = F.gelu(self.correction(query).unsqueeze(1) - mapped)
         # One sum each: joined first, the constant parts would be copied, and given gradients that nobody needs.
         parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, retrieved.keys, differences)]
         context = self.value(torch.cat(parts, dim=2).squeeze(1)) + weights[:, :1] * self.null_value
@@ -150,11 +153,6 @@ class MemoryRead(nn.Module):
         """Of the learned softmax over cosines."""
         return 1.0 / min(float(self.log_scale.detach().exp()), MAXIMUM_SCALE)
 
-    def _similarity(self, query: Tensor, keys: Tensor) -> Tensor:
-        """``[batch, k]`` cosines under the learned metric, the same for query and keys."""
-        rows = F.normalize(self.metric(torch.cat((query.unsqueeze(1), keys), dim=1)), dim=2)
-        return torch.bmm(rows[:, 1:], rows[:, 0].unsqueeze(2)).squeeze(2)
-
     def _quality(self, similarity: Tensor, weights: Tensor, retrieved: Retrieved) -> Tensor:
         """How good the retrieval is, ``[batch, 5]``: best score, spread, how many, age, entropy of the weights."""
         mask = retrieved.mask.to(similarity.dtype)
@@ -168,3 +166,11 @@ class MemoryRead(nn.Module):
         entropy = -(weights * (weights + _TINY).log()).sum(dim=1, keepdim=True)
         fullness = torch.log1p(count) / math.log1p(mask.shape[1])
         return torch.cat((best, (variance + _TINY).sqrt(), fullness, age, entropy), dim=1)
+
+
+def _cosines(one: Tensor, others: Tensor) -> Tensor:
+    """``[batch, k]`` cosines of rows ``[batch, n]`` with others ``[batch, k, n]``; 0 where one of both is nothing."""
+    products = torch.bmm(others, one.unsqueeze(2)).squeeze(2)
+    lengths = torch.linalg.vector_norm(others, dim=2) * torch.linalg.vector_norm(one, dim=1, keepdim=True)
+    cosines: Tensor = products / lengths.clamp(min=_SHORTEST)
+    return cosines

@@ -31,7 +31,7 @@ def make_optimizer(model: MemoryTransformer, training: TrainingConfig) -> torch.
         {"params": kept, "weight_decay": 0.0, "pace": 1.0},
         {"params": fast, "weight_decay": 0.0, "pace": _FAST},
     ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, step: int, steps: int) -> None:

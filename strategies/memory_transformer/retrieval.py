@@ -8,7 +8,7 @@ overlap with it, nor anything later.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,13 @@ from torch import Tensor
 from strategies.memory_transformer.dataset import Flags, Floats, Integers, Moments
 from strategies.outcomes import NEVER
 
-_CHUNK: Final = 256  # queries per matrix product
-_BLOCK: Final = 64  # columns whose best score is taken first, so that the selection looks at few numbers
+_CHUNK: Final = 128  # queries scored together
+_TILE: Final = (
+    4096  # columns per matrix product: so few that their scores are still in the cache when they are looked at
+)
+_BLOCK: Final = (
+    64  # columns whose best score is taken first, so that the selection looks at few numbers; divides a tile
+)
 _HIDDEN: Final = float("-inf")
 
 
@@ -120,10 +125,11 @@ def causal_neighbours(
     rows = np.zeros((len(queries), k), dtype=np.int64)
     mask = np.zeros((len(queries), k), dtype=np.bool_)
     columns = _Columns.of(keys, moments, candidates, visible_from, capacity, gone)
+    room = _Room.of(min(_CHUNK, len(queries)), len(candidates))
     for start in range(0, len(queries), _CHUNK):
         chunk = queries[start : start + _CHUNK]
-        scores, first = columns.scores(keys[chunk], moments.close_time[chunk])
-        values, places = _largest(scores, k)
+        scores, peaks, first = columns.scores(keys[chunk], moments.close_time[chunk], room)
+        values, places = _largest(scores, peaks, k)
         found = values.shape[1]
         seen = values.numpy() > _HIDDEN
         mask[start : start + len(chunk), :found] = seen
@@ -170,40 +176,77 @@ class _Columns:
             None if gone is None else gone[candidates],
         )
 
-    def scores(self, queries: npt.NDArray[np.float32], close_time: Integers) -> tuple[Tensor, int]:
-        """Scores ``[c, columns]`` of queries that close at ``[c]``, increasing, and the number of the first column."""
+    def scores(self, queries: npt.NDArray[np.float32], close_time: Integers, room: _Room) -> tuple[Tensor, Tensor, int]:
+        """How alike queries ``[c, d]`` and columns are.
+
+        Args:
+            queries: their keys.
+            close_time: ``[c]`` when they close, increasing.
+            room: for the results, which are valid until it is used again.
+
+        Returns:
+            Scores ``[c, columns]``, ``-inf`` where a query may not see a column; the largest of every whole block of
+            ``_BLOCK`` columns; and the number of the first column.
+        """
         # A moment is appended after the queries of its own close, so what a query can lose was appended before it.
         appended = np.searchsorted(self.appended_times, close_time, side="left")
         oldest = np.searchsorted(self.number, appended - self.capacity, side="left")
         first, last = int(oldest[0]), int(np.searchsorted(self.close_time, close_time[-1], side="left"))
         last = max(first, last)
-        scores = torch.from_numpy(queries) @ self.keys[first:last].T
-        settled = max(first, int(np.searchsorted(self.latest_visible, close_time[0], side="right")))
-        if settled < last:
-            hidden = self.visible_from[settled:last] > close_time[:, None]
-            scores[:, settled - first :].masked_fill_(torch.from_numpy(hidden), _HIDDEN)
-        if oldest[-1] > first:
-            evicted = np.arange(first, min(last, int(oldest[-1]))) < oldest[:, None]
-            scores[:, : evicted.shape[1]].masked_fill_(torch.from_numpy(evicted), _HIDDEN)
-        if self.gone is not None:
-            gone = self.gone[first:last] <= close_time[:, None]
-            scores.masked_fill_(torch.from_numpy(gone), _HIDDEN)
-        return scores, first
+        settled = int(np.searchsorted(self.latest_visible, close_time[0], side="right"))
+        asked = torch.from_numpy(queries)
+        scores, peaks = room.take(len(queries), last - first)
+        for begin in range(first, last, _TILE):
+            end = min(begin + _TILE, last)
+            part = scores[:, begin - first : end - first]
+            torch.mm(asked, self.keys[begin:end].T, out=part)
+            if settled < end:
+                after = max(settled, begin)
+                hidden = self.visible_from[after:end] > close_time[:, None]
+                part[:, after - begin :].masked_fill_(torch.from_numpy(hidden), _HIDDEN)
+            if begin < oldest[-1]:
+                evicted = np.arange(begin, min(end, int(oldest[-1]))) < oldest[:, None]
+                part[:, : evicted.shape[1]].masked_fill_(torch.from_numpy(evicted), _HIDDEN)
+            if self.gone is not None:
+                gone = self.gone[begin:end] <= close_time[:, None]
+                part.masked_fill_(torch.from_numpy(gone), _HIDDEN)
+            whole = (end - begin) // _BLOCK
+            place = (begin - first) // _BLOCK
+            blocks = part[:, : whole * _BLOCK].view(len(queries), whole, _BLOCK)
+            torch.amax(blocks, dim=2, out=peaks[:, place : place + whole])
+        return scores, peaks, first
 
 
-def _largest(scores: Tensor, k: int) -> tuple[Tensor, npt.NDArray[np.int64]]:
+class _Room(NamedTuple):
+    """Memory for scores that is used again and again: to be given new memory costs more than to fill it."""
+
+    scores: Tensor
+    peaks: Tensor
+
+    @classmethod
+    def of(cls, queries: int, columns: int) -> _Room:
+        return cls(torch.empty(queries * columns), torch.empty(queries * (columns // _BLOCK)))
+
+    def take(self, queries: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Scores ``[queries, columns]`` and the peaks of their whole blocks."""
+        blocks = columns // _BLOCK
+        return (
+            self.scores[: queries * columns].view(queries, columns),
+            self.peaks[: queries * blocks].view(queries, blocks),
+        )
+
+
+def _largest(scores: Tensor, peaks: Tensor, k: int) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """The ``k`` largest of every row, or all where there are fewer: values and columns, largest first."""
-    count = scores.shape[1]
-    blocks = count // _BLOCK
+    blocks = peaks.shape[1]
     if blocks <= 2 * k:
-        values, places = torch.topk(scores, min(k, count), dim=1)
+        values, places = torch.topk(scores, min(k, scores.shape[1]), dim=1)
         return values, places.numpy()
-    # The k largest lie in the k blocks with the largest peaks; blocks interleave, because neighbours in time are alike.
+    # The k largest lie in the k blocks with the largest peaks, or behind the last whole block.
     whole = blocks * _BLOCK
-    peaks = scores[:, :whole].view(-1, _BLOCK, blocks).amax(dim=1)
     best = torch.topk(peaks, k, dim=1, sorted=False).indices
-    steps = torch.arange(_BLOCK) * blocks
-    rest = torch.arange(whole, count).expand(len(scores), -1)
-    columns = torch.cat(((best.unsqueeze(2) + steps).flatten(1), rest), dim=1)
-    values, places = torch.topk(scores.gather(1, columns), k, dim=1)
+    within = scores[:, :whole].view(len(scores), blocks, _BLOCK).gather(1, best.unsqueeze(2).expand(-1, -1, _BLOCK))
+    rest = torch.arange(whole, scores.shape[1]).expand(len(scores), -1)
+    columns = torch.cat(((best.unsqueeze(2) * _BLOCK + torch.arange(_BLOCK)).flatten(1), rest), dim=1)
+    values, places = torch.topk(torch.cat((within.flatten(1), scores[:, whole:]), dim=1), k, dim=1)
     return values, columns.gather(1, places).numpy()

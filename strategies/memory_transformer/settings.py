@@ -46,6 +46,8 @@ class MemoryTransformerSettings:
     """Volatility per year that a whole position may have: it shrinks where more is forecast. 0 leaves sizes alone."""
     abstains: bool = True
     """Whether forecasts that validation found too uncertain to use are not traded."""
+    needs_skill: bool = False
+    """Whether a model whose direction has shown no skill on validation is not traded at all."""
     stop_multiple: float = 1.0
     """Stop distance in volatilities over the primary horizon, for ``exits = "volatility"``."""
     target_multiple: float = 1.5

@@ -20,8 +20,8 @@ from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.overlap import OverlappingTargets, StrategyState
 from strategies.memory_transformer.settings import MemoryTransformerSettings
-from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
+from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.readout import QUANTILES
 from strategies.recorder import MemoryRecorder, Recall
 from strategies.uncertainty.calibration import Score
@@ -74,7 +74,7 @@ class MemoryTransformerStrategy(Strategy):
                 f"memory_transformer: minimum_neighbors is {self.settings.minimum_neighbors}; "
                 f"it must be at most n_neighbors, {neighbors}"
             )
-        self._kernel = BlockKernel(bundle.model.encoder)
+        self._kernel = TileKernel(bundle.model.encoder)
         self._horizon_ms = config.primary_horizon * interval_ms(bundle.interval)
         self._appraiser = Appraiser(bundle, neighbors, len(self.symbols), self.settings.rules)
         self._states = self._fresh_states()
@@ -243,7 +243,9 @@ class MemoryTransformerStrategy(Strategy):
             reason += f", memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
         rule = self.bundle.calibration.abstention if settings.abstains else None
         enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
-        if not enters:
+        if settings.needs_skill and not self.bundle.knows_direction:
+            enters, reason = False, f"{reason}: its direction has shown no skill on validation"
+        elif not enters:
             reason += ": below the entry threshold"
         elif rule is not None and rule.abstains(
             {Score.SPREAD: outlook.spread, Score.NOVELTY: appraisal.recall.novelty}

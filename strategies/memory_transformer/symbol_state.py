@@ -15,7 +15,8 @@ from strategies.admission import AdmissionState
 from strategies.bars import Bar, BarSeries
 from strategies.features import FEATURE_WARMUP, FeatureState, feature_matrix
 from strategies.memory_transformer.appraisal import Prospect
-from strategies.memory_transformer.streaming import BlockKernel, EncodedBar, StreamingEncoder
+from strategies.memory_transformer.streaming import EncodedBar, StreamingEncoder
+from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
@@ -40,15 +41,13 @@ class SymbolState:
     """The path of one symbol through the encoder.
 
     Args:
-        kernel: the model's block kernel.
+        kernel: the model's kernel.
         scaler: the model's scaler.
         first_ordinal: absolute number of the first bar.
         glitch_wick: see ``strategies.admission``; 0 admits every bar.
     """
 
-    def __init__(
-        self, kernel: BlockKernel, scaler: Scaler, first_ordinal: int = 0, *, glitch_wick: float = 0.0
-    ) -> None:
+    def __init__(self, kernel: TileKernel, scaler: Scaler, first_ordinal: int = 0, *, glitch_wick: float = 0.0) -> None:
         self._kernel = kernel
         self._scaler = scaler
         self._features = FeatureState()
@@ -111,15 +110,17 @@ class SymbolState:
         if place is None:
             features = self._features.update(bar)
             encoded = self._encoder.push(self._scaler.transform(features))
+            volatility = float(trailing_volatility(np.array(features)))
         else:
-            features = self._expected[place]
+            assert self._prospect is not None
+            features, volatility = self._expected[place], self._prospect.volatility[place]
             encoded = self._encoder.push(self._expected_rows[place])
         self._seen += 1
         self._observed = ObservedBar(
             bar.open_time,
             features,
             encoded if self._seen >= self._kernel.config.warmup else None,
-            float(trailing_volatility(np.array(features))),
+            volatility,
             self._regime.update(features),
             self._admission.admit(bar),
         )

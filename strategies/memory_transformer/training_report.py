@@ -73,6 +73,8 @@ class TrainingReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values, with what it says of the memory in words."""
-        plain = asdict(self)
-        plain["verdict"] = None if self.validation is None else self.validation.verdict
+        plain, found = asdict(self), self.validation
+        plain["verdict"] = None if found is None else found.verdict
+        plain["direction_verdict"] = None if found is None else found.direction_verdict
+        plain["knows_direction"] = found is not None and found.direction.shows_skill
         return plain

@@ -223,7 +223,8 @@ def quoted(series: BarSeries, commission: str) -> ReplayResult:
             executions.append(fill)
             closed = portfolio.apply_execution(fill)
             trades += [] if closed is None else [closed]
-        equity.append(portfolio.mark_closes([each]))
+        portfolio.mark(A, each.close)
+        equity.append(portfolio.equity)
         fills.cancel(f"o{number - 1}", time=each.close_time)
         if number == 0:
             continue  # The peer's first decision is on the second bar.

@@ -21,10 +21,10 @@ def test_a_walk_becomes_a_part_of_the_page_and_the_next_takes_its_place(tmp_path
     for fast in ("5", "9"):
         document = recall(tmp_path, *arguments, "--set", f"strategy.parameters.fast={fast}")
         source.write_text(json.dumps(document), encoding="utf-8")
-        write_walk(source, page=page, code="abc")
+        write_walk(source, page=page, code="abc", picture=tmp_path / "walk.png")
         text = page.read_text(encoding="utf-8")
         assert text.count("## Walking forward") == 1 and text.endswith("## Volatility\n\nTable.\n")
-        assert document["significance"]["sentences"][0] in text
+        assert document["significance"]["sentences"][0] in text and (tmp_path / "walk.png").stat().st_size > 10_000
         assert f"{document['arms']['plain']['metrics']['total_return']:+.2%}" in text
     assert with_walk("# Other\n\n## Part\n", walk_of(text)).count("## Walking forward") == 1
     assert walk_of("# Other") == "" and with_walk("# Other", "") == "# Other"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backtest.replay import batches
 from bot.core import CoreState, DecisionCore, digest_text
-from bot.engine import EngineState, SimulatedEngine
+from bot.engine import EngineState, RunLog, SimulatedEngine
 from bot.execution.fills import Costs
 from bot.orders import (
     BarBatch,
@@ -75,7 +75,7 @@ class Diary(Strategy):
 def core_of(strategy: Strategy, *symbols: str, limits: RiskLimits = OPEN_LIMITS) -> DecisionCore:
     rules = instruments(*(symbols or (A,)))
     risk = RiskLayer(limits, rules, run_token="token0")
-    return DecisionCore(strategy, risk, Portfolio(Decimal(10_000), rules), is_working=lambda symbol: False)
+    return DecisionCore(strategy, risk, Portfolio(Decimal(10_000), rules), working=())
 
 
 def text_of(decision: Decision) -> str:
@@ -215,14 +215,36 @@ def test_the_hash_covers_the_same_text_of_every_decision_whether_it_brings_order
     assert core.state().decisions_tail == tuple(text_of(each) for each in decisions)
 
 
-def test_leaving_out_decisions_without_orders_leaves_out_nothing_else() -> None:
+def test_a_run_in_one_loop_brings_what_step_after_step_brings_and_leaves_out_only_decisions_without_orders() -> None:
     series = {A: walk(300, 3), B: walk(300, 4, B)}
-    full, sparse = engine_of(SmaCross(3, 8), A, B), engine_of(SmaCross(3, 8), A, B)
-    for one in batches(series):
-        wanted, found = full.step(one), sparse.step(one, every=False)
-        assert found.decisions == tuple(each for each in wanted.decisions if each.orders)
-        assert (found.executions, found.equity) == (wanted.executions, wanted.decisions[0].equity)
-    assert sparse.state() == full.state()
+    stepped, run = engine_of(SmaCross(3, 8), A, B), engine_of(SmaCross(3, 8), A, B)
+    steps = [stepped.step(one) for one in batches(series)]
+    log, decisions = RunLog(), list[Decision]()
+    run.run(batches(series), log, decisions.extend, every=False)
+    assert decisions == [each for step in steps for each in step.decisions if each.orders] != []
+    assert log.executions == [each for step in steps for each in step.executions] != []
+    assert log.updates == [each for step in steps for each in step.updates]
+    assert log.equity == [step.equity for step in steps] == [step.decisions[0].equity for step in steps]
+    assert run.core.equity == log.equity[-1] == run.portfolio.equity
+    assert run.state() == stepped.state()
+
+
+def test_events_between_the_batches_of_a_run_act_as_between_steps() -> None:
+    halt, free = OperatorCommand(OperatorAction.HALT), OperatorCommand(OperatorAction.RESUME)
+    stepped, run = engine_of(SmaCross(3, 8)), engine_of(SmaCross(3, 8))
+
+    def told(engine: SimulatedEngine) -> Iterator[BarBatch]:
+        for number, one in enumerate(batches({A: walk(200, 3)})):
+            yield one
+            if number % 20 == 0:
+                engine.apply([halt if number % 40 else free])
+
+    wanted = [each for one in told(stepped) for each in stepped.step(one).decisions]
+    found: list[Decision] = []
+    run.run(told(run), RunLog(), found.extend)
+    assert found == wanted
+    assert {verdict for each in found for verdict in each.verdicts} >= {Verdict.HALTED_BY_OPERATOR, Verdict.FOLLOWED}
+    assert run.state() == stepped.state()
 
 
 def decision(**changes: object) -> Decision:

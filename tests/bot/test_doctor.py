@@ -108,7 +108,7 @@ def test_the_table_names_each_with_its_fix_too(tmp_path: Path) -> None:
         result = CliRunner().invoke(recall, words, env={**keys, "COLUMNS": "300"})
     told = {line.split("  ")[0].strip(" │|"): line for line in result.stdout.splitlines()}
     for name, fix in (
-        ("clock", "chrony"),
+        ("clock", "set this machine's clock"),
         ("key may not withdraw", "make a key without the right to withdraw"),
         ("position mode of BTCUSDT", "switch the position mode to one-way"),
         ("symbol NOSUCHUSDT", "take it out of market.symbols"),

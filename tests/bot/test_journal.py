@@ -221,12 +221,14 @@ def test_a_replay_is_written_whole_with_its_summary(journal: Journal) -> None:
     fills = [fill for step in written for _, fill in step.executions]
     kept = [decision for step in written for decision in step.decisions if decision.orders]
     daily = [(START, 10_000.0), (START + 1, 10_000.1)]
+    fundings = [Funding(A, Decimal("0.0001"), Decimal(price), START + price) for price in (100, 101)]
     journal.write_replay(
         record_of("r", kind=RunKind.REPLAY),
         {"sharpe_ratio": None, "trades": 3},
         decisions=kept,
         executions=fills,
         trades=trades,
+        fundings=fundings,
         equity=daily,
     )
     run = journal.find_run("r")
@@ -238,6 +240,7 @@ def test_a_replay_is_written_whole_with_its_summary(journal: Journal) -> None:
     assert [fill for _, fill in journal.read_executions("r")] == fills
     assert [decision for _, decision in journal.read_decisions("r")] == kept
     assert (journal.read_trades("r"), journal.read_equity("r")) == (trades, daily)
+    assert [event for _, event in journal.read_events("r")] == fundings
 
 
 def test_a_replay_may_leave_its_decisions_out_and_still_writes_their_orders(journal: Journal) -> None:

@@ -469,7 +469,7 @@ def test_symbols_that_decide_in_one_batch_never_exceed_the_leverage_together(
     working: dict[str, Order] = {}
     asked = 0
     for wanted in batches:
-        desk.risk.forget_filled(lambda symbol: symbol in working)
+        desk.risk.forget_filled(working)
         for symbol, target in zip(symbols, wanted, strict=True):
             before = gross(desk, working)
             order, _ = desk.ask(target, symbol=symbol, working=symbol in working)
@@ -510,11 +510,11 @@ def test_an_order_that_still_works_counts_against_the_leverage_and_one_that_is_g
     desk = Desk(PLAIN, A, B)
     desk.portfolio.mark(B, 100.0)
     assert desk.ask(0.8)[0] is not None
-    desk.risk.forget_filled(lambda symbol: symbol == A)
+    desk.risk.forget_filled({A})
     order, _ = desk.ask(0.8, symbol=B)
     assert order is not None
     assert order.quantity == 20
-    desk.risk.forget_filled(lambda symbol: False)
+    desk.risk.forget_filled(())
     order, _ = desk.ask(0.8, symbol=B)
     assert order is not None
     assert order.quantity == 80

@@ -1,4 +1,4 @@
-"""Writers of a memory that live to be killed: ``python -m tests.crash.memory_writer URL SNAPSHOTS``.
+"""Writers of a memory that live to be killed: ``python -m tests.crash.memory_writer URL SNAPSHOTS SEGMENT``.
 
 Imports take longer than anything a writer does, so one process imports and forks a writer for every line that it reads.
 A writer opens the memory, and appends, settles, remembers and commits until it dies. After every commit it says how far it
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from memory_store import BankConfig, MemoryBank, Metric
+from memory_store import BankConfig, MemoryBank, Metric, archive
 from memory_store.locking import hold_bank
 from memory_store.opening import open_bank, save_snapshot
 from memory_store.records import Eviction
@@ -28,6 +28,9 @@ BAR_MS = 1_000
 CONFIG = BankConfig(48, 8, (1, 5), 1, 2 * BAR_MS, Metric.COSINE, Eviction.IMPORTANCE, 20 * BAR_MS)
 PER_COMMIT = 3
 COMMITS_PER_SNAPSHOT = 4
+ARCHIVED = BankConfig(24, 8, (1, 5), 1, 2 * BAR_MS, Metric.COSINE, sealed=120)
+SEGMENT = 16
+"""Entries of a sealed segment of the latter: many are written, and some are dropped."""
 
 
 def advance(bank: MemoryBank) -> None:
@@ -72,7 +75,8 @@ def say(text: str) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-def main(url: str, snapshots: Path) -> None:
+def main(url: str, snapshots: Path, segment: int) -> None:
+    archive.SMALLEST_SEGMENT = segment
     for _ in sys.stdin:
         writer = os.fork()
         if writer == 0:
@@ -87,4 +91,4 @@ def main(url: str, snapshots: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from memory_store import MemoryBank
+from memory_store import BankConfig, MemoryBank, archive
 from memory_store.opening import open_bank
 from memory_store.schema import open_database
 from memory_store.storage import create_bank, load_bank
-from tests.crash.memory_writer import CONFIG, ENCODER, NAME, PER_COMMIT, advance
+from tests.crash.memory_writer import ARCHIVED, CONFIG, ENCODER, NAME, PER_COMMIT, SEGMENT, advance
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +30,7 @@ class Killer:
 
     folder: Path
     seed: int
+    config: BankConfig = CONFIG
     acknowledged: int = 0
     killed_after: Counter[str] = field(default_factory=Counter)
     """What the writers said last."""
@@ -41,10 +42,11 @@ class Killer:
         self.snapshots = self.folder / "snapshots"
         self.engine = open_database(self.url)
         with self.engine.begin() as connection:
-            self.bank_id = create_bank(connection, NAME, CONFIG, ENCODER)
+            self.bank_id = create_bank(connection, NAME, self.config, ENCODER)
         self.random = random.Random(self.seed)
-        self.untouched = MemoryBank(CONFIG, encoder_version=ENCODER, record_changes=False)
-        command = [sys.executable, "-m", "tests.crash.memory_writer", self.url, str(self.snapshots)]
+        self.untouched = MemoryBank(self.config, encoder_version=ENCODER, record_changes=False)
+        place = (self.url, str(self.snapshots), str(SEGMENT))
+        command = [sys.executable, "-m", "tests.crash.memory_writer", *place]
         self.starter = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def kill_one(self) -> None:
@@ -102,8 +104,8 @@ class Killer:
         self.engine.dispose()
 
 
-def kill_often(folder: Path, kills: int, seed: int) -> Killer:
-    killer = Killer(folder, seed)
+def kill_often(folder: Path, kills: int, seed: int, config: BankConfig = CONFIG) -> Killer:
+    killer = Killer(folder, seed, config)
     try:
         for _ in range(kills):
             killer.kill_one()
@@ -115,6 +117,18 @@ def kill_often(folder: Path, kills: int, seed: int) -> Killer:
 
 def test_ten_kills_lose_nothing_acknowledged_and_double_nothing(tmp_path: Path):
     assert kill_often(tmp_path, 10, seed=2).acknowledged > 0
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_kills_of_a_memory_with_an_archive_lose_and_double_nothing(
+    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """While segments are sealed, written as files, and dropped."""
+    monkeypatch.setattr(archive, "SMALLEST_SEGMENT", SEGMENT)
+    killer = kill_often(tmp_path, kills, seed=3, config=ARCHIVED)
+    assert killer.acknowledged > ARCHIVED.capacity + 2 * SEGMENT, "nothing was sealed"
+    files = list(killer.snapshots.glob("*.segments/*.segment"))
+    assert 0 < len(files) <= ARCHIVED.sealed // SEGMENT + 2
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from memory_store.policy import RegimeRule, Scope
 from memory_store.records import BankConfig, Eviction, IndexKind, Metric
 from strategies.bars import DAY_MS, HOUR_MS
 from strategies.errors import SettingsError
-from strategies.memory_rules import MemoryRules
+from strategies.memory_rules import EXACT_UP_TO, IndexRule, MemoryRules
 
 SHAPE = {"capacity": 100, "dimension": 8, "horizons": (1, 24), "primary": 1, "embargo_ms": 48 * HOUR_MS}
 
@@ -28,13 +28,29 @@ def test_importance_has_a_half_life_and_a_scale(eviction):
     assert (config.eviction, config.half_life_ms, config.outcome_scale) == (eviction, DAY_MS // 2, 0.03)
     assert not rules.keeps_latest
     with pytest.raises(SettingsError, match=f"eviction is {eviction.value}; with index approximate it must be fifo"):
-        MemoryRules(eviction=eviction, index=IndexKind.APPROXIMATE)
+        MemoryRules(eviction=eviction, index=IndexRule.APPROXIMATE)
+    config = rules.bank_config(**{**SHAPE, "capacity": EXACT_UP_TO + 1}, outcome_scale=0.03)
+    assert config.index is IndexKind.EXACT
 
 
-def test_an_approximate_index_is_passed_on():
-    assert (
-        MemoryRules(index=IndexKind.APPROXIMATE).bank_config(**SHAPE, outcome_scale=0.03).index is IndexKind.APPROXIMATE
-    )
+@pytest.mark.parametrize(
+    ("rule", "capacity", "kind"),
+    [
+        ("auto", EXACT_UP_TO, IndexKind.EXACT),
+        ("auto", EXACT_UP_TO + 1, IndexKind.APPROXIMATE),
+        ("exact", EXACT_UP_TO + 1, IndexKind.EXACT),
+        ("approximate", 100, IndexKind.APPROXIMATE),
+    ],
+)
+def test_a_memory_is_searched_exactly_up_to_a_size_unless_it_is_said_otherwise(rule, capacity, kind):
+    config = MemoryRules(index=rule).bank_config(**{**SHAPE, "capacity": capacity}, outcome_scale=0.03)
+    assert config.index is kind
+
+
+def test_an_archive_is_passed_on_and_needs_the_oldest_to_make_room():
+    assert MemoryRules(sealed_size=50).bank_config(**SHAPE, outcome_scale=0.03).holds == 150
+    with pytest.raises(SettingsError, match="eviction is importance; with a sealed_size it must be fifo"):
+        MemoryRules(eviction=Eviction.IMPORTANCE, sealed_size=50)
 
 
 def test_a_policy_counts_its_penalties_in_the_temperature_of_the_vote():

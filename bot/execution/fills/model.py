@@ -52,8 +52,8 @@ class FillModel:
         self.updates: list[OrderUpdate] = []
         """What has happened to orders besides fills, until it is taken."""
         self._meetings = {symbol: self._meetings_of(book) for symbol, book in self.books.items()}
-        # What the hot path reads: the range in which a bar meets neither a level nor an order.
-        self._quiet = {symbol: book.quiet_range() for symbol, book in self.books.items()}
+        self.quiet = {symbol: book.quiet_range() for symbol, book in self.books.items()}
+        """By symbol the range in which a bar meets neither a level nor an order: there is no need to show it."""
 
     def submit(self, order: Order) -> OrderReason | None:
         """Let an order wait for the next bar of its symbol; answers why not, where the venue would not take it."""
@@ -67,7 +67,7 @@ class FillModel:
         if self.rules.delay_bars:
             book.progress[order.client_order_id] = Progress(wait=self.rules.delay_bars)
         self.waiting.add(symbol)
-        self._quiet[symbol] = ANY_BAR
+        self.quiet[symbol] = ANY_BAR
         return None
 
     def cancel(self, client_order_id: str, *, time: int) -> OrderUpdate | None:
@@ -172,7 +172,7 @@ class FillModel:
     def on_bars(self, bars: Sequence[Bar]) -> list[Execution]:
         """Executions of a batch, symbol by symbol."""
         executions: list[Execution] = []
-        quiet = self._quiet
+        quiet = self.quiet
         for bar in bars:
             lowest, highest = quiet[bar.symbol]
             if bar.low <= lowest or bar.high >= highest:
@@ -246,7 +246,7 @@ class FillModel:
         """Keep what every bar asks for at hand."""
         if book.working:
             self.waiting.add(book.symbol)
-            self._quiet[book.symbol] = ANY_BAR
+            self.quiet[book.symbol] = ANY_BAR
         else:
             self.waiting.discard(book.symbol)
-            self._quiet[book.symbol] = quiet
+            self.quiet[book.symbol] = quiet

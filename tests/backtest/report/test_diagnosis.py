@@ -14,8 +14,9 @@ import pytest
 
 from backtest.report.diagnosis import Finding, Severity, diagnose
 from backtest.report.exposure import Exposure
-from backtest.report.material import Material, gather
+from backtest.report.material import Material, Walk, WindowFigures, gather
 from backtest.report.returns import DailyReturns
+from backtest.significance.certificate import PrefixInvariance
 from bot.config import load_config
 from bot.errors import ExitCode, UsageError
 from bot.journal import Journal
@@ -90,6 +91,11 @@ CASES: dict[str, tuple[str, Callable[[Material], Material], Callable[[Material],
         lambda material: replace(material, hold=(material.times, material.equity + 1.0)),
         lambda material: replace(material, hold=(material.times, material.equity - 1.0)),
     ),
+    "windows": (
+        "Most windows lost",
+        lambda material: replace(material, walk=walked(0.1, -0.1)),
+        lambda material: replace(material, walk=walked(0.1, 0.2, -0.1)),
+    ),
     "hardly invested": (
         "Hardly ever invested",
         lambda material: replace(material, exposure=invested(0.04)),
@@ -98,6 +104,10 @@ CASES: dict[str, tuple[str, Callable[[Material], Material], Callable[[Material],
     "candles": ("Candles are missing", lambda material: replace(material, candles={}), nothing),
     "memory": ("What the memory said is not in the journal", lambda material: replace(material, recollection=None), nothing),
 }  # fmt: skip
+
+
+def walked(*returns: float) -> Walk:
+    return Walk(tuple(WindowFigures(0, 1, "", each, None, 0.0, 9, 0.0, ()) for each in returns), {}, {})
 
 
 def invested(share: float) -> Exposure:
@@ -123,8 +133,9 @@ def test_a_replay_that_nobody_probed_says_how_to_probe_it(material: Material) ->
 
 @pytest.mark.parametrize(("changed", "title"), [(0, "Lookahead probe passed"), (2, "The lookahead probe failed")])
 def test_the_certificate_of_a_run_counts_as_its_probe(material: Material, changed: int, title: str) -> None:
-    prefix = {"cuts": 3, "changed": changed, "first_change": "BTCUSDT: side", "sha256": ""}
-    certified = replace(material, figures={**material.figures, "certificate": {"prefix": prefix}})
+    prefix = PrefixInvariance(3, changed, "BTCUSDT: side", "")
+    certificate = replace(material.judgement.certificate, prefix=prefix)
+    certified = replace(material, judgement=replace(material.judgement, certificate=certificate))
     assert found(certified, title) is not None and found(certified, "Lookahead probe not run") is None
 
 

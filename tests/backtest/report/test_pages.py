@@ -9,18 +9,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backtest.report.page import render_run
+from backtest.report.recollection import recollect
 from tests.backtest.report.conftest import Runs
+from tests.backtest.report.test_diagnosis import gathered
 from tests.bot.cli.terminal import PROJECT
 from tests.runs import recall
 
 PANELS = ("account", "rolling", "distribution", "candles-BTCUSDT", "candles-ETHUSDT", "advice", "attention")
-TABLES = ("months", "sides", "costs", "trades", "agreement", "remembered", "facts")
+TABLES = (
+    "months", "drawdowns", "evidence", "baselines", "stresses", "sides", "costs", "trades", "remembered", "facts",
+)  # fmt: skip
 SHOWN = """
 ((name) => {
   const view = Object.values(Bokeh.index).find((each) => each.el.closest(`#chart-${name}`))
@@ -69,6 +75,7 @@ def test_every_panel_of_a_report_is_drawn_without_a_network_and_without_a_compla
             assert page.evaluate(SHOWN, name), name
         for name in TABLES:
             assert page.locator(f"#{name} tr").count() >= 1, name
+        assert page.locator("#certificate li").count() == 5
         # Nothing is wider than the window; wide tables scroll by themselves.
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -131,7 +138,7 @@ def test_the_report_of_a_paper_run_is_whole_too(runs: Runs, paper_run: str, brow
     with opened(browser, tmp_path / "report.html") as page:
         assert page.evaluate(SHOWN, "account") and page.evaluate(SHOWN, "candles-BTCUSDT")
         assert "Too short to judge" in page.locator("#verdict strong").inner_text()
-        assert page.locator("#agreement tr").count() == 3
+        assert page.locator("#certificate li.passed").count() >= 1
 
 
 @pytest.mark.slow
@@ -172,6 +179,16 @@ def test_the_file_names_nothing_outside_itself_and_stays_small(page_of_memory: P
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style is not None and "url(" not in style[1] and "@import" not in style[1] and "FONT_OF_CHARTS" not in text
     assert len(text.encode()) < 3_000_000
+
+
+def test_who_was_right_is_told_where_a_model_and_a_memory_had_a_say(runs: Runs, page_of_memory: Path) -> None:
+    assert 'id="agreement"' not in page_of_memory.read_text(encoding="utf-8")
+    material = gathered(runs, runs.memory)
+    assert material.recollection is not None
+    outlooks = material.recollection.outlooks
+    advised = replace(outlooks, prediction=-outlooks.memory_mean)
+    text = render_run(replace(material, recollection=recollect(advised, material.candles)))
+    assert 'id="agreement"' in text and "When it disagreed with the model" in text
 
 
 def test_all_trades_are_in_the_page_whatever_the_number_of_candles(runs: Runs, page_of_memory: Path) -> None:

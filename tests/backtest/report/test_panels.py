@@ -56,8 +56,9 @@ def test_the_four_panels_are_a_valid_png(tmp_path: Path) -> None:
         np.linspace(1000.0, 1e7, 50),
         np.linspace(1000.0, -200.0, 50),
         np.array([1000.0, 1000.0001]),
+        np.linspace(1000.0, 1100.0, 1461),
     ],
-    ids=["flat", "ten-thousandfold", "below zero", "two bars"],
+    ids=["flat", "ten-thousandfold", "below zero", "two bars", "four years"],
 )
 def test_extreme_curves_are_drawn_without_a_warning(
     equity: FloatArray, tmp_path: Path, recwarn: pytest.WarningsRecorder

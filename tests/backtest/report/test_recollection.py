@@ -12,20 +12,20 @@ from backtest.report.verdict import verdict_of
 from bot.journal.outlooks import OutlookRecorder, Outlooks
 from strategies.bars import HOUR_MS, BarSeries, Calendar
 from strategies.base import Explanation, Neighbour, Signal
-from tests.backtest.report.test_returns import daily_of
-from tests.bot.scenes import START, A, walk
+from tests.backtest.report.scenes import judged
+from tests.bot.scenes import START, A, B, walk
 
 HORIZON = 4
 
 
-def outlooks_of(series: BarSeries, prediction: np.ndarray, memory: np.ndarray) -> Outlooks:
+def outlooks_of(series: BarSeries, prediction: np.ndarray, memory: np.ndarray, symbol: str = A) -> Outlooks:
     recorder = OutlookRecorder(HORIZON)
     for at, (model, mean) in enumerate(zip(prediction, memory, strict=True)):
-        neighbour = Neighbour(at, A, START - HOUR_MS, 0.9, 1.0, float(mean))
+        neighbour = Neighbour(at, symbol, START - HOUR_MS, 0.9, 1.0, float(mean))
         seen = Explanation(
             prediction=float(model), memory_mean=float(mean), gate=0.1, novelty=0.2, neighbours=(neighbour,)
         )
-        recorder.add(Signal(A, int(series.open_time[at]), float(np.sign(model)), explanation=seen))
+        recorder.add(Signal(symbol, int(series.open_time[at]), float(np.sign(model)), explanation=seen))
     return recorder.outlooks()
 
 
@@ -57,15 +57,27 @@ def test_a_memory_that_knows_and_a_model_that_errs_are_told_apart() -> None:
     assert found.disagreed.count == np.count_nonzero(truth[:-HORIZON])
     assert found.correlation == pytest.approx(1.0)
     assert found.came == pytest.approx(found.said)
-    assert any("the memory knew better" in each for each in verdict_of(daily_of(900), 365, 9, found).sentences)
+    assert any("the memory knew better" in each for each in verdict_of(judged(99, 0.0), 9, found).grounds)
 
 
 def test_a_memory_of_noise_is_said_to_be_no_better_than_a_coin() -> None:
     random, series = np.random.default_rng(5), walk(3000, 3)
     found = recollect(outlooks_of(series, random.normal(size=3000), random.normal(size=3000)), {A: series})
     assert abs(found.correlation) < 3.0 * found.correlation_error
-    text = " ".join(verdict_of(daily_of(900), 365, 9, found).sentences)
+    text = " ".join(verdict_of(judged(99, 0.0), 9, found).grounds)
     assert "neither was better than a coin" in text and "cannot be told from none" in text
+
+
+def test_what_several_runs_remembered_is_joined_under_one_numbering() -> None:
+    one, other = walk(40, 2), walk(50, 3, B)
+    parts = [outlooks_of(one, np.ones(40), np.ones(40)), outlooks_of(other, -np.ones(50), np.ones(50), B)]
+    joined = Outlooks.joined(parts)
+    assert joined.symbols == (A, B) and len(joined) == 90 and joined.horizon_bars == HORIZON
+    assert [joined.symbols[number] for number in joined.symbol] == [A] * 40 + [B] * 50
+    assert np.array_equal(joined.prediction, np.concatenate([part.prediction for part in parts]), equal_nan=True)
+    for part, rows in zip(parts, (joined.neighbour_symbol[:40], joined.neighbour_symbol[40:]), strict=True):
+        named = [[joined.symbols[at] if at >= 0 else "" for at in row] for row in rows]
+        assert named == [[part.symbols[at] if at >= 0 else "" for at in row] for row in part.neighbour_symbol]
 
 
 def test_errors_count_overlapping_outcomes_once() -> None:

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtest.metrics import performance
+from backtest.metrics import drawdowns, performance
 from backtest.report.exposure import exposure_of
-from backtest.report.returns import hold_equally, monthly_returns, returns_by_day, rolling_sharpe, yearly_returns
+from backtest.report.returns import (
+    deepest_drawdowns,
+    hold_equally,
+    monthly_returns,
+    returns_by_day,
+    rolling_sharpe,
+    yearly_returns,
+)
 from bot.orders import Side
 from strategies.bars import DAY_MS, HOUR_MS, Calendar
 from tests.backtest.report.scenes import START, path_of
@@ -43,6 +50,26 @@ def test_the_rolling_ratio_over_all_days_is_the_sharpe_ratio_of_the_run() -> Non
     metrics = performance(times, equity, [], initial_cash=1000.0, calendar=Calendar.CONTINUOUS)
     assert len(ends) == 1 and ends[0] == times[-1]
     assert ratio[0] == pytest.approx(metrics.sharpe_ratio)
+
+
+def test_drawdowns_are_told_apart_by_their_peaks_and_the_deepest_comes_first() -> None:
+    equity = np.array([100.0, 90.0, 95.0, 110.0, 55.0, 66.0, 110.0, 120.0, 108.0])
+    times = START + DAY_MS * np.arange(1, 10, dtype=np.int64)
+    found = deepest_drawdowns(times, equity, 100.0)
+    assert [each.depth for each in found] == pytest.approx([-0.5, -0.1, -0.1])
+    halved, early, last = found
+    assert (halved.peak, halved.trough, halved.end) == (times[3], times[4], times[6]) and halved.days == 3.0
+    assert (early.peak, early.trough, early.end) == (times[0], times[1], times[3])
+    assert (last.peak, last.end) == (times[7], None) and last.days == 1.0
+    assert deepest_drawdowns(times, np.arange(1.0, 10.0), 1.0) == []
+
+
+@given(bars=st.integers(2, 400), seed=st.integers(0, 20))
+def test_the_deepest_drawdown_is_that_of_the_metrics(bars: int, seed: int) -> None:
+    times, equity = path_of(bars, seed)
+    found = deepest_drawdowns(times, equity, 1000.0, most=bars)
+    assert min((each.depth for each in found), default=0.0) == drawdowns(equity, 1000.0).min()
+    assert sorted(each.depth for each in found) == [each.depth for each in found]
 
 
 def test_the_rolling_ratio_of_a_day_knows_no_later_day() -> None:

@@ -50,6 +50,8 @@ def test_a_grid_tries_every_combination_once_and_counts_them_all(candles: Path) 
     alone = document["walk"]["significance"]["probabilistic_sharpe"]
     assert document["walk"]["significance"]["deflated_sharpe"] < alone, "six trials deflate"
     assert "6 settings" in document["sentences"][0]
+    prefix = document["walk"]["certificate"]["prefix"]
+    assert prefix["cuts"] == 4 and prefix["changed"] == 0, "the chosen trial is probed in every window"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from backtest.sandbox.market import SyntheticMarket
+from backtest.walk_forward.window import read_result
 from bot.execution.builtin import builtin_instrument
 from bot.market.candles import CandleStore
+from bot.market.funding import FundingStore
 from strategies.bars import Calendar, format_time
 from tests.models import TINY
 from tests.runs import BEGIN, INTERVAL, make_candles, recall, start_recall, time_of
@@ -30,7 +34,8 @@ BARS = 24 * 140
 def numbers(document: dict[str, Any]) -> dict[str, Any]:
     """Of a walk, all that must not depend on how it was computed."""
     return {name: document[name] for name in ("walk_id", "arms", "windows")} | {
-        "significance": {**document["significance"], "trials": 0}
+        "significance": {**document["significance"], "trials": 0},
+        "prefix": document["certificate"]["prefix"],
     }
 
 
@@ -62,6 +67,33 @@ def test_a_walk_of_rules_has_one_account_over_all_windows(candles: Path) -> None
     assert unstressed == pytest.approx(plain["metrics"]["total_return"], abs=1e-12)
     free, twice = (document["significance"]["stresses"][at]["total_return"] for at in (0, 2))
     assert free > unstressed > twice
+
+
+def test_the_certificate_of_a_walk_has_every_part(candles: Path) -> None:
+    certificate = recall(candles, *SMA)["certificate"]
+    assert certificate["prefix"]["cuts"] == 3 and certificate["prefix"]["changed"] == 0
+    assert len(certificate["prefix"]["sha256"]) == 64 and certificate["is_clean"]
+    assert certificate["trials"] == 1 and len(certificate["ledger_sha256"]) == 64
+    assert certificate["test_span"] == [time_of(24 * 59 + 1), time_of(24 * 134)]
+
+
+def test_a_window_that_a_sweep_traded_is_probed_when_it_is_walked(candles: Path) -> None:
+    first = recall(candles, *SMA)
+    files = sorted((candles / "walk-forward" / first["walk_id"]).glob("*-plain.msgpack"))
+    for file in files:
+        result = read_result(file)
+        assert result is not None and result.prefix is not None
+        file.write_bytes(msgspec.msgpack.encode(msgspec.structs.replace(result, prefix=None)))
+    assert numbers(recall(candles, *SMA)) == numbers(first)
+    assert [read_result(file).prefix is not None for file in files] == [True] * 3
+
+
+def test_stored_funding_rates_make_another_walk(candles: Path) -> None:
+    first = recall(candles, *SMA)
+    FundingStore(candles / "funding").append("BTCUSDT", [(time_of(24 * 70), Decimal("0.003"))])
+    again = recall(candles, *SMA)
+    assert again["walk_id"] != first["walk_id"]
+    assert again["arms"]["plain"]["metrics"]["funding_paid"] != first["arms"]["plain"]["metrics"]["funding_paid"]
 
 
 def test_the_same_walk_again_reads_what_is_there_and_counts_once(candles: Path) -> None:
@@ -114,6 +146,8 @@ def test_a_walk_that_was_killed_goes_on_to_the_same_numbers_in_one_process_or_tw
     continued = recall(killed, *MODEL, "--workers", "2")
     assert numbers(continued) == numbers(recall(whole, *MODEL))
     certificate = continued["certificate"]
+    assert certificate["prefix"]["cuts"] == 3 and certificate["prefix"]["changed"] == 0
+    assert certificate["memory_p_value"] is not None and certificate["deflated_sharpe"] is not None
     assert certificate["is_clean"] and len(certificate["walk"]) == 3
     assert certificate["maturity"]["violations"] == 0 and certificate["maturity"]["decisions"] > 0
     assert certificate["maturity"]["smallest_margin_ms"] >= certificate["maturity"]["embargo_ms"]

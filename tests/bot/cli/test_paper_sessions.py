@@ -101,6 +101,18 @@ def test_how_it_is_shown_does_not_make_another_run(tmp_path: Path) -> None:
     assert trade(tmp_path, 3, "--set", "sandbox.pause=0.001", "--set", "log.level=error")["run_id"] == first
 
 
+def test_a_key_that_a_later_version_added_does_not_make_another_run(tmp_path: Path) -> None:
+    """What a record does not say was as it is by default."""
+    first = trade(tmp_path, 3)["run_id"]
+    engine = journal_connection(tmp_path / "recall-data")
+    with engine.begin() as connection:
+        remove = "UPDATE runs SET record = json_remove(record, '$.config.memory.sealed_size')"
+        assert connection.exec_driver_sql(remove).rowcount == 1
+    engine.dispose()
+    assert trade(tmp_path, 3)["run_id"] == first
+    assert trade(tmp_path, 3, "--set", "memory.sealed_size=9")["run_id"] != first
+
+
 def test_halt_opens_nothing_until_resume(tmp_path: Path) -> None:
     """Every order of a halted run reduces; after resume it trades as the strategy wants."""
     run_id = trade(tmp_path, 5)["run_id"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store import MemoryBank
+from memory_store.helper import can_help
 from strategies.bars import BarSeries
 from strategies.base import Signal
 from strategies.memory_rules import MemoryRules
@@ -16,8 +18,8 @@ from strategies.memory_transformer.appraisal import Appraiser
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
-from strategies.memory_transformer.streaming import BlockKernel
 from strategies.memory_transformer.symbol_state import SymbolState
+from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.recorder import MemoryRecorder
 from tests.strategies.markets import batches, random_walk, with_other_future
 from tests.strategies.memory_transformer.tiny import TINY, tiny_model
@@ -102,6 +104,20 @@ def test_a_preview_changes_no_bit(bundle, seed, symbols, embargo, memory_size, g
     assert signals + play(strategy, future) == expected
 
 
+@pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
+@pytest.mark.parametrize("wrong_from", [None, 20, 70])
+def test_a_second_process_that_proposes_changes_no_bit(bundle, wrong_from):
+    past, future = split(market(2, 0.1, 5), WARM)
+    expected = play(warmed(bundle, past, 40_000), future)
+    strategy = warmed(bundle, past, 40_000)
+    strategy.preview(
+        future if wrong_from is None else {name: with_other_future(s, wrong_from) for name, s in future.items()}
+    )
+    with strategy.bank.helped():
+        assert strategy.bank.has_help
+        assert play(strategy, future) == expected
+
+
 def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
     """The point of it all: of the bars that an embargo of 12 bars lets be foreseen, none is left to its own time."""
     config, series = TINY, random_walk(LENGTH, 3)
@@ -109,7 +125,7 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
     strategy = warmed(bundle, {"AAAUSDT": past}, 600)
     bank = MemoryBank(strategy.bank_config, encoder_version=bundle.model_id)
     recorder = MemoryRecorder(bank, config.horizons)
-    state = SymbolState(BlockKernel(bundle.model.encoder), bundle.scaler)
+    state = SymbolState(TileKernel(bundle.model.encoder), bundle.scaler)
     keys, regimes, _ = state.catch_up(past, 600)
     recorder.warm({"AAAUSDT": past}, {"AAAUSDT": keys}, {"AAAUSDT": regimes})
     state.foresee(future)

@@ -16,6 +16,7 @@ from strategies.base import Signal
 from strategies.errors import SettingsError
 from strategies.features import feature_matrix
 from strategies.memory_rules import MemoryRules
+from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.settings import ExitRule, MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
@@ -408,6 +409,39 @@ def test_a_forecast_that_validation_found_too_uncertain_is_not_traded(bundle, ma
     assert all(signal.explanation.novelty > rule.threshold for signal in left)
     assert all(signal.explanation.novelty <= rule.threshold for signal in signals if signal.target_exposure)
     assert play(strategy_for(careful, market, abstains=False, holding_bars=1), market) == alone
+
+
+def with_direction(bundle: Bundle, known: bool | None) -> Bundle:
+    """The same model, whose validation said so of its direction; ``None`` is what bundles of earlier versions say."""
+    metrics = {name: value for name, value in bundle.description["metrics"].items() if name != "knows_direction"}
+    if known is not None:
+        metrics["knows_direction"] = known
+    return replace(bundle, description={**bundle.description, "metrics": metrics})
+
+
+def last_bars(bundle: Bundle, market: dict[str, BarSeries], **changes) -> list[Signal]:
+    """What a strategy that was warmed with all others decides on the last 40 bars of a symbol."""
+    name, series = next(iter(market.items()))
+    strategy = strategy_for(bundle, **changes)
+    strategy.warm({name: series.slice(0, len(series) - 40)})
+    return play(strategy, {name: series.slice(len(series) - 40, len(series))})
+
+
+@pytest.mark.parametrize("known", [False, None])
+def test_where_skill_is_asked_for_a_direction_without_it_is_not_traded(bundle, market, known):
+    unproven = with_direction(bundle, known)
+    usual = last_bars(unproven, market)
+    assert any(signal.target_exposure for signal in usual)
+    for signal, other in zip(last_bars(unproven, market, needs_skill=True), usual, strict=True):
+        assert signal.target_exposure == 0.0
+        assert signal.reason.endswith("its direction has shown no skill on validation")
+        assert signal.stop_distance is None and signal.target_distance is None
+        assert signal.explanation == other.explanation  # it goes on to forecast and to remember
+
+
+def test_where_skill_is_asked_for_a_direction_that_has_it_is_traded_as_ever(bundle, market):
+    skilled = with_direction(bundle, True)
+    assert last_bars(skilled, market, needs_skill=True) == last_bars(skilled, market)
 
 
 def test_a_forecast_says_how_likely_a_rise_is_and_how_far_the_price_may_go(live):

@@ -12,6 +12,7 @@ import torch
 from strategies.bars import HOUR_MS
 from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.dataset import TrainingError, build_dataset
+from strategies.memory_transformer.evaluation import evaluate
 from strategies.memory_transformer.segments import draw_segments
 from strategies.memory_transformer.span_memory import SpanMemory, encode_blocks
 from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
@@ -61,10 +62,26 @@ def test_the_report_compares_the_memory_with_its_absence_and_with_other_outcomes
     assert 0.5 <= evaluation.base_rate <= 1.0
     losses = {evaluation.with_memory.loss, evaluation.without_memory.loss, evaluation.shuffled_outcomes.loss}
     assert len(losses) == 3
+    assert evaluation.direction.stretches == evaluation.over_shuffled.stretches
+    assert 0.0 < abs(evaluation.direction.gain) != abs(evaluation.over_shuffled.gain)
     assert abs(report.keys.key_anisotropy) < 0.1
     assert abs(report.keys.key_anisotropy) < report.keys.state_anisotropy
     assert 1.0 <= report.keys.effective_neighbors <= TINY.n_neighbors
     assert report.keys.temperature == trained.model.memory_read.temperature
+
+
+def test_skill_of_direction_is_that_of_the_head_alone():
+    """Weighted with nothing, the distribution leaves both comparisons alike; whatever it counts, that of direction stands."""
+    dataset = build_dataset({"AAAUSDT": random_walk(900, 1)}, TINY, 0.3)
+    model = tiny_model()
+    memory = SpanMemory.build(model.encoder, dataset, TINY)
+    head, both, distribution = (
+        evaluate(model, memory, dataset.validation, cost=0.0, seed=3, distribution_weight=weight)
+        for weight in (0, 1, 9)
+    )
+    assert head.direction == head.over_shuffled
+    assert both.direction == distribution.direction == head.direction
+    assert both.over_shuffled != head.over_shuffled
 
 
 def test_every_training_row_retrieves_only_what_was_known_when_it_closed():
