@@ -47,7 +47,7 @@ async def examine(
         checks.append(margin_check(await account.margin_mode()))
         checks.append(balance_check(await account.wallet()))
     except VenueError as problem:
-        checks.append(Check("key", False, str(problem), "put in a key of this venue that may trade contracts"))
+        checks.append(Check("key", False, str(problem), "put in a key of this venue that may trade"))
         return [*checks, *symbols]
     for symbol, known in zip(config.market.symbols, symbols, strict=True):
         checks.append(known)

@@ -88,6 +88,18 @@ def test_a_spot_run_that_is_killed_holds_what_the_wallet_holds_and_never_sells_s
     assert report["differences"] == 0 and report["fills"] == len(journalled), report
 
 
+def test_it_starts_only_where_the_lack_of_stop_losses_is_accepted_by_name(tmp_path: Path) -> None:
+    """On the sandbox inside the command, whose instruments are those of the spot market."""
+    market = ("--venue", "sandbox", "--symbols", "BTCUSDT", "--interval", "15", "--set", "sandbox.history_bars=400")
+    recall(tmp_path, "live", *market, *SPOT[:2], *SPOT[4:], "--max-bars", "12", expect=2)
+    result = recall(
+        tmp_path, "live", *market, *SPOT, "--set", "strategy.parameters.bars=2", "--max-bars", "12"
+    )  # fmt: skip
+    assert result["trades"] >= 2 and result["decisions"] == 12
+    assert rows(tmp_path, "SELECT count(*) FROM executions WHERE withheld IS NOT NULL")[0][0] >= 2
+    assert recall(tmp_path, "audit", "latest")["differences"] == 0
+
+
 def told(tmp_path: Path) -> list[Any]:
     """Alarms of the run."""
     events = [json.loads(row[0]) for row in rows(tmp_path, "SELECT payload FROM events")]

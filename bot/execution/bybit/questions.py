@@ -54,7 +54,10 @@ class AccountQuestions:
 
     async def open_orders(self) -> list[VenueOrder]:
         """All open orders of the category, whoever sent them."""
-        parameters = {"category": self.category, "settleCoin": SETTLE_COIN, "openOnly": "0", "limit": "50"}
+        parameters = {"category": self.category, "openOnly": "0", "limit": "50"}
+        if self.category == "linear":
+            # Contracts have to be narrowed down; coins have nothing that they are settled in.
+            parameters["settleCoin"] = SETTLE_COIN
         rows = await self._session.pages(self._session.questions.get_open_orders, parameters, "open orders")
         return [order for order in decode_orders(rows) if order.is_open]
 
