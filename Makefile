@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 SYMBOLS ?= BTCUSDT,ETHUSDT,SOLUSDT,BNBUSDT
 EVALUATION ?= build/evaluation.json
 
-.PHONY: setup run test test-all check bench evaluate clean
+.PHONY: setup run test test-all check bench chaos evaluate clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+chaos: setup
+	$(BIN)/python -m benchmarks chaos_runs
 
 evaluate: setup
 	mkdir -p $(dir $(EVALUATION))

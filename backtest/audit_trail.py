@@ -20,7 +20,7 @@ from backtest.audit_compare import (
 )
 from bot.engine import Engine, Step
 from bot.journal.rows import UNDECIDED
-from bot.orders import Decision, EmergencyOrder, Event, Execution, Order, OrderUpdate
+from bot.orders import PROTECTIVE, Decision, EmergencyOrder, Event, Execution, Order, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store.registry import config_columns
@@ -40,7 +40,7 @@ class Trail:
             for order in decision.orders:
                 self._intend(order, decision.number)
         for execution in step.executions:
-            self._mark(execution.client_order_id, "filled")
+            self._mark_fill(execution)
         for update in step.updates:
             self._mark_end(update)
         # A late batch may close at the same time as one before it: the last word counts.
@@ -50,7 +50,7 @@ class Trail:
     def hear(self, event: Event) -> None:
         """Note what an event between two steps left in the table of orders."""
         if isinstance(event, Execution):
-            self._mark(event.client_order_id, "filled")
+            self._mark_fill(event)
         elif isinstance(event, OrderUpdate):
             self._mark_end(event)
         elif isinstance(event, EmergencyOrder):
@@ -67,6 +67,11 @@ class Trail:
             order.decided_at,
             msgspec.json.encode(order),
         )
+
+    def _mark_fill(self, execution: Execution) -> None:
+        # A fill at a level names the order that set it, and says nothing of that.
+        if execution.kind not in PROTECTIVE:
+            self._mark(execution.client_order_id, "filled")
 
     def _mark_end(self, update: OrderUpdate) -> None:
         if update.is_final:

@@ -21,6 +21,8 @@ SUITES: Final = (
     "benchmarks.report",
     "benchmarks.live",
 )
+CAMPAIGNS: Final = {"chaos_runs": "benchmarks.chaos.campaign", "chaos_violations": "benchmarks.chaos.campaign"}
+"""Suites that are measured by name only: they take an hour."""
 EVALUATIONS: Final = (
     "benchmarks.synthetic",
     "benchmarks.known_optimum",
@@ -36,6 +38,7 @@ Without names all are measured. With a candle store, such as data/candles after 
 hours in it as well, under names that end in _stored_hours. With --evaluate the tasks of known optimum and the public table are
 measured instead, the latter where RECALL_TEST_DATA names a folder with ETTh1.csv, and written to docs/results.md;
 --results takes what recall evaluate --json said of real candles, merges its figures and writes docs/results.md;
+chaos_runs plays the campaign against the live run, which takes an hour and is not among all.
 --walk takes what recall walk-forward --json said and writes it there."""
 
 
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         os.environ[variable] = "1"
     evaluates = arguments[:1] == ["--evaluate"]
     for suite in EVALUATIONS if evaluates else SUITES:
+        importlib.import_module(suite)
+    for suite in {CAMPAIGNS[name] for name in arguments if name in CAMPAIGNS}:
         importlib.import_module(suite)
     from benchmarks.harness import REGISTRY, BenchmarkError, run, select
     from benchmarks.page import write_page

@@ -189,6 +189,20 @@ class LiveAccount:
         while self._sending or self._is_comparing:
             await self._changed.wait()
 
+    async def compare(self) -> None:
+        """Ask the venue once more; returns once that was done, and nothing is on its way."""
+        self._ask()
+        await self.idle()
+
+    @property
+    def unsettled(self) -> str:
+        """What is not clear yet, in words; empty where the account is known and nothing of the run waits at the venue."""
+        if not self._standing.known:
+            return self._standing.reason
+        if self._book.working:
+            return f"order {next(iter(self._book.working))} is working"
+        return "something was told that was not taken yet" if self._news else ""
+
     # -- what comes in -----------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
@@ -252,13 +266,16 @@ class LiveAccount:
             delay = await self._compare()
             self._comparing = False
             self._signal()
+            # Not wait_for: that of Python 3.11 loses a cancellation that comes together with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
 
     async def _compare(self) -> float:
         """Compare once; returns after how many seconds to do so again."""
         limits, book = self._limits, self._book
         asked = {name: order for name, order in book.working.items() if name not in self._sending}
+        asked_at = book.newest
         try:
             if self.comparisons % _CLOCK_EVERY == 0:
                 await self._client.synchronise()
@@ -273,7 +290,7 @@ class LiveAccount:
         self.comparisons += 1
         if self._rule_changes is not None:
             self._tell(await self._rule_changes())
-        found = book.compare(view, asked)
+        found = book.compare(view, asked, asked_at)
         self._tell(found.events)
         unclear = self._judge_unseen(found)
         if found.foreign and book.is_newer_than(view):
@@ -420,7 +437,8 @@ class LiveAccount:
         if left <= 0:
             return False
         try:
-            await asyncio.wait_for(self._changed.wait(), left)
+            async with asyncio.timeout(left):
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True

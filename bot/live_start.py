@@ -163,14 +163,19 @@ def book_of(run: Run, journal: Journal) -> AccountBook:
     fills: list[Execution] = [fill for _, fill in journal.read_executions(run.run_id)]
     told = [event for _, event in journal.read_events(run.run_id)]
     settled = [event.settlement_id for event in told if isinstance(event, Funding)]
-    orders = [row["client_order_id"] for row in journal.read_rows(schema.orders, run_id=run.run_id)]
+    orders = list(journal.read_rows(schema.orders, run_id=run.run_id))
+    newest = journal.last_close(run.run_id)
+    # What no order of the run and no position that it took over can have caused is not its own.
+    causes = [row["decided_at"] for row in orders]
+    causes += [fill.time for fill in fills if fill.kind is ExecutionKind.ADOPTED]
     return AccountBook(
         portfolio,
         venue,
-        known=orders,
+        known=[row["client_order_id"] for row in orders],
         fills=fills,
         settlements=settled,
-        since=journal.last_close(run.run_id),
+        since=min(causes, default=newest),
+        newest=newest,
         coins=coins_outside(engine.instruments, told),
     )
 

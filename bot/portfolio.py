@@ -193,7 +193,7 @@ class Portfolio:
         """Book money that came in or, negative, went out other than by trading, in quote units."""
         self.cash += amount
         self.transferred += amount
-        self._cash_float = float(self.cash)
+        self.cash_value = float(self.cash)
 
     def state(self) -> PortfolioState:
         """A copy that can be journalled."""

@@ -107,6 +107,11 @@ class Tape:
         """Do not tell a bar, as if it did not exist: for ever or, where ``closes`` is not 0, for so many closes."""
         self._hidden[bar.symbol, bar.open_time] = self.closes + closes if closes else None
 
+    @property
+    def withheld(self) -> frozenset[tuple[str, int]]:
+        """Symbol and open time of bars that are not told, or were not for a while."""
+        return frozenset(self._hidden)
+
     def current(self, symbol: str) -> Bar | None:
         """The candle that is forming now, as far as it has come."""
         now = self.now()

@@ -54,6 +54,7 @@ class VenueBooks:
 
     def _fill(self, execution: Execution) -> None:
         book = self.books[execution.symbol]
+        held = book.quantity
         book.quantity += execution.signed_quantity
         order = next((order for order in book.working if order.client_order_id == execution.client_order_id), None)
         if execution.kind in PROTECTIVE:
@@ -65,13 +66,22 @@ class VenueBooks:
             progress.fills += 1
             # An order that turns a position round protects only what lies on its own side.
             if not order.only_reduces and book.quantity * order.side.sign > 0:
-                book.stop_loss, book.take_profit = order.stop_loss, order.take_profit
-                book.protected_by = order.client_order_id
+                self._protect(book, order, adds=held * order.side.sign > 0)
             if progress.filled >= order.quantity:
                 self._end(book, order.client_order_id)
         if not book.quantity:
             book.stop_loss = book.take_profit = None
             book.protected_by = ""
+
+    def _protect(self, book: BookSide, order: Order, *, adds: bool) -> None:
+        """Set the levels of an order that left a position; one that adds to it without levels leaves them as they are."""
+        if not adds:
+            book.stop_loss = book.take_profit = None
+        if order.stop_loss is None and order.take_profit is None and adds:
+            return
+        book.stop_loss = order.stop_loss if order.stop_loss is not None else book.stop_loss
+        book.take_profit = order.take_profit if order.take_profit is not None else book.take_profit
+        book.protected_by = order.client_order_id
 
     def _end(self, book: BookSide, client_order_id: str) -> None:
         book.working = [order for order in book.working if order.client_order_id != client_order_id]

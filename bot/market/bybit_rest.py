@@ -263,7 +263,8 @@ class BybitRest:
         async with self._turn:
             future = asyncio.get_running_loop().run_in_executor(self._thread, self._attempt, request)
             try:
-                return await asyncio.wait_for(future, self._budget_s)
+                async with asyncio.timeout(self._budget_s):
+                    return await future
             except TimeoutError:
                 raise VenueError(
                     f"{self.endpoint} gave no answer to a request for {request.subject} in {self._budget_s:.0f} s; "

@@ -66,7 +66,8 @@ class AccountBook:
         known: client order ids of all orders of the run.
         fills: all executions of the run, and
         settlements: ids of all fundings.
-        since: when the run began, milliseconds.
+        since: no fill of the run is older, milliseconds.
+        newest: the newest moment that the run knows of, milliseconds.
         coins: on the spot market, by every symbol: what the wallet holds of its coin that is not the run's, in base units.
     """
 
@@ -79,6 +80,7 @@ class AccountBook:
         fills: Iterable[Execution] = (),
         settlements: Iterable[str] = (),
         since: int = 0,
+        newest: int = 0,
         coins: Mapping[str, Decimal] | None = None,
     ) -> None:
         self.coins = coins
@@ -86,7 +88,7 @@ class AccountBook:
         self.venue = venue
         self._known = set(known)
         self._seen = set(settlements)
-        self._newest = since
+        self._newest = max(since, newest)
         self._recent: dict[str, int] = {}
         """When the fills that were applied last had happened, by execution id."""
         self._tracked = {name: TrackedOrder(name, order.quantity) for name, order in venue.working.items()}
@@ -96,7 +98,8 @@ class AccountBook:
             tracked = self._tracked.get(fill.client_order_id)
             if tracked is not None:
                 self._tracked[fill.client_order_id] = tracked.counted(fill.execution_id, fill.quantity)
-        self._floor = self._newest - LOOK_BACK_MS
+        # Bars may have gone on while fills were not told: the first look goes back as far as there can be any.
+        self._floor = since
 
     @property
     def since(self) -> int:
@@ -186,12 +189,13 @@ class AccountBook:
         """Orders that are filled further than the fills that have arrived say."""
         return tuple(name for name in self.working if self._tracked[name].missing)
 
-    def compare(self, view: VenueView, asked: Collection[str]) -> Compared:
+    def compare(self, view: VenueView, asked: Collection[str], asked_at: int) -> Compared:
         """Take over what the venue says.
 
         Args:
             view: of the whole account.
             asked: client order ids that the view was asked for: of others it may be too old.
+            asked_at: ``newest`` when it was asked for: what is later may lack in it.
         """
         journal = self._view(asked)
         found = reconcile(journal, view)
@@ -211,7 +215,7 @@ class AccountBook:
             for each in found.foreign_positions
         }
         if not foreign:
-            self._floor = max(self._floor, self._newest - LOOK_BACK_MS)
+            self._floor = max(self._floor, asked_at - LOOK_BACK_MS)
             self._recent = {name: time for name, time in self._recent.items() if time >= self._floor}
         unseen = {each.client_order_id for each in found.ended if each.status is VenueOrderStatus.UNKNOWN}
         naked = [

@@ -21,7 +21,7 @@ from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueOrder
 from bot.execution.bybit.order_entry import NotWritten, Operation, OrderEntry, order_parameters
 from bot.execution.bybit.questions import SETTLE_COIN, AccountQuestions
-from bot.execution.bybit.rate_limits import EndpointGroup
+from bot.execution.bybit.rate_limits import EndpointGroup, RateLimits
 from bot.execution.bybit.rest_session import Credentials, Refused, RestSession
 from bot.execution.instruments import Category
 from bot.market.backoff import Backoff
@@ -79,6 +79,7 @@ class BybitAccount(AccountQuestions):
         backoff: waits between attempts.
         wall_ms: this machine's clock, milliseconds.
         category: which market; the wallet is one for all.
+        limits: of requests a second; Bybit's by default, which a stepped sandbox does not enforce.
         entry: where orders enter besides REST; may be set later, since one that stamps with ``stamp`` needs the account.
     """
 
@@ -93,9 +94,10 @@ class BybitAccount(AccountQuestions):
         backoff: Backoff | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         category: Category = "linear",
+        limits: RateLimits | None = None,
         entry: OrderEntry | None = None,
     ) -> None:
-        session = RestSession(credentials, endpoint, environment, timeout_s, attempts, backoff, wall_ms)
+        session = RestSession(credentials, endpoint, environment, timeout_s, attempts, backoff, wall_ms, limits)
         super().__init__(session, category)
         self.entry = entry
 

@@ -70,11 +70,16 @@ class TokenBucket:
 
 
 class RateLimits:
-    """The buckets of one account: one for each group, and one for all together of which cancels have a part to themselves."""
+    """The buckets of one account: one for each group, and one for all together of which cancels have a part to themselves.
 
-    def __init__(self, now: float) -> None:
-        self._groups = {group: TokenBucket(limit * SHARE, now) for group, limit in LIMITS_PER_SECOND.items()}
-        self._all = TokenBucket(ALL_PER_SECOND * SHARE, now)
+    Args:
+        now: seconds, by any monotonic clock.
+        share: of the venue's limits that is used; above 1 for a simulated venue that enforces none.
+    """
+
+    def __init__(self, now: float, share: float = SHARE) -> None:
+        self._groups = {group: TokenBucket(limit * share, now) for group, limit in LIMITS_PER_SECOND.items()}
+        self._all = TokenBucket(ALL_PER_SECOND * share, now)
 
     def reserve(self, group: EndpointGroup, now: float) -> float:
         """Take a request of a group if it may leave now; else how many seconds to wait before asking again.

@@ -111,6 +111,7 @@ class RestSession:
         attempts: how often a request is sent at most.
         backoff: waits between attempts.
         wall_ms: this machine's clock, milliseconds.
+        limits: of requests a second; Bybit's by default, which a stepped sandbox does not enforce.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class RestSession:
         attempts: int,
         backoff: Backoff | None,
         wall_ms: Callable[[], int],
+        limits: RateLimits | None = None,
     ) -> None:
         self.clock = VenueClock()
         self._key = credentials.key
@@ -132,7 +134,7 @@ class RestSession:
         self.endpoint = str(self.deeds.endpoint)
         self.attempts = max(1, attempts)
         self._backoff = backoff or Backoff(first_s=0.2, base_s=0.5, limit_s=5.0)
-        self._limits = RateLimits(time.monotonic())
+        self._limits = limits or RateLimits(time.monotonic())
         self._budget_s = 2.0 * timeout_s + 5.0
         self._deed_thread = ThreadPoolExecutor(1, thread_name_prefix="bybit-deeds")
         self._question_thread = ThreadPoolExecutor(1, thread_name_prefix="bybit-questions")
@@ -257,7 +259,8 @@ class RestSession:
             )
         future = asyncio.get_running_loop().run_in_executor(thread, _attempt, call, dict(parameters))
         try:
-            return await asyncio.wait_for(future, self._budget_s)
+            async with asyncio.timeout(self._budget_s):
+                return await future
         except TimeoutError:
             raise Refused(Action.LOOK_UP, NO_REPLY, "no reply in time", arrived=False) from None
         except Refused as problem:

@@ -49,9 +49,9 @@ def book_for(orders: Iterable[Order], *, outside: str = "0", cash: str = "10000"
 
 async def compared(account: BybitAccount, book: AccountBook) -> Any:
     """What a comparison finds, and the wallet after it."""
-    asked = dict(book.working)
+    asked, asked_at = dict(book.working), book.newest
     view = await look_at(account, [(order.symbol, name) for name, order in asked.items()], book.since, book.coins)
-    return book.compare(view, asked), (await account.wallet()).coins
+    return book.compare(view, asked, asked_at), (await account.wallet()).coins
 
 
 def test_after_a_purchase_and_a_sale_journal_and_wallet_agree_to_the_last_digit_and_the_dust_is_left() -> None:
