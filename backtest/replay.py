@@ -17,6 +17,7 @@ from bot.journal.outlooks import OutlookRecorder, Outlooks
 from bot.market.batches import batches as batches
 from bot.orders import BarBatch, Decision, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade
+from memory_store.helper import can_help, has_idle_core
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
 _PROGRESS_EVERY = 2048
@@ -117,7 +118,8 @@ def replay(
                 kept.append(decision)
 
     source = batches(series) if progress is None else watched(progress)
-    helped = nullcontext() if bank is None or sum(map(len, series.values())) < _HELPED else bank.helped()
+    helps = bank is not None and sum(map(len, series.values())) >= _HELPED and can_help() and has_idle_core()
+    helped = bank.helped() if bank is not None and helps else nullcontext()
     with rare_collections(), helped:
         if recorder is None:
             engine.run(source, log, kept.extend, keep_all_decisions)
