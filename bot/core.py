@@ -146,7 +146,7 @@ class DecisionCore:
 
     @property
     def trades_sha256(self) -> str:
-        """Hash over all executions so far: symbol, side, quantity, price, fee, kind and time."""
+        """Hash over all executions so far: symbol, side, quantity, price, fee, kind, time, and what was withheld."""
         return self._trades_hash
 
     def state(self) -> CoreState:
@@ -286,6 +286,8 @@ class DecisionCore:
             f"{execution.symbol}|{execution.side!s}|{execution.quantity.normalize()!s}|{execution.price.normalize()!s}"
             f"|{execution.fee.normalize()!s}|{execution.kind!s}|{execution.time}"
         )
+        if execution.withheld:
+            text += f"|{execution.withheld.normalize()!s}"
         self._trades_hash = hashlib.sha256((self._trades_hash + text).encode()).hexdigest()
         if closed is not None and self._on_trade is not None:
             self._on_trade(closed)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from bot.execution.fills import PLAIN, BandAction, Costs, FillRules, MarginMode
+from bot.execution.instruments import Category
 from bot.risk import LossAction, RiskLimits
 from memory_store.policy import RegimeRule, Scope
 from memory_store.records import Eviction
@@ -68,6 +69,7 @@ class StorageSection(Section):
 class MarketSection(Section):
     """What is traded."""
 
+    category: Category = Field("linear", description="linear: perpetuals; spot: the coins themselves")
     symbols: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
         ("BTCUSDT",), min_length=1, max_length=200, description="symbols, in fixed order"
     )
