@@ -59,6 +59,7 @@ UNTHROTTLED: Final = 1_000.0
 _STUCK_S: Final = 2.0
 """After this long without a decision the venue steps on: the bar may not exist."""
 _SETTLING_S: Final = 20.0
+_PAUSE_S: Final = 1.0
 
 
 class Crash(Exception):
@@ -342,7 +343,7 @@ class Rehearsal:
             before = len(self._told())
             await account.compare()
             await account.idle()
-            await asyncio.sleep(2 * self.scene.limits.verify_s)
+            await asyncio.sleep(min(2 * self.scene.limits.verify_s, _PAUSE_S))
             self.unsettled = account.unsettled
             quiet = 0 if self.unsettled or len(self._told()) != before else quiet + 1
             if time.monotonic() > deadline:

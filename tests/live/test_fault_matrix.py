@@ -78,7 +78,7 @@ class Breaking:
         return await self._entry.last_news()
 
 
-def breaking(sent: bool, times: int = 3) -> Part:
+def breaking(sent: bool, times: int = 2) -> Part:
     """Play with the process ending at the first orders."""
     left = iter(range(times))
 
@@ -167,12 +167,12 @@ def test_4_a_fill_that_is_told_bars_later_is_not_ordered_again(tmp_path, late):
 @pytest.mark.parametrize("sent", [False, True], ids=["before-sending", "after-sending"])
 @pytest.mark.parametrize("settings", [{}, SHARED], ids=["whole", "in-part"])
 def test_5_a_process_that_ends_around_the_sending_of_an_order_goes_on_with_it_once(tmp_path, sent, settings):
-    rehearse(tmp_path, scene(settings=settings), breaking(sent))
+    rehearse(tmp_path, scene(settings=settings, bars=24), breaking(sent))
 
 
 def test_5_and_so_it_does_where_the_venue_restarts_meanwhile_and_forgets_closed_orders(tmp_path):
     rows = (FaultRule(Fault.RESTART, CLOSE, every=2), FaultRule(Fault.LOSE, CREATE, every=2))
-    rehearse(tmp_path, scene(*rows), breaking(sent=True))
+    rehearse(tmp_path, scene(*rows, bars=24), breaking(sent=True))
 
 
 def test_5_a_fill_that_nobody_heard_before_hours_went_by_is_found_after_a_restart(tmp_path):
