@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from bot.journal.outlooks import OutlookRecorder, Outlooks
 from bot.market.batches import batches as batches
 from bot.orders import BarBatch, Decision, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade
+from memory_store.helper import can_help, has_idle_core
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
 _PROGRESS_EVERY = 2048
@@ -94,25 +94,20 @@ def replay(
     series = dict(sorted(series.items(), key=lambda item: ranks[item[0]]))
     started = time.perf_counter()
     engine.core.strategy.preview(series)
-    core, funding, log = engine.core, engine.funding, RunLog()
-    kept: list[Decision] = []
+    core = engine.core
     fundings: list[Funding] = []
+    log = RunLog(fundings=fundings)
+    kept: list[Decision] = []
     bank = core.strategy.bank
     recorder = None if bank is None else OutlookRecorder(bank.config.horizons[bank.config.primary])
     before = core.decisions_made
 
-    def watched() -> Iterator[BarBatch]:
-        settlement: float = math.inf if funding is None else funding.next_due
+    def watched(told: Callable[[int], None]) -> Iterator[BarBatch]:
         due = before + _PROGRESS_EVERY
         for batch in batches(series):
             yield batch
-            close_time = batch.bars[0].close_time
-            if close_time >= settlement:
-                assert funding is not None
-                fundings.extend(engine.settle(close_time))
-                settlement = funding.next_due
-            if progress is not None and core.decisions_made >= due:
-                progress(core.decisions_made - before)
+            if core.decisions_made >= due:
+                told(core.decisions_made - before)
                 due = core.decisions_made + _PROGRESS_EVERY
 
     def record(decisions: tuple[Decision, ...]) -> None:
@@ -122,12 +117,14 @@ def replay(
             if keep_all_decisions or decision.orders:
                 kept.append(decision)
 
-    helped = nullcontext() if bank is None or sum(map(len, series.values())) < _HELPED else bank.helped()
+    source = batches(series) if progress is None else watched(progress)
+    helps = bank is not None and sum(map(len, series.values())) >= _HELPED and can_help() and has_idle_core()
+    helped = bank.helped() if bank is not None and helps else nullcontext()
     with rare_collections(), helped:
         if recorder is None:
-            engine.run(watched(), log, kept.extend, keep_all_decisions)
+            engine.run(source, log, kept.extend, keep_all_decisions)
         else:
-            engine.run(watched(), log, record)
+            engine.run(source, log, record)
     done = core.decisions_made - before
     if progress is not None:
         progress(done)

@@ -28,6 +28,8 @@ MODEL: Final = ModelConfig(
     dropout=0.0,
     attention_window=16,
     kernel_size=8,
+    linear_window=8,
+    gate_bias=0.0,
     horizons=(1, 4, 8),
     embargo=4,
     memory_size=10_000,
@@ -39,6 +41,8 @@ TRAINING: Final = TrainingConfig(
     segment_blocks=2,
     segments_per_step=1,
     mirrored=0.5,
+    read_epochs=8,
+    precision=2.0,
     whitening=1.0,
 )
 

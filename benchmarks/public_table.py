@@ -28,6 +28,7 @@ from strategies.memory_transformer.span_memory import (
     SpanMemory,
     encode_span,
     find_neighbours,
+    keys_of,
     visibility_rule,
     whitened,
 )
@@ -129,12 +130,13 @@ def _validated(table: PublicTable) -> Integers:
 def _memory(model: MemoryTransformer, dataset: Dataset, hidden: Rows) -> SpanMemory:
     """The memory of a data set as its validation part may ask it, whitened as the model was trained."""
     config, asking = model.config, dataset.validation
-    keys, rule = whitened(model.encoder.whitening, hidden), visibility_rule(dataset, config)
+    rows, rule = whitened(model.encoder.whitening, hidden), visibility_rule(dataset, config)
+    keys = keys_of(model.encoder, rows)
     positions = np.full(len(hidden), -1, dtype=np.int64)
     positions[asking] = np.arange(len(asking))
     found = find_neighbours(keys, dataset, asking, rule, config)
     unit = units(dataset.moments.volatility, config)
-    return SpanMemory(hidden, keys, found, positions, rule, dataset.moments, unit, interval_ms(dataset.interval))
+    return SpanMemory(hidden, rows, keys, found, positions, rule, dataset.moments, unit, interval_ms(dataset.interval))
 
 
 def frozen(dataset: Dataset, end: int) -> Dataset:

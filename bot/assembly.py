@@ -6,9 +6,12 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from bot.config import Config
 from bot.engine import AccountSettings
@@ -19,6 +22,7 @@ from bot.execution.instruments import Instrument
 from bot.market.candles import CandleStore
 from bot.market.funding import FundingStore
 from bot.market.instrument_book import InstrumentBook
+from bot.risk import SPOT_EXPOSURE
 from strategies.bars import Calendar
 from strategies.base import Strategy
 from strategies.baselines import BuyAndHold, SmaCross
@@ -68,6 +72,7 @@ def home_of(config: Config, *, venue: str | None = None) -> Home:
 
     A sandbox that plays the candle store shares the real market's. The testnet has its own, and so has every synthetic
     market, which is told by its seed, its start and its history, and every sandbox that runs elsewhere, told by its URL.
+    The spot market of each lies in a folder below.
     """
     name = ""
     if venue == "sandbox" and config.venue.sandbox_url:
@@ -78,6 +83,8 @@ def home_of(config: Config, *, venue: str | None = None) -> Home:
         name = f"sandbox/{sandbox.seed}-{start}-{sandbox.history_bars}"
     elif venue == "testnet":
         name = "testnet"
+    if config.market.category == "spot":
+        name = f"{name}/spot" if name else "spot"
     return home_named(config, name)
 
 
@@ -102,15 +109,20 @@ def instruments_of(
             found[symbol] = venue[symbol]
         else:
             found[symbol] = builtin_instrument(symbol, calendars[symbol])
+        if config.market.category == "spot":
+            found[symbol] = msgspec.structs.replace(found[symbol], is_spot=True, maximum_leverage=Decimal(1))
     return found
 
 
 def account_of(config: Config) -> AccountSettings:
     """What the account starts with, pays and may risk."""
+    limits = config.risk.limits()
+    if config.market.category == "spot":
+        limits = replace(limits, max_leverage=min(limits.max_leverage, SPOT_EXPOSURE))
     return AccountSettings(
         config.account.initial_cash,
         config.costs.costs(),
-        config.risk.limits(),
+        limits,
         config.fills.rules(config.risk.max_position),
     )
 

@@ -146,7 +146,7 @@ class DecisionCore:
 
     @property
     def trades_sha256(self) -> str:
-        """Hash over all executions so far: symbol, side, quantity, price, fee, kind and time."""
+        """Hash over all executions so far: symbol, side, quantity, price, fee, kind, time, and what was withheld."""
         return self._trades_hash
 
     def state(self) -> CoreState:
@@ -207,6 +207,10 @@ class DecisionCore:
         strategy = self.strategy
         settle, remember = _unless_empty(strategy, "settle"), _unless_empty(strategy, "remember")
         on_bar, review, observe_equity = strategy.on_bar, risk.review, risk.observe_equity
+        repeat = digest.times.append
+        decisions: list[Decision] = []
+        number = self._decisions
+        due = number - number % BLOCK + BLOCK
         for batch in batches:
             bars, late = batch.bars, batch.late
             for bar in bars:
@@ -230,9 +234,8 @@ class DecisionCore:
             # The law of the house (causality): settle what has matured, query and decide, and only then append.
             if settle is not None:
                 settle(bars)
-            decisions: list[Decision] = []
             # Flags are looked up by place: pairing them with their bars takes longer than reviewing a signal.
-            number = first = self._decisions
+            first = number
             for bar in bars:
                 symbol = bar.symbol
                 signal = on_bar(bar)
@@ -240,20 +243,22 @@ class DecisionCore:
                 if orders or signal.explanation is not None:
                     digest.add(digest_text(symbol, bar.open_time, signal, verdicts, orders))
                 elif verdicts is digest.verdicts and symbol is digest.symbol:
-                    digest.times.append(bar.open_time)
+                    repeat(bar.open_time)
                 else:
                     digest.begin(symbol, verdicts, bar.open_time)
                 if every or orders:
                     position = portfolio.positions[symbol].quantity
                     decisions.append(Decision(number, signal, verdicts, orders, position, equity, close_time))
                 number += 1
-                if not number % BLOCK:
+                if number == due:
                     digest.end_block()
+                    due += BLOCK
             self._decisions = number
             if remember is not None:
                 remember(bars)
             if decisions:
                 yield tuple(decisions)
+                decisions.clear()
 
     def _prune(self, pruning: Pruning) -> None:
         bank = self.strategy.bank
@@ -281,6 +286,8 @@ class DecisionCore:
             f"{execution.symbol}|{execution.side!s}|{execution.quantity.normalize()!s}|{execution.price.normalize()!s}"
             f"|{execution.fee.normalize()!s}|{execution.kind!s}|{execution.time}"
         )
+        if execution.withheld:
+            text += f"|{execution.withheld.normalize()!s}"
         self._trades_hash = hashlib.sha256((self._trades_hash + text).encode()).hexdigest()
         if closed is not None and self._on_trade is not None:
             self._on_trade(closed)

@@ -5,6 +5,7 @@ A replay gives ``run`` all of its batches; paper trading calls ``step``, a run o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -56,6 +57,8 @@ class RunLog:
     executions: list[Execution] = field(default_factory=list)
     updates: list[OrderUpdate] = field(default_factory=list)
     """What happened to orders besides fills."""
+    fundings: list[Funding] | None = None
+    """Funding, settled after the batch that closes when it is due; ``None``: whoever runs the engine settles it."""
 
 
 class EngineState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -154,19 +157,21 @@ class SimulatedEngine:
             every: tell of every decision; else only of those with orders.
         """
         fills = self.fills
-        for decisions in self.core.run(self._met(batches, log.executions), log.equity, every):
+        for decisions in self.core.run(self._met(batches, log), log.equity, every):
             take(decisions)
             for decision in decisions:
                 for order in decision.orders:
                     fills.submit(order)
         log.updates += fills.take_updates()
 
-    def _met(self, batches: Iterable[BarBatch], executions: list[Execution]) -> Iterator[BarBatch]:
+    def _met(self, batches: Iterable[BarBatch], log: RunLog) -> Iterator[BarBatch]:
         """The same batches, each once the orders and levels that wait have met it."""
         core, quiet, on_bars = self.core, self.fills.quiet, self.fills.on_bars
+        funding = None if log.fundings is None else self.funding
+        settlement = math.inf if funding is None else funding.next_due
         for batch in batches:
             if self._is_cross:
-                executions += self._under_cross_margin(batch.bars)
+                log.executions += self._under_cross_margin(batch.bars)
             else:
                 for bar in batch.bars:
                     lowest, highest = quiet[bar.symbol]
@@ -174,9 +179,14 @@ class SimulatedEngine:
                         filled = on_bars(batch.bars)
                         for execution in filled:
                             core.apply(execution)
-                        executions += filled
+                        log.executions += filled
                         break
             yield batch
+            # From here on the batch is decided.
+            if batch.bars[0].close_time >= settlement:
+                assert funding is not None and log.fundings is not None
+                log.fundings += self.settle(batch.bars[0].close_time)
+                settlement = funding.next_due
 
     def _under_cross_margin(self, bars: Sequence[Bar]) -> list[Execution]:
         """Fills of a batch, and what the account's margin costs: looked at with the positions before them and after."""

@@ -280,7 +280,8 @@ class LiveAccount:
         try:
             if self.comparisons % _CLOCK_EVERY == 0:
                 await self._client.synchronise()
-            view = await look_at(self._client, [(order.symbol, name) for name, order in asked.items()], book.since)
+            working = [(order.symbol, name) for name, order in asked.items()]
+            view = await look_at(self._client, working, book.since, book.coins)
             wallet = (await self._client.wallet()).coins.get(SETTLE_COIN)
         except VenueError as problem:
             self._stand(False, str(problem))

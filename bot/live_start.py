@@ -21,6 +21,7 @@ from bot.market.instrument_book import InstrumentBook, InstrumentSource, filter_
 from bot.orders import AccountEvent, Execution, ExecutionKind, Funding, Notice, NoticeKind, RuleChange, Side, Transfer
 from bot.portfolio import Portfolio
 from bot.run import Run
+from bot.spot_start import coins_outside, coins_there, require_spot_settings
 
 _LEAST_CASH: Final = Decimal(1)
 
@@ -55,6 +56,7 @@ def require_stop_loss(config: Config) -> None:
     Raises:
         UsageError: positions could be without a stop loss, and the configuration does not allow it.
     """
+    require_spot_settings(config)
     if config.live.require_stop_loss and not config.risk.stop_loss:
         raise UsageError(
             "risk.stop_loss is 0, so positions could stand at the venue with nothing that closes them; set it, or set "
@@ -63,13 +65,15 @@ def require_stop_loss(config: Config) -> None:
 
 
 async def set_leverage(account: BybitAccount, config: Config, instruments: Iterable[Instrument]) -> None:
-    """Give every symbol more leverage than the risk limits may use, where it has less: fees and losses need margin, too.
+    """Give every contract more leverage than the risk limits may use, where it has less: fees and losses need margin, too.
 
     Raises:
         VenueError: the venue does not take it, or does not answer.
     """
     wanted = Decimal(repr(config.risk.max_leverage)).to_integral_value(ROUND_CEILING) + 1
     for instrument in instruments:
+        if instrument.is_spot:
+            continue
         leverage = max(Decimal(1), min(wanted, instrument.maximum_leverage))
         rows = await account.position_rows(instrument.symbol)
         if any(row.leverage is None or row.leverage < leverage for row in rows):
@@ -88,7 +92,8 @@ async def open_account(account: BybitAccount, config: Config, symbols: Sequence[
         UsageError: there is nothing to trade with, or something of these symbols is held already and must not be adopted.
         VenueError: the venue does not answer.
     """
-    wallet = (await account.wallet()).coins.get(SETTLE_COIN, Decimal(0))
+    balances = await account.wallet()
+    wallet = balances.coins.get(SETTLE_COIN, Decimal(0))
     capital = config.live.capital
     cash = min(wallet, capital) if capital else wallet
     if cash < _LEAST_CASH:
@@ -99,7 +104,8 @@ async def open_account(account: BybitAccount, config: Config, symbols: Sequence[
             f"there is an open order {foreign[0].order_id} of {foreign[0].symbol} on this account, and a bot must not "
             "share a symbol; cancel it, or take the symbol out of market.symbols"
         )
-    held = [position for position in await account.positions() if position.symbol in symbols]
+    is_spot = config.market.category == "spot"
+    held = [] if is_spot else [position for position in await account.positions() if position.symbol in symbols]
     if held and config.live.positions == "refuse":
         raise UsageError(
             f"there is a position of {held[0].quantity:f} {held[0].symbol} on this account; close it, or let the run take "
@@ -108,6 +114,8 @@ async def open_account(account: BybitAccount, config: Config, symbols: Sequence[
     events: list[AccountEvent] = []
     if wallet != cash:
         events.append(Transfer(wallet - cash, True, "not this run's to trade with"))
+    if is_spot:
+        events += coins_there(balances, symbols)
     for position in held:
         events += _adopted(position)
     return Opening(cash, await _fees(account, symbols), tuple(events))
@@ -153,7 +161,8 @@ def book_of(run: Run, journal: Journal) -> AccountBook:
     state = engine.state()
     venue.restore(state.books, state.outside)
     fills: list[Execution] = [fill for _, fill in journal.read_executions(run.run_id)]
-    settled = [event.settlement_id for _, event in journal.read_events(run.run_id) if isinstance(event, Funding)]
+    told = [event for _, event in journal.read_events(run.run_id)]
+    settled = [event.settlement_id for event in told if isinstance(event, Funding)]
     orders = list(journal.read_rows(schema.orders, run_id=run.run_id))
     newest = journal.last_close(run.run_id)
     # What no order of the run and no position that it took over can have caused is not its own.
@@ -167,6 +176,7 @@ def book_of(run: Run, journal: Journal) -> AccountBook:
         settlements=settled,
         since=min(causes, default=newest),
         newest=newest,
+        coins=coins_outside(engine.instruments, told),
     )
 
 

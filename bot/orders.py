@@ -201,7 +201,7 @@ class OrderUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.status in (OrderStatus.CANCELLED, OrderStatus.REJECTED)
 
 
-class Execution(msgspec.Struct, frozen=True):
+class Execution(msgspec.Struct, frozen=True, omit_defaults=True):
     """A fill. ``fee`` is in quote units and positive when paid; ``time`` is the market's time of the fill."""
 
     execution_id: str
@@ -213,11 +213,13 @@ class Execution(msgspec.Struct, frozen=True):
     fee: Decimal
     kind: ExecutionKind
     time: int
+    withheld: Decimal = ZERO
+    """What the venue kept of a purchase as its fee, in base units: ``fee`` is the value of that at ``price``."""
 
     @property
     def signed_quantity(self) -> Decimal:
         """Change of position."""
-        return self.quantity if self.side.sign > 0 else -self.quantity
+        return self.quantity - self.withheld if self.side.sign > 0 else -self.quantity
 
     @property
     def is_maker(self) -> bool:
@@ -264,6 +266,8 @@ class Verdict(StrEnum):
     """The venue cannot be asked whether the account is what the journal says: exits only."""
     FOREIGN = "foreign"
     """Somebody else trades the symbol on this account: it is left alone."""
+    LONG_ONLY = "long_only"
+    """A coin cannot be sold short: the target became flat."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -424,6 +428,8 @@ class Transfer(msgspec.Struct, frozen=True, omit_defaults=True):
     outside: bool = False
     """It is not this run's to trade with: its account stays as it is."""
     reason: str = ""
+    symbol: str = ""
+    """Of its base coin, in base units, and always outside; empty for money."""
 
 
 class EmergencyOrder(msgspec.Struct, frozen=True):

@@ -127,8 +127,12 @@ class Portfolio:
 
     @property
     def wallet(self) -> Decimal:
-        """What a margin account's wallet holds: the cash with which it began, and all that is realised since."""
-        return self.cash + sum((position.cost for position in self.positions.values()), ZERO)
+        """What the venue's wallet holds in quote units: the cash with which it began, and all that is realised since.
+
+        A coin of the spot market is paid for; of a contract the venue's wallet only ever sees what was made or lost.
+        """
+        contracts = (each for symbol, each in self.positions.items() if not self.instruments[symbol].is_spot)
+        return self.cash + sum((position.cost for position in contracts), ZERO)
 
     @property
     def invested(self) -> Decimal:
@@ -220,7 +224,7 @@ class Portfolio:
             self._refresh(position.symbol)
 
     def _increase(self, position: Position, change: Decimal, price: Decimal, fee: Decimal, time: int) -> None:
-        if not position.quantity:
+        if not position.quantity or self._is_dust(position):
             position.opened_at = time
         position.quantity += change
         position.cost += change * price
@@ -239,25 +243,38 @@ class Portfolio:
         position.fees += fee
         position.exit_notional += closing * price
         position.exit_quantity += closing
-        if position.quantity:
-            return None
+        left, made = position.quantity, position.cash_flow
+        if left:
+            if not self._is_dust(position):
+                return None
+            # It cannot be sold: what it has cost is carried into the next round trip.
+            made = position.realised
+        carried = position.cost
         exit_price = position.exit_notional / position.exit_quantity
         trade = ClosedTrade(
             symbol=position.symbol,
             side="long" if sign > 0 else "short",
             quantity=position.peak_quantity,
             # What was paid for all that was sold, per unit: entries made on the way count with their size.
-            entry_price=exit_price - sign * position.cash_flow / position.exit_quantity,
+            entry_price=exit_price - sign * made / position.exit_quantity,
             exit_price=exit_price,
             opened_at=position.opened_at,
             closed_at=time,
-            profit=position.cash_flow - position.fees - position.funding,
+            profit=made - position.fees - position.funding,
             fees=position.fees,
             funding=position.funding,
         )
         self.trades_closed += 1
         position.clear()
+        if left:
+            position.quantity = position.peak_quantity = left
+            position.cost, position.cash_flow, position.opened_at = carried, -carried, time
         return trade
+
+    def _is_dust(self, position: Position) -> bool:
+        """Whether what is held of a coin is less than can be sold."""
+        instrument = self.instruments[position.symbol]
+        return instrument.is_spot and not instrument.lots(position.quantity)
 
     def _refresh(self, symbol: str) -> None:
         quantity = self.positions[symbol].quantity

@@ -27,6 +27,8 @@ from strategies.base import Signal
 Verdicts = tuple[Verdict, ...]
 Orders = tuple[Order, ...]
 
+SPOT_EXPOSURE: Final = 0.95
+"""Of equity, in coins at most: a market purchase has to be covered at whatever price it meets, and nothing is borrowed."""
 _NO_DAY: Final = -math.inf
 _NO_FLOOR: Final = -math.inf
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -136,6 +138,7 @@ class RiskLayer:
         # Up to here nothing limits the target of a symbol that has the leverage to itself.
         alone = min(limits.max_position, limits.max_leverage, *self._maximum_leverage.values())
         self._unlimited = alone if self._is_alone else -math.inf
+        self._is_long_only = any(instrument.is_spot for instrument in instruments.values())
         self._most_lots = {
             symbol: instrument.lots(instrument.maximum_market_quantity) for symbol, instrument in instruments.items()
         }
@@ -270,6 +273,9 @@ class RiskLayer:
             target = 0.0
         if working or target is None:
             return None, False, (*verdicts, Verdict.ORDER_WORKING if working else Verdict.UNKNOWN_HELD)
+        if target < 0 and self.instruments[symbol].is_spot:
+            verdicts.append(Verdict.LONG_ONLY)
+            target = 0.0
         largest = self.limits.max_position
         if target > largest or -target > largest:
             verdicts.append(Verdict.CLIPPED_POSITION)
@@ -344,13 +350,15 @@ class RiskLayer:
         change = target_lots - held_lots
         quantity = abs(change) * instrument.lot_size
         reducing = target_lots * held_lots >= 0 and abs(target_lots) < abs(held_lots)
-        # A position that is closed whole may be smaller than the minimum: the venue lets reduce-only orders through.
+        # A position that is closed whole may be smaller than the minimum: the venue lets reduce-only orders through, which
+        # the spot market has not.
         close = exact(bar.close)
         too_small = quantity < instrument.minimum_quantity or quantity * close < instrument.minimum_notional
-        if too_small and not (reducing and target_lots == 0):
+        if too_small and (instrument.is_spot or not (reducing and target_lots == 0)):
             return _NO_ORDERS, (*verdicts, Verdict.BELOW_MINIMUM)
         side = _BUY if change > 0 else _SELL
-        stop_loss, take_profit = (None, None) if reducing else self._levels(signal, close, side, instrument)
+        bare = reducing or instrument.is_spot
+        stop_loss, take_profit = (None, None) if bare else self._levels(signal, close, side, instrument)
         name = client_order_id(self._run_token, symbol, bar.open_time)
         order = Order(
             name,
@@ -390,7 +398,7 @@ class RiskLayer:
             or state.unknown_because
         )
         self._highest = -math.inf if self._restricted else self._unlimited
-        self._lowest = -self._highest
+        self._lowest = 0.0 if self._is_long_only else -self._highest
         self.day_end = _NO_DAY if state.day is None else (state.day + 1) * DAY_MS
         limit = self.limits.daily_loss_limit
         self.loss_floor = state.day_open_equity * (1.0 - limit) if limit and state.day is not None else _NO_FLOOR

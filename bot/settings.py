@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from bot.execution.fills import PLAIN, BandAction, Costs, FillRules, MarginMode
+from bot.execution.instruments import Category
 from bot.risk import LossAction, RiskLimits
 from memory_store.policy import RegimeRule, Scope
 from memory_store.records import Eviction
@@ -68,6 +69,7 @@ class StorageSection(Section):
 class MarketSection(Section):
     """What is traded."""
 
+    category: Category = Field("linear", description="linear: perpetuals; spot: the coins themselves")
     symbols: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
         ("BTCUSDT",), min_length=1, max_length=200, description="symbols, in fixed order"
     )
@@ -273,11 +275,17 @@ class TrainingSection(Section):
     """How models are trained."""
 
     epochs: int = Field(10, ge=1, le=10_000, description="passes over the training span")
+    read_epochs: int = Field(
+        0, ge=0, le=10_000, description="passes after these in which only what reads the memory learns"
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay of AdamW")
     validation_fraction: float = Field(0.15, gt=0, lt=0.9, description="tail of the span kept for early stopping")
     key_loss: float = Field(0, ge=0, le=100, description="weight of the objective that near keys mean alike outcomes")
     mirrored: float = Field(0, ge=0, le=0.5, description="share of samples shown in the mirror")
+    precision: float = Field(
+        0, ge=0, le=2, description="power of one over its forecast volatility that a sample counts by"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="what to train on; auto: a GPU where there is one"
     )

@@ -69,6 +69,7 @@ class MemoryBank:
         self._held = Holdings(config)
         self._settled_until = -TIME_LIMIT
         self._disorder = 0
+        self._may_be_helped = False
 
     def __len__(self) -> int:
         """Entries held, pending and sealed ones included."""
@@ -318,8 +319,11 @@ class MemoryBank:
             skip_oldest=skip_oldest,
             next_id=self._held.next_id,
         )
+        held = self._held
+        if self._may_be_helped and held.helper is None:
+            held.helper = Helper(held.ring, held.finder)
         make = partial(self.propose, wanted.queries, as_of=as_of, k=k, skip_oldest=skip_oldest)
-        return PromisedProposal(self._held.helper, wanted, make)
+        return PromisedProposal(held.helper, wanted, make)
 
     @contextmanager
     def helped(self) -> Iterator[None]:
@@ -329,21 +333,23 @@ class MemoryBank:
         """
         held, config = self._held, self.config
         exact = config.index is IndexKind.EXACT and not config.sealed and config.eviction is Eviction.FIFO
-        alone = held.helper is not None or not exact or config.capacity < WORTHWHILE or not can_help()
+        alone = self._may_be_helped or not exact or config.capacity < WORTHWHILE or not can_help()
         if alone or gpu_nearest() is not None:  # a copy of a process cannot go on with its GPU
             yield
             return
-        helper = held.helper = Helper(held.ring, held.finder)
+        self._may_be_helped = True
         try:
             yield
         finally:
-            held.helper = None
-            helper.close()
+            self._may_be_helped = False
+            helper, held.helper = held.helper, None
+            if helper is not None:
+                helper.close()
 
     @property
     def has_help(self) -> bool:
-        """Whether a second process works on proposals."""
-        return self._held.helper is not None
+        """Whether a second process works on proposals, or is going to when it is asked."""
+        return self._may_be_helped
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.

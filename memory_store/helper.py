@@ -28,6 +28,10 @@ _MOST_AT_ONCE: Final = 2
 """Proposals under way: so many and their answers fit into what the system keeps for a pipe, so that nobody waits to write."""
 
 
+_OWN_LOAD: Final = 0.5
+"""Cores of the load average that must be free; the first process itself is part of the load."""
+
+
 class Wanted(NamedTuple):
     """What ``propose`` takes beside the entries."""
 
@@ -60,6 +64,11 @@ def can_help() -> bool:
     if sys.platform != "linux" or multiprocessing.parent_process() is not None:
         return False
     return len(os.sched_getaffinity(0)) > 1
+
+
+def has_idle_core() -> bool:
+    """Whether the last minute left a core to a second process: without one it only takes time from the first."""
+    return os.getloadavg()[0] <= len(os.sched_getaffinity(0)) - _OWN_LOAD
 
 
 class Helper:

@@ -114,8 +114,10 @@ class PrunedIndex:
         length = float(np.sqrt(rescore(query, query)[0])) or 1.0
         bounds = np.matmul(self._turned(query, length), columns[:, :size], out=self._bounds[:size])
         bounds[np.flatnonzero(hidden)] = -np.inf
-        seeds = np.flatnonzero(bounds >= _high_floor(bounds, min(max(_SEEDS, 4 * k), size // BLOCK)))
-        floor = max(known, _known_score(self._keys, seeds, query[0], k))
+        floor = known
+        if known == -np.inf:
+            seeds = np.flatnonzero(bounds >= _high_floor(bounds, min(max(_SEEDS, 4 * k), size // BLOCK)))
+            floor = _known_score(self._keys, seeds, query[0], k)
         slack = 4 * (self.directions + 4) * _SMALLEST_NORMAL
         near = np.flatnonzero(bounds >= floor_below((floor - float(margin[0])) / length, slack))
         return shortlist(self._keys, near, query[0], k, float(margin[0]))

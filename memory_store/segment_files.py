@@ -20,7 +20,6 @@ from memory_store.archive import Archive, segment_entries
 from memory_store.array_file import UnusableFile, read_arrays, write_arrays
 from memory_store.pruned import PrunedIndex
 from memory_store.reading import read_archive, read_columns
-from memory_store.records import IntArray
 from memory_store.registry import StoredBank
 from memory_store.restoration import BankState
 from memory_store.rows import held_condition
@@ -152,8 +151,8 @@ def _check(connection: sa.Connection, stored: StoredBank, segment: Segment, olde
     )
     held = connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one()
     if held != segment.count:
-        ids: IntArray = np.array(list(connection.execute(sa.select(memory_entries.c.entry_id).where(mine)).scalars()))
-        segment.forget_all_but(ids)
+        ids = list(connection.execute(sa.select(memory_entries.c.entry_id).where(mine)).scalars())
+        segment.forget_all_but(np.array(ids, dtype=np.int64))
         if held != segment.count:
             raise UnusableFile("it lacks entries that are held")
     rows = np.flatnonzero(~segment.gone)

@@ -19,6 +19,11 @@ class Connection:
         self._request = request
         self._socket = socket
 
+    @property
+    def is_spot(self) -> bool:
+        """Whether it listens to the spot market."""
+        return self._request.path.endswith("/spot")
+
     async def send(self, text: str) -> None:
         """Send one message; a socket that is gone, or does not take it in time, is cut."""
         try:

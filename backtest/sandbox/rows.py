@@ -350,7 +350,7 @@ def _coin_row(coin: CoinBalance) -> JsonObject:
         "collateralSwitch": True,
         "borrowAmount": "0.0",
         "totalPositionIM": rounded(coin.position_margin),
-        "walletBalance": rounded(coin.balance),
+        "walletBalance": plain(coin.balance),
         "cumRealisedPnl": rounded(coin.realised),
         "locked": rounded(coin.locked),
         "marginCollateral": True,

@@ -20,7 +20,7 @@ from strategies.bars import Bar
 
 
 class PublicStream:
-    """All sockets of ``/v5/public/linear``."""
+    """All sockets of ``/v5/public/linear`` and ``/v5/public/spot``, which have the same candles."""
 
     def __init__(self, tape: Tape, data: MarketData, outbox: Outbox, injector: FaultInjector) -> None:
         self._tape = tape
@@ -220,6 +220,8 @@ class PublicStream:
     async def _subscribe(self, connection: Connection, topics: list[str], label: str) -> None:
         known = dict.fromkeys(self._tape.symbols)
         refusal = protocol.first_bad_topic(topics, self._tape.intervals, known, connection.topics)
+        if connection.is_spot and any(topic.startswith("tickers.") for topic in topics):
+            refusal = "error:the sandbox has no tickers on the stream of its spot market"
         if sum(map(len, topics)) + sum(map(len, connection.topics)) > protocol.MAXIMUM_ARGUMENT_CHARACTERS:
             refusal = "error:args length exceeds 21000 characters"
         if not refusal:

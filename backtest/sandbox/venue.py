@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from aiohttp import web
 
@@ -29,13 +29,13 @@ from backtest.sandbox.stream import PublicStream
 from backtest.sandbox.tape import Release, Tape
 from backtest.sandbox.trade_stream import TradeStream
 from backtest.sandbox.trading import PrivateRest, deeds
-from bot.execution.instruments import Instrument
+from bot.execution.instruments import Category, Instrument
 from bot.market.funding_rates import FundingRates
 from strategies.bars import BarSeries
 
 
 class SandboxVenue:
-    """A venue on one local port: REST under ``/v5/market``, websocket at ``/v5/public/linear``, control at ``/control``.
+    """A venue on one local port: REST under ``/v5``, websockets at ``/v5/public/linear`` and ``spot``, control at ``/control``.
 
     Use it as an asynchronous context manager, or call ``start`` and ``stop``. It lives on the running event loop.
 
@@ -136,7 +136,11 @@ class SandboxVenue:
     @property
     def public_url(self) -> str:
         """What takes the place of ``wss://stream.bybit.com/v5/public/linear``."""
-        return f"ws{self._secure}://{self._host}:{self._port}/v5/public/linear"
+        return self.stream_url("linear")
+
+    def stream_url(self, category: Category) -> str:
+        """What takes the place of ``wss://stream.bybit.com/v5/public/CATEGORY``."""
+        return f"ws{self._secure}://{self._host}:{self._port}/v5/public/{category}"
 
     @property
     def private_url(self) -> str:
@@ -161,7 +165,8 @@ class SandboxVenue:
         """
         self._open_tape()
         application = web.Application(middlewares=[self._gate.guard])
-        application.router.add_get("/v5/public/linear", self._stream.handle)
+        for category in get_args(Category):
+            application.router.add_get(f"/v5/public/{category}", self._stream.handle)
         application.router.add_get("/v5/private", self.private.handle)
         if self.exchange is not None:
             limits = RateLimits(enforced=self._enforce_limits)

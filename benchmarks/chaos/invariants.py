@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -125,7 +125,7 @@ def _fills(rehearsal: Rehearsal) -> Iterator[str]:
 
 
 def _unlike(
-    what: str, at_venue: dict[str, tuple[object, ...]], written: dict[str, tuple[object, ...]]
+    what: str, at_venue: Mapping[str, tuple[object, ...]], written: Mapping[str, tuple[object, ...]]
 ) -> Iterator[str]:
     for name in sorted(at_venue.keys() | written.keys()):
         if at_venue.get(name) != written.get(name):

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from backtest.sandbox.faults import CLOSE, Fault, FaultPlan, FaultRule
 from benchmarks.chaos.rehearsal import Crash, Rehearsal, Scene
@@ -63,7 +63,9 @@ def _told(do: Fault, on: str) -> Draw:
         chance, told = 2 * _rare(rng), rng.choice((502, 503, 10000, 10006, 10016, 0))
         if not told:
             return FaultRule(do, on, chance=chance, html=True)
-        return FaultRule(do, on, chance=chance, **({"status": told} if told < 600 else {"code": told}))
+        if told < 600:
+            return FaultRule(do, on, chance=chance, status=told)
+        return FaultRule(do, on, chance=chance, code=told)
 
     return draw
 
@@ -123,7 +125,7 @@ def scene_of(seed: int, bars: int) -> Scene:
     """The market and the account of a seed."""
     rng = random.Random(f"scene {seed}")
     symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")[: rng.randint(1, 3)]
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "strategy": {"parameters": {"seed": seed, "share": rng.choice((0.2, 0.4, 0.9))}},
         "fills": {"participation": rng.choice((0.0, 0.0, 0.0002, 0.001))},
         "risk": {"daily_loss_limit": rng.choice((0.0, 0.0, 0.02)), "take_profit": rng.choice((0.0, 0.01))},

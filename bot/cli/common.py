@@ -143,12 +143,13 @@ def chosen_span(start: str | None, end: str | None) -> tuple[int | None, int | N
 
 
 def existing_homes(config: Config) -> list[Home]:
-    """The real market's folders, and those of the testnet and of the sandboxes that were used."""
+    """The real market's folders, those of the testnet and of the sandboxes that were used, and the spot market of each."""
     from bot.assembly import home_named
 
     root = config.storage.data_dir
     sandboxes = sorted(path for path in (root / "sandbox").glob("*") if path.is_dir())
-    others = [path for path in (root / "testnet", *sandboxes) if path.is_dir()]
+    markets = [root, root / "testnet", *sandboxes]
+    others = [path for path in (*markets[1:], *(market / "spot" for market in markets)) if path.is_dir()]
     return [home_named(config, ""), *(home_named(config, path.relative_to(root).as_posix()) for path in others)]
 
 

@@ -31,7 +31,7 @@ _WAIT_S: Final = 1.0
 def market_rest(config: Config) -> BybitRest:
     """Bybit's public REST interface, or its testnet's."""
     environment: Final = "testnet" if config.venue.name == "testnet" else "mainnet"
-    return BybitRest(None, environment, timeout_s=config.venue.rest_timeout)
+    return BybitRest(None, environment, timeout_s=config.venue.rest_timeout, category=config.market.category)
 
 
 def fetch_rates(
@@ -40,9 +40,11 @@ def fetch_rates(
     """Store funding rates of symbols, and say how many.
 
     Raises:
-        UsageError: a file goes with one symbol, and rates come from Bybit or a file only.
+        UsageError: a file goes with one symbol, rates come from Bybit or a file only, and coins pay none.
     """
     config = context.config
+    if config.market.category == "spot":
+        raise UsageError('the spot market has no funding; set market.category = "linear", or leave out --funding')
     store = home_of(config).funding
     if source == "file":
         if path is None or len(names) != 1:

@@ -230,4 +230,4 @@ def _inside(config: Config, home: Home) -> SandboxVenue:
 
 def _private_stream(config: Config, sandbox: SandboxVenue | None, client: BybitAccount) -> PrivateStream:
     url, key, secret = private_stream_at(config, sandbox)
-    return PrivateStream(url, key, secret, venue_ms=lambda: _now() + client.clock.offset)
+    return PrivateStream(url, key, secret, venue_ms=lambda: _now() + client.clock.offset, category=client.category)

@@ -199,6 +199,7 @@ def _tell(context: Context, venue: SandboxVenue) -> None:
     places: dict[str, Any] = {
         "rest_url": venue.rest_url,
         "public_url": venue.public_url,
+        "public_spot_url": venue.stream_url("spot"),
         "private_url": venue.private_url,
         "trade_url": venue.trade_url,
         "control_url": venue.control_url,

@@ -173,7 +173,7 @@ def resumable(kind: RunKind, journal: Journal, config: Config, home: Home) -> St
         then = run.record.config
         is_same_place = (
             then["venue"]["name"] == config.venue.name
-            and then["market"] == wanted["market"]
+            and {"category": "linear", **then["market"]} == wanted["market"]
             and then["sandbox"]["source"] == config.sandbox.source
             and run.record.candles == home.name
         )

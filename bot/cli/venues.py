@@ -62,13 +62,13 @@ class Connection:
 
 def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     """A connection to the configured venue, or to a sandbox that has been started."""
-    timeout = config.venue.rest_timeout
+    timeout, category = config.venue.rest_timeout, config.market.category
     if sandbox is not None:
-        return Connection(BybitRest(sandbox.rest_url, timeout_s=timeout), sandbox.public_url)
-    url = f"{_stream_host(config, _PUBLIC_STREAMS)}/v5/public/linear"
-    return Connection(
-        BybitRest(_rest_host(config), _ENVIRONMENTS.get(config.venue.name, "mainnet"), timeout_s=timeout), url
-    )
+        rest = BybitRest(sandbox.rest_url, timeout_s=timeout, category=category)
+        return Connection(rest, sandbox.stream_url(category))
+    environment = _ENVIRONMENTS.get(config.venue.name, "mainnet")
+    rest = BybitRest(_rest_host(config), environment, timeout_s=timeout, category=category)
+    return Connection(rest, f"{_stream_host(config, _PUBLIC_STREAMS)}/v5/public/{category}")
 
 
 def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAccount:
@@ -77,16 +77,16 @@ def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAcco
     Raises:
         UsageError: there is no key, or the venue is a sandbox inside a process that has not been started.
     """
-    name, timeout = config.venue.name, config.venue.rest_timeout
+    name, timeout, category = config.venue.name, config.venue.rest_timeout, config.market.category
     credentials = Credentials(*_key_of(config, sandbox))
     if sandbox is not None:
-        return BybitAccount(credentials, sandbox.rest_url, timeout_s=timeout)
+        return BybitAccount(credentials, sandbox.rest_url, timeout_s=timeout, category=category)
     if name == "sandbox" and not config.venue.sandbox_url:
         raise UsageError(
             "the sandbox inside this process has no account; start recall sandbox and set venue.sandbox_url to its URL"
         )
     environment: Environment = "testnet" if name == "testnet" else "demo" if name == "demo" else "mainnet"
-    return BybitAccount(credentials, _rest_host(config), environment, timeout_s=timeout)
+    return BybitAccount(credentials, _rest_host(config), environment, timeout_s=timeout, category=category)
 
 
 def private_stream_at(config: Config, sandbox: SandboxVenue | None = None) -> tuple[str, str, str]:

@@ -37,6 +37,7 @@ VERDICTS: Final[dict[Verdict, str]] = {
     Verdict.HALTED_BY_OPERATOR: "halted by the operator, so only exits are allowed",
     Verdict.FLATTENED_BY_OPERATOR: "the operator asked for a flat book",
     Verdict.ORDER_WORKING: "an earlier order of this symbol is still working",
+    Verdict.LONG_ONLY: "a coin of the spot market cannot be sold short, so the target became flat",
     Verdict.BANKRUPT: "equity is gone, so nothing can be opened",
 }
 

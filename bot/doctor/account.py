@@ -9,11 +9,16 @@ from typing import Any, Final
 from bot.doctor.check import Check, check
 from bot.execution.bybit.clock import ALARMING_OFFSET_MS
 from bot.execution.bybit.decode import VenuePosition, VenueWallet, time_of
-from bot.execution.instruments import Instrument
+from bot.execution.instruments import Category, Instrument
 
 EXPIRY_WARNING: Final = timedelta(days=7)
 MARGIN_MODES: Final = {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated"}
 """Those that the risk limits are made for: https://bybit-exchange.github.io/docs/v5/enum#marginmode."""
+_RIGHTS: Final[Mapping[Category, tuple[str, frozenset[str], str]]] = {
+    "linear": ("ContractTrade", frozenset({"Order", "Position"}), "the rights Orders and Positions"),
+    "spot": ("Spot", frozenset({"SpotTrade"}), "the right to trade spot"),
+}
+"""By market: the group of rights, those needed, and their names in words."""
 
 
 def clock_check(offset_ms: int) -> Check:
@@ -23,12 +28,14 @@ def clock_check(offset_ms: int) -> Check:
     return check("clock", good, f"the venue's is {offset_ms:+,} ms from this machine's", fix)
 
 
-def key_checks(information: Mapping[str, Any], now: datetime, *, allow_withdrawal: bool) -> list[Check]:
+def key_checks(
+    information: Mapping[str, Any], now: datetime, *, allow_withdrawal: bool, category: Category = "linear"
+) -> list[Check]:
     """What the key may do, and until when: https://bybit-exchange.github.io/docs/v5/user/apikey-info."""
     permissions = information.get("permissions")
     rights = permissions if isinstance(permissions, Mapping) else {}
-    contract = rights.get("ContractTrade") or ()
-    may_trade = information.get("readOnly") in (0, "0") and {"Order", "Position"} <= set(contract)
+    group, needed, words = _RIGHTS[category]
+    may_trade = information.get("readOnly") in (0, "0") and needed <= set(rights.get(group) or ())
     may_withdraw = "Withdraw" in (rights.get("Wallet") or ())
     until = _expiry(information.get("expiredAt"))
     lasts = until is None or until - now > EXPIRY_WARNING
@@ -37,7 +44,7 @@ def key_checks(information: Mapping[str, Any], now: datetime, *, allow_withdrawa
             "key may trade",
             may_trade,
             "yes" if may_trade else "no",
-            "give the key the rights Orders and Positions of Unified Trading, and read-write",
+            f"give the key {words} of Unified Trading, and read-write",
         ),
         check(
             "key may not withdraw",
@@ -69,11 +76,14 @@ def balance_check(wallet: VenueWallet) -> Check:
 
 def filters(instrument: Instrument) -> str:
     """Trading rules in words."""
-    return (
+    orders = (
         f"tick {instrument.tick_size:f}, lot {instrument.lot_size:f}, least {instrument.minimum_notional:f} USDT, "
-        f"most {instrument.maximum_market_quantity:f} at market and {instrument.maximum_limit_quantity:f} with a limit, "
-        f"leverage up to {instrument.maximum_leverage:f}, funding every {instrument.funding_interval_minutes / 60:g} h"
+        f"most {instrument.maximum_market_quantity:f} at market and {instrument.maximum_limit_quantity:f} with a limit"
     )
+    if instrument.is_spot:
+        return orders
+    hours = instrument.funding_interval_minutes / 60
+    return f"{orders}, leverage up to {instrument.maximum_leverage:f}, funding every {hours:g} h"
 
 
 def position_checks(symbol: str, rows: Sequence[VenuePosition], most_leverage: float) -> list[Check]:

@@ -42,15 +42,17 @@ async def examine(
         return [*checks, Check("clock", False, str(problem), "check venue.name, venue.sandbox_url and the network")]
     symbols = await _symbol_checks(rest, config.market.symbols)
     try:
-        checks += key_checks(await account.key_information(), now, allow_withdrawal=config.live.allow_withdrawal_key)
+        rights, category = await account.key_information(), config.market.category
+        checks += key_checks(rights, now, allow_withdrawal=config.live.allow_withdrawal_key, category=category)
         checks.append(margin_check(await account.margin_mode()))
         checks.append(balance_check(await account.wallet()))
     except VenueError as problem:
-        checks.append(Check("key", False, str(problem), "put in a key of this venue that may trade contracts"))
+        checks.append(Check("key", False, str(problem), "put in a key of this venue that may trade"))
         return [*checks, *symbols]
     for symbol, known in zip(config.market.symbols, symbols, strict=True):
         checks.append(known)
-        if known.good:
+        # Coins have no leverage and no position mode, and those in the wallet are left alone.
+        if known.good and config.market.category != "spot":
             try:
                 checks += position_checks(symbol, await account.position_rows(symbol), config.risk.max_leverage)
             except VenueError as problem:

@@ -30,14 +30,14 @@ class FundingSchedule:
     ) -> None:
         """
         Args:
-            instruments: rules by symbol; those whose market has sessions have no funding.
+            instruments: rules by symbol; coins, and those whose market has sessions, have no funding.
             rates: what is stored of each symbol.
             fallback: rate that every position pays where none is stored; 0 for none.
         """
         self._steps = {
             symbol: instrument.funding_interval_minutes * MINUTE_MS
             for symbol, instrument in instruments.items()
-            if instrument.calendar is Calendar.CONTINUOUS
+            if instrument.calendar is Calendar.CONTINUOUS and not instrument.is_spot
         }
         self._rates = {symbol: rates.get(symbol, FundingRates()) for symbol in self._steps}
         self._fallback = fallback

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Literal
 
 import msgspec
 
 from strategies.bars import Calendar
+
+Category = Literal["linear", "spot"]
+"""Bybit's word for a market: perpetuals settled in USDT, or the coins themselves."""
 
 
 class MarginTier(msgspec.Struct, frozen=True):
@@ -38,6 +42,8 @@ class Instrument(msgspec.Struct, frozen=True):
     """Largest value of a position, as a multiple of the account's equity."""
     funding_interval_minutes: int = 480
     calendar: Calendar = Calendar.CONTINUOUS
+    is_spot: bool = False
+    """The coin itself is traded: no shorts, no leverage, no funding, and no levels that the venue keeps for a position."""
 
     def lots(self, quantity: Decimal) -> int:
         """A quantity that lies on the grid, counted in lots."""

@@ -43,7 +43,7 @@ class VenueBooks:
                 self._end(self.books[event.symbol], event.client_order_id)
         elif isinstance(event, EmergencyOrder):
             self.submit(event.order)
-        elif isinstance(event, Transfer) and event.outside:
+        elif isinstance(event, Transfer) and event.outside and not event.symbol:
             self.outside += event.amount
 
     def restore(self, books: Iterable[BookSide], outside: Decimal) -> None:

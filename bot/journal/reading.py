@@ -136,7 +136,12 @@ class JournalReader(Database):
         fields = Execution.__struct_fields__
         with believed(f"a fill of run {run_id}"):
             return [
-                (row["sequence"], msgspec.convert({name: row[name] for name in fields}, Execution, strict=False))
+                (
+                    row["sequence"],
+                    msgspec.convert(
+                        {name: row[name] for name in fields if row[name] is not None}, Execution, strict=False
+                    ),
+                )
                 for row in rows
             ]
 

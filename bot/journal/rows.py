@@ -88,6 +88,7 @@ _EXECUTIONS: Final = _Insertion(
     "fee",
     "kind",
     "time",
+    "withheld",
 )
 _DECISIONS: Final = _Insertion(
     schema.decisions,
@@ -217,6 +218,7 @@ def _execution_row(run_id: str, sequence: int, execution: Execution) -> tuple[An
         str(execution.fee),
         str(execution.kind),
         execution.time,
+        str(execution.withheld) if execution.withheld else None,
     )
 
 

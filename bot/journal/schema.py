@@ -1,6 +1,7 @@
 """Tables of the journal: the one truth about every run, on SQLite or PostgreSQL.
 
-Format 2 added ``commands.payload``, format 3 the tables ``outlooks`` and ``probes``.
+Format 2 added ``commands.payload``, format 3 the tables ``outlooks`` and ``probes``, format 4
+``executions.withheld``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 metadata = sa.MetaData()
 _RUN: Final = sa.String(64)
@@ -65,6 +66,7 @@ executions = sa.Table(
     sa.Column("fee", _DECIMAL, nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("time", _MILLISECONDS, nullable=False),
+    sa.Column("withheld", _DECIMAL, comment="fee of a spot purchase in base units; empty elsewhere"),
 )
 sa.Index("executions_by_sequence", executions.c.run_id, executions.c.sequence)
 
@@ -161,14 +163,15 @@ commands = sa.Table(
 
 _ADDED_IN_2: Final = (commands.c.payload,)
 _ADDED_IN_3: Final = (outlooks, probes)
+_ADDED_IN_4: Final = (executions.c.withheld,)
 
 
 def migrate(connection: sa.Connection, version: int) -> None:
     """Bring tables of an earlier format to this one, in the caller's transaction, which nobody else may interrupt."""
     assert 1 <= version < SCHEMA_VERSION, f"there is no format {version}"
-    if version < 2:
-        for column in _ADDED_IN_2:
-            specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {specification}")
+    added = (*_ADDED_IN_2, *_ADDED_IN_4) if version < 2 else _ADDED_IN_4
+    for column in added:
+        specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {specification}")
     metadata.create_all(connection, tables=_ADDED_IN_3)
     connection.execute(journal_format.update().values(version=SCHEMA_VERSION))

@@ -51,11 +51,13 @@ def training_config(config: Config, *, threads: int) -> TrainingConfig:
     return replace(
         TrainingConfig(),
         epochs=settings.epochs,
+        read_epochs=settings.read_epochs,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         validation_fraction=settings.validation_fraction,
         key_loss=settings.key_loss,
         mirrored=settings.mirrored,
+        precision=settings.precision,
         device=settings.device,
         memory_dropout=settings.memory_dropout,
         patience=settings.patience,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 from bot.errors import VenueError
-from bot.execution.instruments import Instrument
+from bot.execution.instruments import Category, Instrument
 from bot.market.wire import number
 from strategies.bars import Bar, Calendar, close_time_of
+
+_KINDS: Final[Mapping[Category, str]] = {"linear": "linear contract", "spot": "pair of the spot market"}
 
 
 def envelope_time(reply: Mapping[str, Any], endpoint: str) -> int:
@@ -70,24 +72,27 @@ def decode_klines(
     return [bars[opened] for opened in sorted(bars)]
 
 
-def decode_instrument(symbol: str, row: Mapping[str, Any] | None, endpoint: str) -> Instrument:
+def decode_instrument(symbol: str, row: Mapping[str, Any] | None, endpoint: str, category: Category) -> Instrument:
     """Trading rules from a row of ``instruments-info``; a field that is missing or empty takes the default.
 
     Raises:
         VenueError: there is no such row, it is not open for trading, or its tick or lot cannot be read.
     """
     if row is None:
-        raise VenueError(f"symbol {symbol!r} is unknown at {endpoint}; use a linear contract such as BTCUSDT")
+        raise VenueError(f"symbol {symbol!r} is unknown at {endpoint}; use a {_KINDS[category]} such as BTCUSDT")
     status = row.get("status")
     if status not in ("Trading", "", None):
         raise VenueError(f"symbol {symbol!r} is not open for trading at {endpoint} (status {status}); choose another")
     price, lot, leverage, risk = (
         _part(row, name) for name in ("priceFilter", "lotSizeFilter", "leverageFilter", "riskParameters")
     )
-    tick, step = _decimal(price.get("tickSize")), _decimal(lot.get("qtyStep"))
+    is_spot = category == "spot"
+    tick, step = _decimal(price.get("tickSize")), _decimal(lot.get("basePrecision" if is_spot else "qtyStep"))
     if tick is None or step is None:
         raise VenueError(f"{endpoint} gives no tick or lot for symbol {symbol!r}; choose another symbol")
     base = Instrument(symbol)
+    if is_spot:
+        return _spot_instrument(symbol, tick, step, lot, _decimal(risk.get("priceLimitRatioX")) or base.price_limit)
     funding = row.get("fundingInterval")
     return Instrument(
         symbol=symbol,
@@ -102,6 +107,24 @@ def decode_instrument(symbol: str, row: Mapping[str, Any] | None, endpoint: str)
         price_limit=_decimal(risk.get("priceLimitRatioX")) or base.price_limit,
         maximum_leverage=_decimal(leverage.get("maxLeverage")) or base.maximum_leverage,
         funding_interval_minutes=funding if isinstance(funding, int) and funding > 0 else base.funding_interval_minutes,
+    )
+
+
+def _spot_instrument(symbol: str, tick: Decimal, step: Decimal, lot: Mapping[str, Any], band: Decimal) -> Instrument:
+    """Rules of a pair of coins: https://bybit-exchange.github.io/docs/v5/market/instrument."""
+    base = Instrument(symbol)
+    most = _decimal(lot.get("maxOrderQty"))
+    return Instrument(
+        symbol=symbol,
+        tick_size=tick,
+        lot_size=step,
+        minimum_quantity=_decimal(lot.get("minOrderQty")) or step,
+        minimum_notional=_decimal(lot.get("minOrderAmt")) or base.minimum_notional,
+        maximum_market_quantity=_decimal(lot.get("maxMarketOrderQty")) or most or base.maximum_market_quantity,
+        maximum_limit_quantity=_decimal(lot.get("maxLimitOrderQty")) or most or base.maximum_limit_quantity,
+        price_limit=band,
+        maximum_leverage=Decimal(1),
+        is_spot=True,
     )
 
 

@@ -25,6 +25,7 @@ from bot.execution.bybit.decode import (
     decode_positions,
     decode_wallets,
 )
+from bot.execution.instruments import Category
 from bot.market.backoff import Backoff
 from bot.market.bybit_login import login_request, without_key
 from bot.market.healing_socket import HealingSocket
@@ -36,6 +37,9 @@ TOPICS: Final[dict[str, Callable[[object], list[Any]]]] = {
     "position": decode_positions,
     "wallet": decode_wallets,
 }
+
+SPOT_TOPICS: Final = ("order.spot", "execution.spot", "wallet")
+"""The spot market has no positions."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +81,7 @@ class PrivateStream(HealingSocket[PrivateEvent]):
         ping_interval_s: see ``HealingSocket``, as the next two.
         silence_timeout_s: see there.
         backoff: see there.
+        category: of which market orders and fills are told; those of the others have symbols of the same names.
     """
 
     def __init__(
@@ -89,10 +94,12 @@ class PrivateStream(HealingSocket[PrivateEvent]):
         ping_interval_s: float = 20.0,
         silence_timeout_s: float = 10.0,
         backoff: Backoff | None = None,
+        category: Category = "linear",
     ) -> None:
         super().__init__(
             url, "private stream", ping_interval_s=ping_interval_s, silence_timeout_s=silence_timeout_s, backoff=backoff
         )
+        self._topics = SPOT_TOPICS if category == "spot" else tuple(TOPICS)
         self._key = key
         self._secret = secret
         self._venue_ms = venue_ms
@@ -107,7 +114,7 @@ class PrivateStream(HealingSocket[PrivateEvent]):
             return
         self._asked = "a subscription"
         # All topics at once: they are the same for every account, so that one cannot refuse the others.
-        if await self._agreed(socket, {"op": "subscribe", "args": list(TOPICS)}, "subscribe"):
+        if await self._agreed(socket, {"op": "subscribe", "args": list(self._topics)}, "subscribe"):
             self._events.put_nowait(PrivateConnected(self.connections))
 
     def _ping(self) -> str:

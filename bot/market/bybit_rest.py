@@ -22,7 +22,7 @@ from pybit.unified_trading import HTTP
 from bot.errors import VenueError
 from bot.execution.bybit.codes import REPEATED_READS, Action, action_of_status
 from bot.execution.bybit.rate_limits import PUBLIC_PER_SECOND, TokenBucket
-from bot.execution.instruments import Instrument
+from bot.execution.instruments import Category, Instrument
 from bot.market.backoff import Backoff
 from bot.market.bybit_decode import (
     decode_funding,
@@ -38,7 +38,6 @@ from strategies.bars import Bar, Calendar, interval_ms
 
 Environment = Literal["mainnet", "testnet", "demo"]
 
-CATEGORY: Final = "linear"
 PAGE_BARS: Final = 1000
 """Bars that one request can return."""
 PAGE_INSTRUMENTS: Final = 1000
@@ -91,6 +90,7 @@ class BybitRest:
         timeout_s: bound on connecting, and on each wait for bytes, of one attempt.
         attempts: how often a request is sent at most.
         backoff: waits between attempts.
+        category: which market.
         forbidden_wait_s: seconds after a ban of this address within which nothing is sent, since asking prolongs it.
     """
 
@@ -102,8 +102,10 @@ class BybitRest:
         *,
         attempts: int = 4,
         backoff: Backoff | None = None,
+        category: Category = "linear",
         forbidden_wait_s: float = FORBIDDEN_WAIT_S,
     ) -> None:
+        self._category = category
         # One attempt per call and no code that pybit itself would retry: it sleeps inside the call, raises on a rate
         # limit whose reset has passed, and hides the code behind its own. An empty set would mean its defaults.
         self._session = HTTP(
@@ -199,7 +201,7 @@ class BybitRest:
 
     def _funding_request(self, symbol: str, start_ms: int, end_ms: int) -> _Request:
         parameters = {
-            "category": CATEGORY,
+            "category": "linear",
             "symbol": symbol,
             "startTime": start_ms,
             "endTime": end_ms,
@@ -220,7 +222,7 @@ class BybitRest:
         rows: dict[str, Mapping[str, Any]] = {}
         cursor = ""
         while True:
-            parameters = {"category": CATEGORY, "limit": PAGE_INSTRUMENTS, "cursor": cursor or None}
+            parameters = {"category": self._category, "limit": PAGE_INSTRUMENTS, "cursor": cursor or None}
             reply = await self._ask(_Request(self._session.get_instruments_info, parameters, "instruments"))
             page = [row for row in result_rows(reply, self.endpoint) if isinstance(row, Mapping)]
             rows.update((str(row.get("symbol")), row) for row in page)
@@ -232,14 +234,14 @@ class BybitRest:
         refused: dict[str, str] = {}
         for symbol in wanted:
             try:
-                found[symbol] = decode_instrument(symbol, rows.get(symbol), self.endpoint)
+                found[symbol] = decode_instrument(symbol, rows.get(symbol), self.endpoint, self._category)
             except VenueError as reason:
                 refused[symbol] = str(reason)
         return found, refused
 
     def _kline_request(self, symbol: str, interval: str, first: int, last: int) -> _Request:
         parameters = {
-            "category": CATEGORY,
+            "category": self._category,
             "symbol": symbol,
             "interval": interval,
             "start": first,

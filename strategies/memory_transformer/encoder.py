@@ -44,7 +44,7 @@ class Encoding(NamedTuple):
     hidden: Tensor
     """``[segments, blocks, block, d_model]``."""
     keys: Tensor
-    """Whitened, of length one, shape of ``hidden``."""
+    """Of length one, shape of ``hidden``."""
     state: EncoderState
     """What the block after the last one needs."""
 
@@ -167,7 +167,11 @@ class FeedForward(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Features of blocks of bars in, their states and keys out. The state of a bar sees no later bar."""
+    """Features of blocks of bars in, their states and keys out. The state of a bar sees no later bar.
+
+    A key is the whitened state under a learned metric, of length one. The memory is searched by what the read compares, so
+    that who is found is who would be believed.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -180,6 +184,8 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.d_model)
         self.position_bias = nn.Parameter(torch.zeros(config.n_layers, config.n_heads, config.attention_window))
         self.whitening = Whitening(config.d_model)
+        self.metric = nn.Linear(config.d_model, config.d_model, bias=False)
+        nn.init.eye_(self.metric.weight)
 
     def initial_state(self, segments: int = 1) -> EncoderState:
         """The state before the first bar of a series: zeros, which ``start`` keeps out of the attention."""
@@ -190,6 +196,10 @@ class Encoder(nn.Module):
             like.new_zeros(segments, config.input_window - 1, config.n_features),
             tuple(LayerCache(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.n_layers)),
         )
+
+    def key_of(self, whitened: Tensor) -> Tensor:
+        """Keys of whitened states ``[..., d_model]``, same shape."""
+        return F.normalize(self.metric(whitened), dim=-1)
 
     def attention_bias(self) -> Tensor:
         """See :func:`attention_bias`: ``[n_layers, heads, 1, tile, context + tile]``."""
@@ -235,7 +245,9 @@ class Encoder(nn.Module):
         if self.linear is not None:
             far = rows[:, self.config.input_window - self.config.linear_window :]
             hidden = hidden + self.linear(far).view_as(hidden)
-        return Encoding(hidden, self.whitening(hidden), EncoderState(features[:, -1, edge:], tuple(caches)))
+        return Encoding(
+            hidden, self.key_of(self.whitening(hidden)), EncoderState(features[:, -1, edge:], tuple(caches))
+        )
 
 
 def attention_bias(position_bias: Tensor, rows: int, context: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Floats, Integers, Moments
 from strategies.memory_transformer.distribution import Distribution
-from strategies.memory_transformer.losses import forecast_losses, signed_view
+from strategies.memory_transformer.losses import forecast_loss, forecast_losses, signed_view
 from strategies.memory_transformer.model import Forecast, MemoryTransformer
 from strategies.memory_transformer.span_memory import SpanMemory
 from strategies.memory_transformer.targets import targets_of
@@ -115,7 +115,7 @@ def evaluate(
     seed: int,
     distribution_weight: float = 1.0,
 ) -> Evaluation | None:
-    """All controls on some moments; ``None`` without any. The loss is that of training."""
+    """All controls on some moments; ``None`` without any. The loss is that of training, all bars alike."""
     if not len(rows):
         return None
     shuffled = shuffle_outcomes(memory.moments, seed)
@@ -158,14 +158,15 @@ def measure(
     *,
     cost: float,
     distribution_weight: float = 1.0,
-    force_gate: float | None = None,
-    outcomes: Floats | None = None,
+    precision: float = 0.0,
 ) -> Metrics:
     """Figures of a model in evaluation mode on some moments, one or more. The loss is that of training."""
-    forecast = forecast_rows(model, memory, rows, force_gate=force_gate, outcomes=outcomes)
+    forecast = forecast_rows(model, memory, rows)
     targets = targets_of(memory.moments, model.config).of(torch.from_numpy(rows))
-    losses = forecast_losses(forecast, targets, model.config, cost=cost, distribution_weight=distribution_weight)
-    return _metrics(forecast, float(losses.double().mean()), memory, rows, model.config)
+    loss = forecast_loss(
+        forecast, targets, model.config, cost=cost, distribution_weight=distribution_weight, precision=precision
+    )
+    return _metrics(forecast, float(loss), memory, rows, model.config)
 
 
 def _metrics(forecast: Forecast, loss: float, memory: SpanMemory, rows: Integers, config: ModelConfig) -> Metrics:

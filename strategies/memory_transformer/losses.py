@@ -16,12 +16,31 @@ from strategies.memory_transformer.targets import Targets
 RISK_AVERSION: Final = 1.0
 """Price of variance in the portfolio head's utility, in units of the target's own volatility."""
 
+_LARGEST_LOG: Final = 3.0
+"""Forecasts of more or less volatility than this count as this much where samples are weighed."""
+
 
 def forecast_loss(
-    forecast: Forecast, targets: Targets, config: ModelConfig, *, cost: float, distribution_weight: float = 1.0
+    forecast: Forecast,
+    targets: Targets,
+    config: ModelConfig,
+    *,
+    cost: float,
+    distribution_weight: float = 1.0,
+    precision: float = 0.0,
 ) -> Tensor:
-    """Mean of :func:`forecast_losses` over a batch."""
-    return forecast_losses(forecast, targets, config, cost=cost, distribution_weight=distribution_weight).mean()
+    """Mean of :func:`forecast_losses` over a batch, weighted by :func:`precision_weights`."""
+    losses = forecast_losses(forecast, targets, config, cost=cost, distribution_weight=distribution_weight)
+    return losses.mean() if precision == 0.0 else (precision_weights(forecast, config, precision) * losses).sum()
+
+
+def precision_weights(forecast: Forecast, config: ModelConfig, precision: float) -> Tensor:
+    """Shares of the bars in a mean, ``[n]``: a power of one over the volatility forecast for the primary horizon.
+
+    No gradient goes through them, so that nothing is gained by forecasting more than will be.
+    """
+    expected = forecast.distribution.log_volatility[:, config.primary].detach()
+    return torch.softmax(-precision * expected.clamp(-_LARGEST_LOG, _LARGEST_LOG), dim=0)
 
 
 def forecast_losses(

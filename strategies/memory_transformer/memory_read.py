@@ -22,7 +22,6 @@ _NULL_SIMILARITY: Final = 0.75
 """Cosine at which a neighbour counts as much as the null entry at the start: near that of ordinary neighbours, because the
 gradient of an entry without a share is nothing."""
 _HIDDEN = float("-inf")
-_SHORTEST = 1e-12  # product of lengths that is divided by at least
 _TINY = 1e-8  # keeps gradients of logarithms and roots finite at zero
 
 
@@ -91,21 +90,19 @@ class MemoryRead(nn.Module):
 
     The value of a neighbour is ``E_y(outcomes) + E_age(log age) + W_v key + T(query - key)`` (label embedding and
     correction as in Gorishniy et al., "TabR", 2024). All but the inner layer of ``T`` is linear, so the weighted sum is
-    taken first and projected once. Beside it :class:`OutcomeRead` says what the same vote makes of the outcomes alone.
+    taken first and projected once. Beside it :class:`OutcomeRead` says what the outcomes alone let expect.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         d_model = config.d_model
-        self.metric = nn.Linear(d_model, d_model, bias=False)
-        nn.init.eye_(self.metric.weight)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / config.temperature)))
         self.null_similarity = nn.Parameter(torch.full((1,), _NULL_SIMILARITY))
         self.null_value = nn.Parameter(torch.zeros(d_model))
         self.correction = nn.Linear(d_model, d_model)
         self.value = nn.Linear(fact_count(len(config.horizons)) + 2 * d_model, d_model, bias=False)
         self.output = nn.Linear(d_model, d_model, bias=False)
-        self.outcomes = OutcomeRead(d_model, len(config.horizons))
+        self.outcomes = OutcomeRead(d_model, len(config.horizons), 1.0 / config.temperature, _NULL_SIMILARITY)
         self.gate = nn.Linear(d_model + _RETRIEVAL_FEATURES, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, -config.gate_bias)
@@ -122,7 +119,7 @@ class MemoryRead(nn.Module):
             force_gate: use this gate instead of the learned one; 0 gives the states back as they are, and nothing remembered.
         """
         mask = retrieved.mask
-        similarity = _cosines(self.metric(query), self.metric(retrieved.keys))
+        similarity = torch.bmm(retrieved.keys, query.unsqueeze(2)).squeeze(2)
         scale = self.scale
         null = (self.null_similarity * scale).expand(len(hidden), 1)
         # Scaled before it is masked: the gradient of a scale that multiplies -inf is not a number.
@@ -130,17 +127,19 @@ class MemoryRead(nn.Module):
         weights = torch.softmax(scores, dim=1)
         shares = weights[:, 1:]
 
-        # The map of a difference as the difference of maps: keys have no gradient, so nothing is carried back through theirs.
-        mapped = F.linear(retrieved.keys, self.correction.weight)
+        # The map of a difference as the difference of maps. The metric learns from cosines alone, so nothing is carried back
+        # through these.
+        keys = retrieved.keys.detach()
+        mapped = F.linear(keys, self.correction.weight)
         differences = F.gelu(self.correction(query).unsqueeze(1) - mapped)
         # One sum each: joined first, the constant parts would be copied, and given gradients that nobody needs.
-        parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, retrieved.keys, differences)]
+        parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, keys, differences)]
         context = self.value(torch.cat(parts, dim=2).squeeze(1)) + weights[:, :1] * self.null_value
         if force_gate is None:
             gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
-        remembered = self.outcomes(hidden, shares, retrieved.facts).gated(gate)
+        remembered = self.outcomes(hidden, similarity, shares, retrieved.facts, mask).gated(gate)
         return MemoryReading(hidden + gate * self.output(context), remembered, shares, gate.squeeze(1))
 
     @property
@@ -166,11 +165,3 @@ class MemoryRead(nn.Module):
         entropy = -(weights * (weights + _TINY).log()).sum(dim=1, keepdim=True)
         fullness = torch.log1p(count) / math.log1p(mask.shape[1])
         return torch.cat((best, (variance + _TINY).sqrt(), fullness, age, entropy), dim=1)
-
-
-def _cosines(one: Tensor, others: Tensor) -> Tensor:
-    """``[batch, k]`` cosines of rows ``[batch, n]`` with others ``[batch, k, n]``; 0 where one of both is nothing."""
-    products = torch.bmm(others, one.unsqueeze(2)).squeeze(2)
-    lengths = torch.linalg.vector_norm(others, dim=2) * torch.linalg.vector_norm(one, dim=1, keepdim=True)
-    cosines: Tensor = products / lengths.clamp(min=_SHORTEST)
-    return cosines

@@ -11,24 +11,32 @@ from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.training_config import TrainingConfig
 
 _FAST: Final = 10.0  # learning rate of the memory's own scalars in units of the others'
+_BRISK: Final = 3.0  # and of what decides how far outcomes are believed
 _LAST_RATE: Final = 0.05  # share of the learning rate that the cosine ends at
 
 
-def make_optimizer(model: MemoryTransformer, training: TrainingConfig) -> torch.optim.AdamW:
+def make_optimizer(model: MemoryTransformer, training: TrainingConfig, *, read_only: bool = False) -> torch.optim.AdamW:
     """AdamW; only matrices decay, and not the metric, whose cosines do not feel its size.
 
-    The few numbers that say how sharply and how far to believe the memory have a long way to go and nothing to tear: they
-    learn ``_FAST`` times as fast.
+    What says how sharply and how far to believe the memory has a long way to go and nothing to tear: it learns faster.
+
+    Args:
+        model: to be trained.
+        training: rate and decay.
+        read_only: leave the encoder as it is, but for the metric of its keys.
     """
-    read = model.memory_read
-    fast = [read.log_scale, read.null_similarity, read.gate.bias, read.outcomes.belief.bias, read.outcomes.power]
-    chosen = {id(parameter) for parameter in fast}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    decayed = [p for p in rest if p.ndim == 2 and p is not read.metric.weight]
-    kept = [p for p in rest if p.ndim != 2 or p is read.metric.weight]
+    read, metric = model.memory_read, model.encoder.metric.weight
+    fast = [read.log_scale, read.null_similarity, read.gate.bias]
+    brisk = [*read.outcomes.inner.parameters(), *read.outcomes.belief.parameters()]
+    chosen = {id(parameter) for parameter in (*fast, *brisk)}
+    still = {id(parameter) for parameter in model.encoder.parameters() if read_only and parameter is not metric}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen | still]
+    decayed = [p for p in rest if p.ndim == 2 and p is not metric]
+    kept = [p for p in rest if p.ndim != 2 or p is metric]
     groups = [
         {"params": decayed, "weight_decay": training.weight_decay, "pace": 1.0},
         {"params": kept, "weight_decay": 0.0, "pace": 1.0},
+        {"params": brisk, "weight_decay": 0.0, "pace": _BRISK},
         {"params": fast, "weight_decay": 0.0, "pace": _FAST},
     ]
     return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)

@@ -1,25 +1,27 @@
 """What followed the neighbours, said directly: the shortest way from a remembered outcome to the forecast.
 
 The mixture in :mod:`memory_read` takes outcomes through projections, a state and a feed-forward layer, all of which have to be
-learned through noise before a single outcome is repeated. Here the weighted mean of what followed *is* the forecast's
-correction, and what is learned is how far to believe it.
+learned through noise before a single outcome is repeated. Here what followed *is* the forecast's correction, and what is
+learned is whom to take for the same, and how far to believe them.
 """
 
 from __future__ import annotations
 
-from math import pi, sqrt
+from math import log, pi, sqrt
 from typing import Final, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _ORDINARY_SIZE: Final = sqrt(2.0 / pi)
 """Mean size of a normal number of volatility one."""
 _PRIOR_SHARE: Final = 0.01
 """Share of the vote that speaks for the expected volatility whatever the neighbours say; keeps the logarithm finite."""
-_LARGEST_BELIEF: Final = 4.0
-"""Bound of the logarithms of trust and of its bound, either way."""
-_TINY: Final = 1e-8
+_LARGEST_BELIEF: Final = 6.0
+"""Bound of the logarithms of patience, trust and bound, either way."""
+_LARGEST_SHARPNESS: Final = 1000.0
+"""Beyond it a threshold is a step, and its gradient nothing."""
 
 
 class Remembered(NamedTuple):
@@ -36,46 +38,72 @@ class Remembered(NamedTuple):
 
 
 class OutcomeRead(nn.Module):
-    """The weighted mean of the neighbours' outcomes, and how far to believe it, for every horizon by itself.
+    """What followed the neighbours that are taken for the same, and how far to believe it at every horizon.
 
-    With shares ``w`` that sum to less than one, the rest being the null entry's, ``m = sum(w y)`` is a mean shrunk towards
-    nothing: a ridge. What is best to make of it depends on what is behind the outcomes. With two equal and opposite
-    hypotheses evidence adds up and belief is bounded, ``drift * tanh(drift * sum(y) / noise**2)``
-    (:mod:`backtest.synthetic.optimum`). So the mean is taken as ``bound * tanh(trust * m * number**power / bound)``, where the
-    number is the effective one of the neighbours (Kish, "Survey sampling", 1965: ``sum(w)**2 / sum(w**2)``). Trust and bound
-    depend on the state of the bar, and are positive, so that the memory never says the opposite of what it remembers.
+    Of a neighbour with similarity ``s`` the bar believes that it is one of its own kind with ``w = sigmoid(sharpness * (s -
+    threshold))``, whoever else was found: strangers count for nothing, be they as many as they like, and all that are alike
+    count for one each. ``n = sum(w)`` is how many there are. What is best to make of ``e = sum(w y)`` depends on what is
+    behind the outcomes. With a normal prior it is a mean shrunk towards nothing, ``e / (patience + n)``, with the ratio of
+    the variances of noise and prior for patience (Gelman and others, "Bayesian Data Analysis", 2013, section 2.5). With two
+    equal and opposite hypotheses evidence adds up and belief is bounded, ``drift * tanh(drift * e / noise**2)``
+    (:mod:`backtest.synthetic.optimum`). Both are cases of
+
+        ``bound * tanh(trust * e * (1 + patience) / (patience + n) / bound)``,
+
+    where trust is how far a single sure neighbour is believed, and patience after how many of them more say nothing new. All
+    these numbers depend on the state of the bar, for the beginning of a pattern and its end ask for different ones. Trust and
+    bound are positive, so that the memory never says the opposite of what it remembers.
 
     Args:
         d_model: numbers of a state.
         horizons: how many.
+        sharpness: at the start of training.
+        threshold: likewise.
     """
 
-    def __init__(self, d_model: int, horizons: int) -> None:
+    def __init__(self, d_model: int, horizons: int, sharpness: float, threshold: float) -> None:
         super().__init__()
         self.horizons = horizons
-        self.belief = nn.Linear(d_model, 2 * horizons)
-        nn.init.zeros_(self.belief.weight)
+        self.inner = nn.Linear(d_model, d_model)
+        self.belief = nn.Linear(d_model, 2 + 3 * horizons)
+        nn.init.normal_(self.belief.weight, std=0.01)  # with nothing the layer before it would have no gradient
         nn.init.zeros_(self.belief.bias)
-        self.power = nn.Parameter(torch.zeros(horizons))
+        with torch.no_grad():
+            self.belief.bias[:2] = torch.tensor([log(sharpness), threshold])
         self.sizes = nn.Linear(horizons, horizons, bias=False)
         nn.init.eye_(self.sizes.weight)
 
-    def forward(self, hidden: Tensor, shares: Tensor, facts: Tensor) -> Remembered:
+    def forward(self, hidden: Tensor, similarity: Tensor, shares: Tensor, facts: Tensor, mask: Tensor) -> Remembered:
         """What the neighbours say.
 
         Args:
             hidden: ``[batch, d_model]`` states of the bars that ask.
+            similarity: ``[batch, k]`` cosines.
             shares: ``[batch, k]`` of the vote, the null entry's left out; 0 for those that are masked.
             facts: ``[batch, k, fact_count]``, see :func:`memory_read.describe`.
+            mask: ``[batch, k]`` bool: true where there is a neighbour.
         """
+        return Remembered(self._returns(hidden, similarity, facts, mask), self._sizes(shares, facts))
+
+    def _returns(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
+        """``[batch, horizons]``."""
         count = self.horizons
-        summed = torch.bmm(shares.unsqueeze(1), facts[:, :, : 3 * count]).squeeze(1)
-        mean, size, known = summed[:, :count], summed[:, count : 2 * count], summed[:, 2 * count :]
-        size, known = size.clamp(min=0.0), known.clamp(min=0.0)
-        squares = torch.bmm(shares.square().unsqueeze(1), facts[:, :, 2 * count : 3 * count]).squeeze(1).clamp(min=0.0)
-        number = (known.square() / (squares + _TINY)).clamp(min=1.0)
+        numbers = self.belief(F.gelu(self.inner(hidden)))
+        sharpness, threshold = numbers[:, :1].exp().clamp(max=_LARGEST_SHARPNESS), numbers[:, 1:2]
+        limited = _LARGEST_BELIEF * torch.tanh(numbers[:, 2:] / _LARGEST_BELIEF)
+        patience, trust, bound = limited.exp().chunk(3, dim=1)
+        alike = (torch.sigmoid(sharpness * (similarity - threshold)) * mask).unsqueeze(1)
+        # What is not known is a return of 0.
+        evidence = torch.bmm(alike, facts[:, :, :count]).squeeze(1)
+        number = torch.bmm(alike, facts[:, :, 2 * count : 3 * count]).squeeze(1)
+        heard = evidence * (1.0 + patience) / (patience + number)
+        return bound * torch.tanh(trust * heard / bound)
+
+    def _sizes(self, shares: Tensor, facts: Tensor) -> Tensor:
+        """``[batch, horizons]`` logarithms of how much larger than usual what followed was."""
+        count = self.horizons
+        summed = torch.bmm(shares.unsqueeze(1), facts[:, :, count : 3 * count]).squeeze(1).clamp(min=0.0)
+        size, known = summed.chunk(2, dim=1)
         typical = (size / _ORDINARY_SIZE + _PRIOR_SHARE) / (known + _PRIOR_SHARE)
-        log_typical = typical.clamp(min=_PRIOR_SHARE).log()
-        log_trust, log_bound = self.belief(hidden).clamp(-_LARGEST_BELIEF, _LARGEST_BELIEF).chunk(2, dim=1)
-        trust, bound = (log_trust + self.power * number.log()).exp(), log_bound.exp()
-        return Remembered(bound * torch.tanh(trust * mean / bound), self.sizes(known * log_typical))
+        moved: Tensor = self.sizes(known * typical.clamp(min=_PRIOR_SHARE).log())
+        return moved

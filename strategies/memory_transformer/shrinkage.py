@@ -4,6 +4,8 @@ Every candidate makes keys of the same states, the keys choose neighbours for ba
 that trading obeys, and what followed the neighbours is taken as a forecast of what will follow the bar. No weight of the
 model has a part in that, so no candidate needs a training of its own.
 
+Keys are whitened states here, without the metric that the model learns on top of them: it has learned for one candidate only.
+
 The forecast is the plain distribution of the neighbours' outcomes, all alike: with a softmax over cosines the candidates
 would differ in how many neighbours they listen to, which a learned temperature sets right later, and not only in whom
 they choose. It is scored as a distribution, because a memory of markets says little about the mean of what comes next,

@@ -68,9 +68,16 @@ def encode_span(encoder: Encoder, dataset: Dataset) -> Rows:
 
 
 def whitened(whitening: Whitening, hidden: Rows) -> Rows:
-    """Keys of states ``[n, d_model]``."""
+    """Whitened states ``[n, d_model]`` of length one: keys before the learned metric."""
     with torch.inference_mode():
-        keys: Rows = whitening(torch.from_numpy(hidden)).numpy()
+        rows: Rows = whitening(torch.from_numpy(hidden)).numpy()
+    return rows
+
+
+def keys_of(encoder: Encoder, rows: Rows) -> Rows:
+    """Keys of whitened states ``[n, d_model]``."""
+    with torch.inference_mode():
+        keys: Rows = encoder.key_of(torch.from_numpy(rows)).numpy()
     return keys
 
 
@@ -112,6 +119,8 @@ class SpanMemory:
 
     hidden: Rows
     """``[n, d_model]``."""
+    whitened: Rows
+    """``[n, d_model]``: what keys are made of by the learned metric."""
     keys: Rows
     """``[n, d_model]``."""
     neighbours: NeighbourTable
@@ -133,22 +142,26 @@ class SpanMemory:
         """As :meth:`build`, from what :func:`encode_span` gave."""
         moments = dataset.moments
         encoder.whitening.fit(hidden[dataset.train], config.shrinkage)
-        keys = whitened(encoder.whitening, hidden)
+        rows = whitened(encoder.whitening, hidden)
+        keys = keys_of(encoder, rows)
         length = interval_ms(dataset.interval)
         rule = visibility_rule(dataset, config)
         asking = np.union1d(dataset.train, dataset.validation)
         positions = np.full(len(moments), -1, dtype=np.int64)
         positions[asking] = np.arange(len(asking))
         neighbours = find_neighbours(keys, dataset, asking, rule, config)
-        return cls(hidden, keys, neighbours, positions, rule, moments, units(moments.volatility, config), length)
+        return cls(hidden, rows, keys, neighbours, positions, rule, moments, units(moments.volatility, config), length)
 
-    def retrieve(self, rows: Integers, *, hide: Flags | None = None, outcomes: Floats | None = None) -> Retrieved:
+    def retrieve(
+        self, rows: Integers, *, hide: Flags | None = None, outcomes: Floats | None = None, raw: bool = False
+    ) -> Retrieved:
         """What the memory read gets for these moments.
 
         Args:
             rows: ``[b]`` moments that ask.
             hide: ``[b]`` true where the memory is to look empty.
             outcomes: ``[n, horizons]`` instead of the moments' own, for controls.
+            raw: give whitened states in the place of keys, for one who learns the metric.
         """
         places = self.positions[rows]
         found, mask = self.neighbours.rows[places], self.neighbours.mask[places]
@@ -158,7 +171,11 @@ class SpanMemory:
         if hide is not None:
             mask = mask & ~hide[:, None]
         facts = describe(known, ages, self.unit[rows])
-        return Retrieved(torch.from_numpy(self.keys[found]), torch.from_numpy(facts), torch.from_numpy(mask))
+        return Retrieved(
+            torch.from_numpy((self.whitened if raw else self.keys)[found]),
+            torch.from_numpy(facts),
+            torch.from_numpy(mask),
+        )
 
     def anisotropies(self) -> tuple[float, float]:
         """Mean cosine of pairs of states, and of pairs of keys: what the whitening changes."""

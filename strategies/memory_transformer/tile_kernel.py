@@ -3,7 +3,7 @@
 :class:`~strategies.memory_transformer.encoder.Encoder` is made for training: many blocks at once, with gradients. A decision
 needs one bar. So here the same weights run over one tile, in as few operations as can be. What does not depend on the bars
 is computed once: the scale and shift of a layer norm go into the linear map behind it, the scale of the scores into the
-queries, the mean of the whitening into a shift. Both forms give the same numbers up to rounding.
+queries, the whitening into the metric and its mean into a shift. Both forms give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ class TileKernel:
             self._layers = [_Layer.of(layer, bias) for layer, bias in zip(encoder.layers, biases, strict=True)]
             self._norm = encoder.norm
             self._linear = None if encoder.linear is None else _Affine.of(encoder.linear.convolution)
-            matrix = encoder.whitening.matrix
-            self._whitening = _Affine(-encoder.whitening.mean @ matrix, matrix.clone())
+            matrix = encoder.whitening.matrix @ encoder.metric.weight.t()
+            self._key = _Affine(-encoder.whitening.mean @ matrix, matrix)
 
     def initial_state(self) -> TileState:
         """The state before the first bar of a series: zeros, which ``start`` keeps out of the attention."""
@@ -144,7 +144,7 @@ class TileKernel:
             hidden = _normed(hidden, self._norm)
             if self._linear is not None:
                 hidden = hidden + self._linear(self._windows(rows, self.config.linear_window))
-            keys = self._whitening(hidden)
+            keys = self._key(hidden)
             keys = keys / torch.linalg.vector_norm(keys, dim=1, keepdim=True).clamp(min=_SHORTEST)
             return EncodedSeries(hidden.numpy(), keys.numpy()), TileState(rows[TILE:], tuple(caches))
 

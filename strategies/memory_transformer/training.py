@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from strategies.bars import BarSeries, interval_ms
 from strategies.memory_transformer.calibrating import calibrate
 from strategies.memory_transformer.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from strategies.memory_transformer.config import ModelConfig
-from strategies.memory_transformer.dataset import Dataset, Floats, TrainingError, build_dataset
+from strategies.memory_transformer.dataset import Dataset, Floats, Integers, TrainingError, build_dataset
 from strategies.memory_transformer.evaluation import base_rate, evaluate, measure
 from strategies.memory_transformer.key_loss import key_loss
 from strategies.memory_transformer.losses import forecast_loss
@@ -35,6 +35,8 @@ from strategies.memory_transformer.training_report import TrainingProgress as Tr
 from strategies.memory_transformer.training_report import TrainingReport as TrainingReport
 from strategies.scaling import Scaler
 from strategies.uncertainty.calibration import Calibration
+
+_Batch = TypeVar("_Batch", Segments, Integers)
 
 _GRADIENT_LIMIT: Final = 1.0
 _KEY_QUERIES: Final = 256
@@ -196,28 +198,68 @@ class _Run:
         self._resume()
         self._memory = SpanMemory.build(model.encoder, self._dataset, self.config)
         self._copy_to_worker()
-        for epoch, batches in enumerate(plan, start=1):
-            if epoch <= len(self._epochs):
-                continue
-            if epoch - 1 - self._best_epoch >= training.patience:
-                break
-            train_loss = self._train_epoch(epoch, batches, sum(map(len, plan[: epoch - 1])), sum(map(len, plan)))
-            self._end_epoch(epoch, len(batches), train_loss)
-        if self._best_epoch != len(self._epochs):
-            model.load_state_dict(self._best_weights)
-            self._memory = SpanMemory.build(model.encoder, self._dataset, self.config)
+        if self._read_epochs == 0:
+            self._train(plan, 0, self._loss)
+            self._take_best()
+        if training.read_epochs:
+            self._train_read()
+            self._take_best()
         model.eval()
         return self._report(), calibrate(model, self._memory, self._dataset)
 
-    def _end_epoch(self, epoch: int, steps: int, train_loss: float) -> None:
+    @property
+    def _all_epochs(self) -> int:
+        return self._training.epochs + self._training.read_epochs
+
+    @property
+    def _read_epochs(self) -> int:
+        """Epochs behind us in which the encoder stood still."""
+        return sum(each.read_only for each in self._epochs)
+
+    def _train_read(self) -> None:
+        """The epochs in which the encoder stands still."""
+        # Drawn apart, so that what comes before is the same whether these follow or not.
+        generator = np.random.default_rng((self._training.seed, 1))
+        plan = [self._draw_rows(generator) for _ in range(self._training.read_epochs)]
+        before = len(self._epochs) - self._read_epochs
+        if not self._read_epochs:
+            self._optimizer = make_optimizer(self._worker, self._training, read_only=True)
+        self._train(plan, before, self._read_loss)
+
+    def _train(self, plan: Sequence[Sequence[_Batch]], before: int, loss: Callable[[_Batch], Tensor]) -> None:
+        """Some epochs, those that are behind us left out, until there is none left or patience is at its end.
+
+        Args:
+            plan: the batches of every epoch.
+            before: epochs before the first of the plan.
+            loss: of a batch.
+        """
+        steps = sum(map(len, plan))
+        for number, batches in enumerate(plan):
+            epoch = before + number + 1
+            if epoch <= len(self._epochs):
+                continue
+            if epoch - 1 - max(before, self._best_epoch) >= self._training.patience:
+                break
+            train_loss = self._train_epoch(epoch, batches, sum(map(len, plan[:number])), steps, loss)
+            self._end_epoch(epoch, len(batches), train_loss, read_only=before > 0)
+
+    def _take_best(self) -> None:
+        """Go back to the best weights."""
+        if self._best_epoch != len(self._epochs):
+            self.model.load_state_dict(self._best_weights)
+            self._memory = SpanMemory.build(self.model.encoder, self._dataset, self.config)
+            self._copy_to_worker()
+
+    def _end_epoch(self, epoch: int, steps: int, train_loss: float, *, read_only: bool) -> None:
         """Make all keys anew, validate, and keep what is best."""
         model = self.model
         self._copy_from_worker()
-        hidden = encode_span(model.encoder, self._dataset)
+        hidden = self._memory.hidden if read_only else encode_span(model.encoder, self._dataset)
         if epoch == 1:
             self._choice = self._choose(hidden)
         staleness = self._renew(hidden)
-        report = replace(self._validate(epoch, steps, train_loss), staleness=staleness)
+        report = replace(self._validate(epoch, steps, train_loss), staleness=staleness, read_only=read_only)
         self._epochs.append(report)
         loss = -epoch if report.validation_loss is None else report.validation_loss
         if loss < self._best_loss:
@@ -271,32 +313,41 @@ class _Run:
             generator=self._generator,
         )
 
-    def _train_epoch(self, epoch: int, batches: list[Segments], done: int, steps: int) -> float:
+    def _draw_rows(self, generator: np.random.Generator) -> list[Integers]:
+        """The batches of one epoch in which the encoder stands still: training rows in any order."""
+        training, rows = self._training, generator.permutation(self._dataset.train)
+        size = self.model.config.block * training.segment_blocks * training.segments_per_step
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def _train_epoch(
+        self, epoch: int, batches: Sequence[_Batch], done: int, steps: int, loss_of: Callable[[_Batch], Tensor]
+    ) -> float:
         self._worker.train()
         training, total, samples = self._training, 0.0, 0
         for step, batch in enumerate(batches, start=1):
             set_rate(self._optimizer, training, done + step - 1, steps)
-            loss = self._step(batch)
+            loss = self._step(batch, loss_of)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} in epoch {epoch}, step {step}; lower training.learning_rate "
                     f"from {training.learning_rate}"
                 )
-            total += loss * len(batch.rows)
-            samples += len(batch.rows)
-            self._progress(TrainingProgress(epoch, training.epochs, step, len(batches), total / samples))
-            if step % training.refresh_steps == 0 and step < len(batches):
+            count = len(batch.rows if isinstance(batch, Segments) else batch)
+            total += loss * count
+            samples += count
+            self._progress(TrainingProgress(epoch, self._all_epochs, step, len(batches), total / samples))
+            if isinstance(batch, Segments) and step % training.refresh_steps == 0 and step < len(batches):
                 self._copy_from_worker()
                 self._renew(encode_span(self.model.encoder, self._dataset))
                 self._copy_to_worker()
                 self._worker.train()
         return total / samples
 
-    def _step(self, batch: Segments) -> float:
+    def _step(self, batch: _Batch, loss_of: Callable[[_Batch], Tensor]) -> float:
         """One step of the optimiser; the loss before it."""
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
-            loss = self._loss(batch)
+            loss = loss_of(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._worker.parameters(), _GRADIENT_LIMIT)
         self._optimizer.step()
@@ -304,8 +355,7 @@ class _Run:
 
     def _loss(self, batch: Segments) -> Tensor:
         """Mean loss of the samples of some segments, in training mode."""
-        training, device, model = self._training, self._device, self._worker
-        encoder = model.encoder
+        device, encoder = self._device, self._worker.encoder
         blank = encoder.blank_mask(torch.from_numpy(batch.starts))
         encoding = encoder(
             torch.from_numpy(batch.features).to(device),
@@ -313,12 +363,22 @@ class _Run:
             blank=None if blank is None else blank.to(device),
         )
         sampled = torch.from_numpy(batch.sampled).to(device)
-        hidden, keys = encoding.hidden[sampled], encoding.keys[sampled]
-        hide = self._generator.random(len(batch.rows)) < training.memory_dropout
-        flipped = self._generator.random(len(batch.rows)) < training.mirrored
+        return self._loss_of(batch.rows, encoding.hidden[sampled], encoding.keys[sampled])
+
+    def _read_loss(self, rows: Integers) -> Tensor:
+        """Mean loss of some samples whose states are known."""
+        hidden, whitened = (torch.from_numpy(part[rows]) for part in (self._memory.hidden, self._memory.whitened))
+        return self._loss_of(rows, hidden.to(self._device), self._worker.encoder.key_of(whitened.to(self._device)))
+
+    def _loss_of(self, rows: Integers, hidden: Tensor, keys: Tensor) -> Tensor:
+        """Mean loss of some samples."""
+        training, device, model = self._training, self._device, self._worker
+        hide = self._generator.random(len(rows)) < training.memory_dropout
+        flipped = self._generator.random(len(rows)) < training.mirrored
         sign = torch.from_numpy(np.where(flipped, -1.0, 1.0).astype(np.float32)).to(device)
-        targets = self._targets.of(torch.from_numpy(batch.rows)).to(device)
-        retrieved = self._memory.retrieve(batch.rows, hide=hide).to(device)
+        targets = self._targets.of(torch.from_numpy(rows)).to(device)
+        retrieved = self._memory.retrieve(rows, hide=hide, raw=True).to(device)
+        retrieved = retrieved._replace(keys=model.encoder.key_of(retrieved.keys))
         if training.mirrored > 0.0:
             retrieved = mirrored(retrieved, sign, len(model.config.horizons))
         forecast = model(hidden, keys, retrieved)
@@ -328,16 +388,17 @@ class _Run:
             model.config,
             cost=training.cost,
             distribution_weight=training.distribution_weight,
+            precision=training.precision,
         )
         if training.key_loss > 0.0:
-            loss = loss + training.key_loss * self._key_loss(keys, batch, targets)
+            loss = loss + training.key_loss * self._key_loss(keys, rows, targets)
         return loss
 
-    def _key_loss(self, keys: Tensor, batch: Segments, targets: Targets) -> Tensor:
+    def _key_loss(self, keys: Tensor, rows: Integers, targets: Targets) -> Tensor:
         """How badly the bars of a batch forecast each other by their keys."""
-        count = len(batch.rows)
+        count = len(rows)
         asked = np.sort(self._generator.permutation(count)[:_KEY_QUERIES])
-        closed = self._dataset.moments.close_time[batch.rows]
+        closed = self._dataset.moments.close_time[rows]
         apart = np.abs(closed[asked][:, None] - closed) >= self._apart_ms
         places = torch.from_numpy(asked).to(self._device)
         scale = self._worker.memory_read.scale
@@ -348,11 +409,16 @@ class _Run:
         if not len(rows):
             return EpochReport(epoch, train_loss, None, None, None, None)
         metrics = measure(
-            self.model, self._memory, rows, cost=training.cost, distribution_weight=training.distribution_weight
+            self.model,
+            self._memory,
+            rows,
+            cost=training.cost,
+            distribution_weight=training.distribution_weight,
+            precision=training.precision,
         )
         loss, accuracy = metrics.loss, metrics.direction_accuracy
         self._progress(
-            TrainingProgress(epoch, training.epochs, steps, steps, train_loss, loss, accuracy, self._base_rate)
+            TrainingProgress(epoch, self._all_epochs, steps, steps, train_loss, loss, accuracy, self._base_rate)
         )
         return EpochReport(
             epoch,
@@ -398,6 +464,8 @@ class _Run:
         self._epochs = [EpochReport(**each) for each in rest["epochs"]]
         self._choice = _choice_of(rest["choice"])
         self.config = replace(self.config, shrinkage=self._choice.shrinkage)
+        if self._read_epochs:
+            self._optimizer = make_optimizer(self._worker, self._training, read_only=True)
         self._best_epoch, self._best_loss = rest["best_epoch"], rest["best_loss"]
         self._best_weights = _part(tensors, "best.")
         self.model.load_state_dict(_part(tensors, "model."))

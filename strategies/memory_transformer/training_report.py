@@ -41,6 +41,8 @@ class EpochReport:
     staleness: float | None = None
     """One minus the mean cosine of the keys that the epoch ended with and those that it is followed by: how far
     remembered keys had fallen behind the encoder."""
+    read_only: bool = False
+    """Whether the encoder stood still."""
 
 
 @dataclass(frozen=True, slots=True)

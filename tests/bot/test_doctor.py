@@ -48,7 +48,7 @@ def examined(folder: Path, *overrides: str, key: ApiKey = KEY, ahead_ms: int = 0
 
     async def run() -> list[Check]:
         async with trading_venue(keys=(key,), **account) as venue:
-            rest = BybitRest(venue.rest_url)
+            rest = BybitRest(venue.rest_url, category=config.market.category)
             client = BybitAccount(
                 Credentials(key.key, key.secret),
                 venue.rest_url,
@@ -70,6 +70,17 @@ def test_what_is_well_is_said_to_be_well(tmp_path: Path) -> None:
     assert bad == ["candles of BTCUSDT"]
     assert "recall fetch" in found["candles of BTCUSDT"].fix
     assert found["balance"].found == "10000 USDT"
+
+
+def test_the_spot_market_needs_its_own_right_and_has_neither_leverage_nor_position_mode(tmp_path: Path) -> None:
+    contracts_only = ApiKey("trader", "trader-secret", {**TRADER, "Spot": ()})
+    spot = ("market.symbols=BTCUSDT", "market.category=spot")
+    bad = examined(tmp_path, *spot, key=contracts_only, mode=PositionMode.HEDGE)
+    good = examined(tmp_path, *spot, mode=PositionMode.HEDGE)
+    assert not bad["key may trade"].good and "spot" in bad["key may trade"].fix
+    assert good["key may trade"].good
+    assert not [name for name in good if name.startswith(("leverage", "position"))]
+    assert "leverage" not in good["symbol BTCUSDT"].found
 
 
 def test_a_bad_clock_a_withdrawing_key_a_wrong_mode_and_a_missing_symbol_are_named_each_with_its_fix(

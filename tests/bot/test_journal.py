@@ -26,7 +26,17 @@ from bot.journal import Journal, RunKind, RunRecord, RunStatus, StepRecord, Warm
 from bot.journal.outlooks import OutlookRecorder
 from bot.journal.probes import ProbeRecord, probed_settings
 from bot.journal.records import SideEvent
-from bot.orders import Decision, Funding, OperatorAction, OperatorCommand, Pruning, SymbolAvailability
+from bot.orders import (
+    Decision,
+    Execution,
+    ExecutionKind,
+    Funding,
+    OperatorAction,
+    OperatorCommand,
+    Pruning,
+    Side,
+    SymbolAvailability,
+)
 from bot.portfolio import ClosedTrade
 from bot.risk import RiskLimits
 from memory_store import BankConfig, MemoryBank, Metric
@@ -585,6 +595,7 @@ def made_by_format_1(url: str) -> None:
             schema.commands.drop(connection)
             schema.outlooks.drop(connection)
             schema.probes.drop(connection)
+            connection.exec_driver_sql("ALTER TABLE executions DROP COLUMN withheld")
             serial = "INTEGER" if connection.dialect.name == "sqlite" else "SERIAL"
             connection.exec_driver_sql(FORMAT_1.format(serial=serial))
             connection.exec_driver_sql("CREATE INDEX ix_commands_run_id ON commands (run_id)")
@@ -612,6 +623,29 @@ def test_a_journal_of_the_first_format_is_migrated_where_it_lies(url: str) -> No
             columns = {column["name"] for column in sa.inspect(connection).get_columns("commands")}
             assert sa.inspect(connection).has_table("outlooks")
     assert columns == set(schema.commands.columns.keys())
+
+
+def test_fills_of_the_third_format_are_read_as_they_were_and_those_of_the_spot_market_say_what_was_withheld(
+    url: str,
+) -> None:
+    before = Execution(
+        "1", "a", "BTCUSDT", Side.BUY, Decimal("0.01"), Decimal(50_000), Decimal("0.275"), ExecutionKind.MARKET, 5
+    )
+    after = msgspec.structs.replace(before, execution_id="2", withheld=Decimal("0.00001"))
+    with closing(Journal(url, durable=True)) as made:
+        made.create_run(record_of())
+        with made.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE executions DROP COLUMN withheld")
+            connection.exec_driver_sql(
+                "INSERT INTO executions (run_id, sequence, execution_id, client_order_id, symbol, side, quantity, price, fee,"
+                " kind, time) VALUES ('run-1', 1, '1', 'a', 'BTCUSDT', 'buy', '0.01', '50000', '0.275', 'market', 5)"
+            )
+            connection.execute(schema.journal_format.update().values(version=3))
+    with closing(Journal(url, durable=True)) as journal:
+        assert journal.read_executions("run-1") == [(1, before)]
+        journal.write_step("run-1", StepRecord(executions=[(2, after)], sequence=2))
+        assert journal.read_executions("run-1") == [(1, before), (2, after)]
+    assert after.signed_quantity == Decimal("0.00999")
 
 
 def test_any_number_of_processes_may_migrate_at_once(url: str) -> None:

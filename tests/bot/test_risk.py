@@ -614,3 +614,43 @@ def test_client_order_ids_follow_from_run_symbol_and_bar_alone() -> None:
     assert ids("one") == ids("one")
     assert not set(ids("one")) & set(ids("another"))
     assert client_order_id("abc123", "BTCUSDT", 1_704_067_200_000) == "abc123-BTCUSDT-65920080"
+
+
+# -- the spot market -------------------------------------------------------------------------------------
+
+
+def coins(*symbols: str) -> dict[str, Instrument]:
+    """Rules of coins that are bought for their own sake."""
+    return {
+        symbol: msgspec.structs.replace(rules, is_spot=True, minimum_notional=Decimal(5))
+        for symbol, rules in instruments(*symbols).items()
+    }
+
+
+@pytest.mark.parametrize("symbols", [(A,), (A, B)])
+def test_a_coin_is_never_sold_short(symbols: tuple[str, ...]) -> None:
+    desk = Desk(rules=coins(*symbols))
+    assert desk.ask(-0.5) == (None, [Verdict.LONG_ONLY, Verdict.ON_TARGET])
+    desk.hold("10.0004")
+    order, verdicts = desk.ask(-1.0)
+    assert order is not None and (order.side, order.quantity) == (SELL, Decimal("10.000"))
+    assert verdicts == [Verdict.LONG_ONLY, Verdict.FOLLOWED]
+
+
+def test_a_coin_has_no_levels_since_the_venue_keeps_none() -> None:
+    limits = RiskLimits(daily_loss_limit=0.0, stop_loss=0.05, take_profit=0.1, no_trade_band=0.0)
+    order, _ = Desk(limits, rules=coins(A)).ask(0.5, stop=0.02)
+    assert order is not None and order.stop_loss is order.take_profit is None
+
+
+def test_dust_of_a_coin_neither_is_sold_nor_hinders_a_purchase() -> None:
+    desk = Desk(rules=coins(A))
+    desk.hold("0.0007")
+    assert desk.ask(0.0) == (None, [Verdict.ON_TARGET])
+    order, _ = desk.ask(0.5)
+    assert order is not None and order.quantity == Decimal(50)
+    few = Desk(rules=coins(A))
+    few.hold("0.049")
+    assert few.ask(0.0) == (None, [Verdict.BELOW_MINIMUM])
+    order, _ = few.ask(0.5)
+    assert order is not None and order.quantity == Decimal("49.951")

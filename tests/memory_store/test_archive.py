@@ -268,6 +268,17 @@ def test_rows_are_believed_and_not_the_segment(stored):
     assert opened.sealed_again == 1 and opened.bank.entry(75).outcomes[0] == 7.0
 
 
+def test_a_segment_of_which_nothing_is_held_any_more_is_left_out(stored):
+    gone = range(64, 80)
+    with stored.engine.begin() as connection:
+        marked = "UPDATE memory_entries SET evicted_time = 1 WHERE entry_id BETWEEN 64 AND 79"
+        assert connection.execute(sa.text(marked)).rowcount == len(gone)
+    stored.twins.bank.evict(gone)
+    opened = stored.open()
+    assert opened.sealed_again == 0 and len(opened.bank) == 120 - len(gone)
+    assert len(stored.files) == 6
+
+
 def test_a_folder_that_cannot_be_written_keeps_segments_in_memory_and_says_so(stored):
     for path in stored.files:
         path.unlink()

@@ -14,6 +14,7 @@ from typing import Final
 from bot.execution.bybit.client import Sent
 from bot.execution.bybit.decode import ExecutionType, VenueExecution, VenueOrder, VenueOrderStatus, is_protective
 from bot.execution.bybit.reconciliation import JournalView, VenueView, is_own, reconcile
+from bot.execution.bybit.spot import fee_of
 from bot.execution.bybit.tracking import TrackedOrder
 from bot.execution.venue_books import VenueBooks
 from bot.orders import (
@@ -67,6 +68,7 @@ class AccountBook:
         settlements: ids of all fundings.
         since: no fill of the run is older, milliseconds.
         newest: the newest moment that the run knows of, milliseconds.
+        coins: on the spot market, by every symbol: what the wallet holds of its coin that is not the run's, in base units.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class AccountBook:
         settlements: Iterable[str] = (),
         since: int = 0,
         newest: int = 0,
+        coins: Mapping[str, Decimal] | None = None,
     ) -> None:
+        self.coins = coins
         self.portfolio = portfolio
         self.venue = venue
         self._known = set(known)
@@ -116,8 +120,10 @@ class AccountBook:
         """What the venue's wallet should hold, in quote units.
 
         Cash does not depend on the order in which fills were booked, the average price of what is held does: so the
-        venue's own is taken.
+        venue's own is taken. Coins of the spot market are paid for, and stand in the wallet themselves.
         """
+        if self.coins is not None:
+            return self.portfolio.cash + self.venue.outside
         held = [
             position.cost if view.positions.get(symbol, ZERO) != position.quantity else view.costs.get(symbol, ZERO)
             for symbol, position in self.portfolio.positions.items()
@@ -170,7 +176,8 @@ class AccountBook:
         tracked = self._tracked.get(name)
         if tracked is not None:
             self._tracked[name] = tracked.counted(execution.execution_id, execution.quantity)
-        events: list[AccountEvent] = [self._booked(_as_execution(execution, execution.side, name))]
+        is_spot = self.coins is not None
+        events: list[AccountEvent] = [self._booked(_as_execution(execution, execution.side, name, is_spot))]
         return events + self._ended(name)
 
     def heard(self, order: VenueOrder) -> list[AccountEvent]:
@@ -263,6 +270,7 @@ class AccountBook:
             frozenset(self._seen),
             {symbol: position.quantity for symbol, position in self.portfolio.positions.items()},
             frozenset(self.portfolio.positions),
+            self.coins is not None,
         )
 
     def _owner(self, execution: VenueExecution) -> str | None:
@@ -315,8 +323,9 @@ class AccountBook:
             self.portfolio.apply_transfer(event.amount)
 
 
-def _as_execution(fill: VenueExecution, side: Side, client_order_id: str) -> Execution:
+def _as_execution(fill: VenueExecution, side: Side, client_order_id: str, is_spot: bool) -> Execution:
     """A fill of the venue as the run books it."""
+    fee, withheld = fee_of(fill) if is_spot else (fill.fee, ZERO)
     return Execution(
         fill.execution_id,
         client_order_id,
@@ -324,9 +333,10 @@ def _as_execution(fill: VenueExecution, side: Side, client_order_id: str) -> Exe
         side,
         fill.quantity,
         fill.price,
-        fill.fee,
+        fee,
         _kind_of(fill),
         fill.time,
+        withheld,
     )
 
 

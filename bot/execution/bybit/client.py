@@ -23,8 +23,9 @@ from bot.execution.bybit.order_entry import NotWritten, Operation, OrderEntry, o
 from bot.execution.bybit.questions import SETTLE_COIN, AccountQuestions
 from bot.execution.bybit.rate_limits import EndpointGroup, RateLimits
 from bot.execution.bybit.rest_session import Credentials, Refused, RestSession
+from bot.execution.instruments import Category
 from bot.market.backoff import Backoff
-from bot.market.bybit_rest import CATEGORY, Environment
+from bot.market.bybit_rest import Environment
 from bot.orders import Order
 
 __all__ = ["SETTLE_COIN", "BybitAccount", "Credentials", "Refused", "Sent", "order_parameters"]
@@ -77,6 +78,7 @@ class BybitAccount(AccountQuestions):
         attempts: how often a request is sent at most.
         backoff: waits between attempts.
         wall_ms: this machine's clock, milliseconds.
+        category: which market; the wallet is one for all.
         limits: of requests a second; Bybit's by default, which a stepped sandbox does not enforce.
         entry: where orders enter besides REST; may be set later, since one that stamps with ``stamp`` needs the account.
     """
@@ -91,10 +93,12 @@ class BybitAccount(AccountQuestions):
         attempts: int = 4,
         backoff: Backoff | None = None,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        category: Category = "linear",
         limits: RateLimits | None = None,
         entry: OrderEntry | None = None,
     ) -> None:
-        super().__init__(RestSession(credentials, endpoint, environment, timeout_s, attempts, backoff, wall_ms, limits))
+        session = RestSession(credentials, endpoint, environment, timeout_s, attempts, backoff, wall_ms, limits)
+        super().__init__(session, category)
         self.entry = entry
 
     def close(self) -> None:
@@ -117,7 +121,8 @@ class BybitAccount(AccountQuestions):
     async def send(self, order: Order) -> Sent:
         """Send an order that the journal has, once, however often the line breaks."""
         session = self._session
-        deed = _Deed(EndpointGroup.CREATE, session.deeds.place_order, order_parameters(order), Operation.CREATE)
+        parameters = order_parameters(order, self.category)
+        deed = _Deed(EndpointGroup.CREATE, session.deeds.place_order, parameters, Operation.CREATE)
         doubtful = False
         for attempt in range(1, session.attempts + 1):
             try:
@@ -154,7 +159,7 @@ class BybitAccount(AccountQuestions):
 
         A cancellation is only asked for: the order may have been filled meanwhile, as what is returned says.
         """
-        parameters = {"category": CATEGORY, "symbol": symbol, "orderLinkId": client_order_id}
+        parameters = {"category": self.category, "symbol": symbol, "orderLinkId": client_order_id}
         call = self._session.deeds.cancel_order
         try:
             await self._repeated(_Deed(EndpointGroup.CANCEL, call, parameters, Operation.CANCEL))
@@ -170,7 +175,7 @@ class BybitAccount(AccountQuestions):
             Refused: the venue does not take it.
         """
         text = f"{leverage:f}"
-        parameters = {"category": CATEGORY, "symbol": symbol, "buyLeverage": text, "sellLeverage": text}
+        parameters = {"category": self.category, "symbol": symbol, "buyLeverage": text, "sellLeverage": text}
         await self._repeated(_Deed(EndpointGroup.POSITION, self._session.deeds.set_leverage, parameters))
 
     async def set_stops(self, symbol: str, stop_loss: Decimal | None, take_profit: Decimal | None) -> None:
@@ -180,7 +185,7 @@ class BybitAccount(AccountQuestions):
             Refused: the venue does not take them.
         """
         parameters = {
-            "category": CATEGORY,
+            "category": self.category,
             "symbol": symbol,
             "positionIdx": 0,
             "tpslMode": "Full",

@@ -17,6 +17,8 @@ from bot.orders import ZERO, Side
 
 Row = TypeVar("Row")
 _LONGEST_NUMBER: Final = 64
+SETTLE_COIN: Final = "USDT"
+"""What contracts are settled in and coins are paid with."""
 
 
 class VenueOrderStatus(StrEnum):
@@ -109,6 +111,8 @@ class VenueExecution(msgspec.Struct, frozen=True):
     """``stopOrderType``: what of a position sent the order, empty for an order of its own."""
     time: int
     sequence: int
+    fee_coin: str = ""
+    """``feeCurrency``; empty where the venue does not say."""
 
 
 class VenuePosition(msgspec.Struct, frozen=True):
@@ -224,6 +228,7 @@ def _execution(row: Mapping[str, Any]) -> VenueExecution | None:
         _stop_type(row),
         time_of(row.get("execTime")),
         time_of(row.get("seq")),
+        _text(row, "feeCurrency"),
     )
 
 

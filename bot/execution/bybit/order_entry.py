@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from bot.market.bybit_rest import CATEGORY
+from bot.execution.instruments import Category
 from bot.orders import Order, OrderType, Side, TriggerDirection
 
 _SIDES: Final = {Side.BUY: "Buy", Side.SELL: "Sell"}
@@ -35,24 +35,30 @@ class OrderEntry(Protocol):
         """
 
 
-def order_parameters(order: Order) -> dict[str, Any]:
+def order_parameters(order: Order, category: Category) -> dict[str, Any]:
     """The body of an order request; numbers as plain decimal texts.
 
+    The spot market knows no positions, and so nothing that only reduces or guards one. Without ``marketUnit`` it takes the
+    quantity of a market purchase as quote units.
     https://bybit-exchange.github.io/docs/v5/order/create-order
     """
     parameters: dict[str, Any] = {
-        "category": CATEGORY,
+        "category": category,
         "symbol": order.symbol,
         "side": _SIDES[order.side],
         "orderType": "Market" if order.order_type is OrderType.MARKET else "Limit",
         "qty": f"{order.quantity:f}",
         "orderLinkId": order.client_order_id,
-        "positionIdx": 0,
     }
     if order.order_type is OrderType.LIMIT:
         parameters["timeInForce"] = str(order.time_in_force)
     if order.limit_price is not None:
         parameters["price"] = f"{order.limit_price:f}"
+    if category == "spot":
+        if order.order_type is OrderType.MARKET:
+            parameters["marketUnit"] = "baseCoin"
+        return parameters
+    parameters["positionIdx"] = 0
     if order.reduce_only:
         parameters["reduceOnly"] = True
     if order.close_on_trigger:

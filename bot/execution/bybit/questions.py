@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from bot.errors import VenueError
 from bot.execution.bybit.decode import (
+    SETTLE_COIN,
     VenueExecution,
     VenueOrder,
     VenuePosition,
@@ -20,9 +21,9 @@ from bot.execution.bybit.decode import (
 )
 from bot.execution.bybit.rate_limits import EndpointGroup
 from bot.execution.bybit.rest_session import RestSession, rows_of
-from bot.market.bybit_rest import CATEGORY
+from bot.execution.instruments import Category
 
-SETTLE_COIN: Final = "USDT"
+__all__ = ["SETTLE_COIN", "AccountQuestions"]
 
 
 class AccountQuestions:
@@ -32,15 +33,17 @@ class AccountQuestions:
 
     Args:
         session: of the account.
+        category: which market orders, fills and positions are asked of.
     """
 
-    def __init__(self, session: RestSession) -> None:
+    def __init__(self, session: RestSession, category: Category) -> None:
         self._session = session
+        self.category: Category = category
         self.endpoint = session.endpoint
 
     async def find_order(self, symbol: str, client_order_id: str) -> VenueOrder | None:
         """An order by our id, among the open and recent ones, then in the history; ``None`` where the venue has none."""
-        parameters = {"category": CATEGORY, "symbol": symbol, "orderLinkId": client_order_id}
+        parameters = {"category": self.category, "symbol": symbol, "orderLinkId": client_order_id}
         questions = self._session.questions
         for call in (questions.get_open_orders, questions.get_order_history):
             reply = await self._session.ask(EndpointGroup.READ, call, parameters, f"order {client_order_id}")
@@ -51,25 +54,28 @@ class AccountQuestions:
 
     async def open_orders(self) -> list[VenueOrder]:
         """All open orders of the category, whoever sent them."""
-        parameters = {"category": CATEGORY, "settleCoin": SETTLE_COIN, "openOnly": "0", "limit": "50"}
+        parameters = {"category": self.category, "openOnly": "0", "limit": "50"}
+        if self.category == "linear":
+            # Contracts have to be narrowed down; coins have nothing that they are settled in.
+            parameters["settleCoin"] = SETTLE_COIN
         rows = await self._session.pages(self._session.questions.get_open_orders, parameters, "open orders")
         return [order for order in decode_orders(rows) if order.is_open]
 
     async def executions(self, since: int) -> list[VenueExecution]:
         """Fills and settlements from ``since`` on (milliseconds, at most 7 days ago), oldest first."""
-        parameters = {"category": CATEGORY, "startTime": str(since), "limit": "100"}
+        parameters = {"category": self.category, "startTime": str(since), "limit": "100"}
         rows = await self._session.pages(self._session.questions.get_executions, parameters, "executions")
         return sorted(decode_executions(rows), key=lambda fill: (fill.time, fill.sequence, fill.execution_id))
 
     async def positions(self) -> list[VenuePosition]:
         """Positions that are not flat."""
-        parameters = {"category": CATEGORY, "settleCoin": SETTLE_COIN, "limit": "200"}
+        parameters = {"category": self.category, "settleCoin": SETTLE_COIN, "limit": "200"}
         rows = await self._session.pages(self._session.questions.get_positions, parameters, "positions")
         return [position for position in decode_positions(rows) if position.quantity]
 
     async def position_rows(self, symbol: str) -> list[VenuePosition]:
         """The rows of one symbol, flat ones too: one in one-way mode, two in hedge mode."""
-        parameters = {"category": CATEGORY, "symbol": symbol}
+        parameters = {"category": self.category, "symbol": symbol}
         call = self._session.questions.get_positions
         reply = await self._session.ask(EndpointGroup.READ, call, parameters, f"the position of {symbol}")
         return decode_positions(rows_of(reply))
@@ -105,7 +111,7 @@ class AccountQuestions:
 
     async def fee_rates(self, symbol: str) -> tuple[Decimal, Decimal] | None:
         """Taker and maker fee as fractions; ``None`` where the environment does not tell, as the demo one does not."""
-        parameters = {"category": CATEGORY, "symbol": symbol}
+        parameters = {"category": self.category, "symbol": symbol}
         call = self._session.questions.get_fee_rates
         try:
             reply = await self._session.ask(EndpointGroup.FEE_RATE, call, parameters, "fees")

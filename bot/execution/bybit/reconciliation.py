@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from bot.execution.bybit.decode import ExecutionType, VenueExecution, VenueOrder, VenueOrderStatus, is_protective
+from bot.execution.bybit.spot import fee_of
 from bot.orders import ZERO
 
 
@@ -29,6 +30,8 @@ class JournalView:
     """Signed quantity by symbol."""
     symbols: frozenset[str] = frozenset()
     """What the run trades: fills of these at the levels of a position are its own, though they name no order of it."""
+    is_spot: bool = False
+    """Positions are coins, and a purchase pays its fee in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,7 @@ def corrected(journal: JournalView, found: Reconciliation) -> JournalView:
     positions = dict(journal.positions)
     for missed in found.missed:
         execution = missed.execution
-        assert execution.side is not None
-        change = execution.quantity * execution.side.sign
+        change = _change_of(execution, journal.is_spot)
         positions[execution.symbol] = positions.get(execution.symbol, ZERO) + change
     return replace(
         journal,
@@ -165,6 +167,12 @@ def corrected(journal: JournalView, found: Reconciliation) -> JournalView:
         executions=journal.executions | {missed.execution.execution_id for missed in found.missed},
         positions=positions,
     )
+
+
+def _change_of(execution: VenueExecution, is_spot: bool) -> Decimal:
+    assert execution.side is not None
+    withheld = fee_of(execution)[1] if is_spot else ZERO
+    return execution.quantity * execution.side.sign - withheld
 
 
 def _missed(journal: JournalView, venue: VenueView) -> _Missed:
@@ -180,8 +188,7 @@ def _missed(journal: JournalView, venue: VenueView) -> _Missed:
     found = sorted(fresh.values(), key=lambda execution: (execution.time, execution.sequence, execution.execution_id))
     change: dict[str, Decimal] = {}
     for execution in found:
-        assert execution.side is not None
-        change[execution.symbol] = change.get(execution.symbol, ZERO) + execution.quantity * execution.side.sign
+        change[execution.symbol] = change.get(execution.symbol, ZERO) + _change_of(execution, journal.is_spot)
     return _Missed(tuple(MissedExecution(execution) for execution in found), change)
 
 

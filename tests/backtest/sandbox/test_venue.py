@@ -156,6 +156,22 @@ def test_the_socket_answers_pings_refuses_bad_topics_and_survives_garbage():
     assert last[0]["ret_msg"] == "pong", "nothing is pushed after unsubscribing"
 
 
+def test_the_spot_stream_has_the_same_candles_and_refuses_tickers():
+    async def run():
+        async with stepped() as venue, connect(venue.stream_url("spot")) as socket, connect(venue.public_url) as other:
+            await send(socket, op="subscribe", args=["tickers.BTCUSDT"])
+            for one in (socket, other):
+                await send(one, op="subscribe", args=["kline.60.BTCUSDT"])
+            refused, *first = await receive(socket, 3)
+            same = await receive(other, 2)
+            await venue.step(2)
+            return refused, first[1:] + await receive(socket, 2), same[1:] + await receive(other, 2)
+
+    refused, spot, linear = asyncio.run(run())
+    assert (refused["success"], "no tickers" in refused["ret_msg"]) == (False, True)
+    assert spot == linear and len(spot) == 3
+
+
 def test_symbols_that_close_together_are_pushed_in_one_step_and_others_in_their_own():
     later = hourly("ETHUSDT", 4, first=6)
 

@@ -135,6 +135,17 @@ class TakesTurns(BuyTheDip):
         self._decided = msgspec.msgpack.decode(state, type=int)
 
 
+class TurnsRound(TakesTurns):
+    """Long and short in turns of its own decisions."""
+
+    name: ClassVar[str] = "turns_round"
+
+    def on_bar(self, bar: Bar) -> Signal:
+        """As long as it would be flat it wants to be short."""
+        turn = super().on_bar(bar)
+        return Signal(bar.symbol, bar.open_time, 1.0 if turn.target_exposure else -1.0, turn.reason)
+
+
 class Unfinished(Strategy):
     """Lacks methods."""
 

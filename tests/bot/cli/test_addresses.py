@@ -53,6 +53,12 @@ def test_every_venue_is_reached_where_it_is(
     assert addresses(*overrides) == told
 
 
+def test_the_spot_market_has_a_public_stream_of_its_own_and_shares_the_others() -> None:
+    contracts, coins = addresses("venue.name=bybit"), addresses("venue.name=bybit", "market.category=spot")
+    assert coins[1] == "wss://stream.bybit.com/v5/public/spot"
+    assert (coins[0], *coins[2:]) == (contracts[0], *contracts[2:])
+
+
 def test_orders_go_over_rest_where_the_configuration_says_so() -> None:
     assert addresses("venue.name=bybit", "live.order_entry=rest")[-1] is None
     with pytest.raises(UsageError, match="order_entry"):

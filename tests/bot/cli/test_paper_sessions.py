@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 from math import expm1
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from bot.config import Config
 from bot.journal import Journal
@@ -53,6 +55,22 @@ def test_the_second_session_goes_on_with_the_run(tmp_path: Path) -> None:
         assert second[figure] == whole[figure]
     assert ask(tmp_path, "audit")["differences"] == 0
     assert ask(tmp_path, "status")["status"] == "stopped"
+
+
+def test_a_run_from_before_there_was_a_choice_of_markets_goes_on(tmp_path: Path) -> None:
+    first = trade(tmp_path, 3)["run_id"]
+    engine = journal_connection(tmp_path / "recall-data")
+    with engine.begin() as connection:
+        (text,) = connection.execute(sa.text("SELECT record FROM runs")).scalars().all()
+        stored = json.loads(text)
+        assert stored["config"]["market"].pop("category") == "linear"
+        for rules in stored["instruments"].values():
+            assert rules.pop("is_spot") is False
+        connection.execute(sa.text("UPDATE runs SET record = :record"), {"record": json.dumps(stored)})
+    engine.dispose()
+    assert trade(tmp_path, 3)["run_id"] == first
+    assert trade(tmp_path, 3, "--set", "market.category=spot")["run_id"] != first
+    assert ask(tmp_path, "audit")["differences"] == 0
 
 
 @pytest.mark.parametrize("change", [("--set", "sandbox.seed=8"), ("--symbols", "ETHUSDT")], ids=" ".join)

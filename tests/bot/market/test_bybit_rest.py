@@ -287,7 +287,7 @@ def test_every_recorded_instrument_is_understood(real_data):
     if not path.is_file():
         pytest.skip("no recorded instruments here: put a folder named wire beside the real candles")
     rows = {row["symbol"]: row for row in json.loads(path.read_text())["result"]["list"]}
-    bitcoin = decode_instrument("BTCUSDT", rows["BTCUSDT"], "here")
+    bitcoin = decode_instrument("BTCUSDT", rows["BTCUSDT"], "here", "linear")
     assert (bitcoin.tick_size, bitcoin.lot_size, bitcoin.minimum_notional) == (
         Decimal("0.10"),
         Decimal("0.001"),
@@ -295,12 +295,12 @@ def test_every_recorded_instrument_is_understood(real_data):
     )
     for symbol, row in rows.items():
         if row["status"] == "Trading":
-            assert decode_instrument(symbol, row, "here").maximum_leverage >= 1
+            assert decode_instrument(symbol, row, "here", "linear").maximum_leverage >= 1
 
 
 def test_missing_and_empty_fields_of_an_instrument_take_defaults_and_a_closed_one_is_refused():
     row = {"symbol": "XUSDT", "priceFilter": {"tickSize": "0.5"}, "lotSizeFilter": {"qtyStep": "2", "minOrderQty": ""}}
-    instrument = decode_instrument("XUSDT", row, "here")
+    instrument = decode_instrument("XUSDT", row, "here", "linear")
     assert (instrument.tick_size, instrument.minimum_quantity) == (Decimal("0.5"), Decimal("2"))
     for bad in (
         {**row, "status": "Closed"},
@@ -308,7 +308,7 @@ def test_missing_and_empty_fields_of_an_instrument_take_defaults_and_a_closed_on
         {**row, "lotSizeFilter": None},
     ):
         with pytest.raises(VenueError, match="XUSDT"):
-            decode_instrument("XUSDT", bad, "here")
+            decode_instrument("XUSDT", bad, "here", "linear")
 
 
 def test_rows_are_read_tolerantly_but_a_row_without_a_time_is_an_error():

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 
 import pytest
 import torch
 
 from strategies.memory_transformer.config import OutputType
+from strategies.memory_transformer.distribution import Distribution
 from strategies.memory_transformer.losses import (
     RISK_AVERSION,
     direction_classes,
     forecast_loss,
+    forecast_losses,
     head_loss,
     path_losses,
     signed_view,
 )
 from strategies.memory_transformer.memory_read import Retrieved, fact_count
-from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.model import Forecast, MemoryTransformer
 from strategies.memory_transformer.targets import Targets
+from strategies.readout import QUANTILES
 from tests.strategies.memory_transformer.tiny import TINY
 
 FLAT, COST = 0.25, 0.0005
@@ -104,6 +108,29 @@ def test_the_path_head_learns_64_paths_by_heart():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.02
+
+
+def test_samples_count_by_how_surely_they_are_forecast_and_no_gradient_goes_through_that():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        count = len(TINY.horizons)
+        log_volatility = torch.zeros(4, count)
+        log_volatility[0] = -log(2.0)
+        log_volatility.requires_grad_()
+        quantiles = torch.randn(4, count, len(QUANTILES)).sort(dim=2).values
+        prediction = torch.randn(4, 1, requires_grad=True)
+        returns, known = torch.randn(4, count), torch.ones(4, count, dtype=torch.bool)
+    targets = Targets(returns[:, TINY.primary], torch.ones(4), returns, torch.randn(4, count), known)
+    forecast = Forecast(prediction, Distribution(quantiles, log_volatility), torch.zeros(4, 1), torch.zeros(4))
+    each = forecast_losses(forecast, targets, TINY, cost=COST)
+    assert forecast_loss(forecast, targets, TINY, cost=COST) == each.mean()
+    weights = torch.tensor([4.0, 1.0, 1.0, 1.0]) / 7.0
+    weighed = forecast_loss(forecast, targets, TINY, cost=COST, precision=2.0)
+    torch.testing.assert_close(weighed, (weights * each).sum())
+    given, expected = (
+        torch.autograd.grad(loss, log_volatility, retain_graph=True) for loss in (weighed, (weights * each).sum())
+    )
+    torch.testing.assert_close(given, expected)
 
 
 def test_directions_are_down_flat_and_up():

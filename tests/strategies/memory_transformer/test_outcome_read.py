@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backtest.synthetic.optimum import posterior_mean
 from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.dataset import build_dataset
 from strategies.memory_transformer.evaluation import forecast_rows
@@ -31,39 +34,89 @@ def facts_of(outcomes: np.ndarray) -> torch.Tensor:
 def untrained(seed: int = 0) -> OutcomeRead:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return OutcomeRead(TINY.d_model, HORIZONS)
+        return OutcomeRead(TINY.d_model, HORIZONS, 14.0, 0.75)
+
+
+def trained_to(**numbers: float) -> OutcomeRead:
+    """One whose five numbers are these whatever the state; those not named are as at the start."""
+    read = untrained()
+    start = {"sharpness": log(14.0), "threshold": 0.75, "patience": 0.0, "trust": 0.0, "bound": 0.0}
+    with torch.no_grad():
+        read.belief.weight.zero_()
+        values = torch.tensor(list((start | numbers).values()))
+        read.belief.bias.copy_(torch.cat((values[:2], values[2:].repeat_interleave(HORIZONS))))
+    return read
+
+
+def said_of(read: OutcomeRead, similarity: list[float], outcomes: np.ndarray) -> np.ndarray:
+    """Returns ``[horizons]`` that a bar hears of neighbours as similar as this, followed by these outcomes."""
+    cosines = torch.tensor([similarity])
+    shares, mask = torch.softmax(14.0 * cosines, dim=1), torch.ones(1, len(similarity), dtype=torch.bool)
+    returns: np.ndarray = read(STATE, cosines, shares, facts_of(outcomes), mask).returns[0].detach().numpy()
+    return returns
 
 
 def test_it_starts_by_repeating_about_what_followed():
     outcomes = np.array([[0.2, -0.3, 0.5], [0.1, -0.2, 0.1]])
-    said = untrained()(STATE, torch.tensor([[0.5, 0.5]]), facts_of(outcomes)).returns[0].detach().numpy()
-    assert said == pytest.approx(outcomes.mean(axis=0), rel=0.2)
+    said = said_of(untrained(), [1.0, 1.0], outcomes)
+    assert said == pytest.approx(outcomes.sum(axis=0) * 2.0 / 3.0, rel=0.25)
+
+
+def test_strangers_count_for_nothing_be_they_as_many_as_they_like():
+    """A softmax shares its vote among whoever is there, so thirty strangers were believed like thirty witnesses."""
+    read = trained_to(sharpness=log(60.0))
+    once, often = np.full((1, HORIZONS), 0.4), np.full((30, HORIZONS), 0.4)
+    assert (np.abs(said_of(read, [0.5] * 30, often)) < 1e-4).all()
+    assert (said_of(read, [0.99], once) > 0.2).all()
+    crowd = np.concatenate((once, -often))
+    assert said_of(read, [0.99, *[0.5] * 30], crowd) == pytest.approx(said_of(read, [0.99], once), rel=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 8])
+def test_patient_evidence_adds_up_and_impatient_is_a_mean(number):
+    outcomes = np.full((number, HORIZONS), 0.01)
+    patient = said_of(trained_to(sharpness=log(60.0), patience=100.0), [1.0] * number, outcomes)
+    hasty = said_of(trained_to(sharpness=log(60.0), patience=-100.0), [1.0] * number, outcomes)
+    assert patient == pytest.approx(np.full(HORIZONS, 0.01 * number), rel=0.15)
+    assert hasty == pytest.approx(np.full(HORIZONS, 0.01), rel=0.05)
+
+
+def test_the_best_belief_in_two_opposite_hypotheses_is_one_of_its_forms():
+    """``drift * tanh(drift * sum / noise**2)``: the posterior mean of a planted motif."""
+    drift, noise = 0.4, 0.4
+    read = trained_to(sharpness=log(200.0), patience=100.0, trust=log(drift**2 / noise**2), bound=log(drift))
+    for outcomes in ([0.5], [0.3, -0.1], [0.6, 0.2, 0.5], [-0.2, -0.5]):
+        said = said_of(read, [1.0] * len(outcomes), np.repeat(np.array(outcomes)[:, None], HORIZONS, axis=1))
+        assert said == pytest.approx(np.full(HORIZONS, posterior_mean(sum(outcomes), drift, noise)), rel=0.05)
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), missing=st.floats(0.0, 0.9))
 def test_it_never_says_the_opposite_of_what_followed(seed, missing):
-    """Whatever its weights: trust has no sign, so a memory without a lean can give none."""
+    """Whatever its weights: trust has no sign, so a memory whose witnesses agree is never contradicted."""
     random = np.random.default_rng(seed)
     read = untrained()
     with torch.no_grad():
         for parameter in read.parameters():
             parameter.add_(torch.from_numpy(random.standard_normal(tuple(parameter.shape)).astype(np.float32)))
     hidden = torch.from_numpy(random.standard_normal((1, TINY.d_model)).astype(np.float32))
-    outcomes = np.where(random.random((6, HORIZONS)) < missing, np.nan, random.standard_normal((6, HORIZONS)))
+    signs = random.choice([-1.0, 1.0], HORIZONS)
+    outcomes = np.where(
+        random.random((6, HORIZONS)) < missing, np.nan, signs * np.abs(random.normal(size=(6, HORIZONS)))
+    )
     shares = torch.from_numpy(random.dirichlet(np.ones(7))[None, :6].astype(np.float32))
-    said = read(hidden, shares, facts_of(outcomes)).returns[0].detach().numpy()
-    mean = shares[0].numpy() @ np.nan_to_num(outcomes).astype(np.float32)
-    assert (said * mean >= -1e-6).all()
-    other = read(hidden, shares, facts_of(-outcomes)).returns[0].detach().numpy()
+    cosines, mask = torch.from_numpy(random.uniform(-1.0, 1.0, (1, 6)).astype(np.float32)), torch.ones(1, 6).bool()
+    said = read(hidden, cosines, shares, facts_of(outcomes), mask).returns[0].detach().numpy()
+    assert (said * signs >= 0.0).all()
+    other = read(hidden, cosines, shares, facts_of(-outcomes), mask).returns[0].detach().numpy()
     assert other == pytest.approx(-said, abs=1e-5)
 
 
 def test_neighbours_that_were_followed_by_much_let_expect_much():
-    read = untrained()
+    read, cosines, mask = untrained(), torch.ones(1, 8), torch.ones(1, 8, dtype=torch.bool)
     shares = torch.full((1, 8), 1.0 / 8.0)
     noise = np.random.default_rng(0).standard_normal((8, HORIZONS))
-    wild, calm = read(STATE, shares, facts_of(3.0 * noise)), read(STATE, shares, facts_of(0.3 * noise))
+    wild, calm = (read(STATE, cosines, shares, facts_of(size * noise), mask) for size in (3.0, 0.3))
     assert (wild.log_volatility > 0.5).all()
     assert (calm.log_volatility < -0.5).all()
 
@@ -80,7 +133,9 @@ def test_what_followed_moves_head_quantiles_and_volatility_as_far_as_the_gate_is
     with torch.no_grad():
         model.memory_read.output.weight.zero_()  # the mixture says nothing, so all that is seen is the direct way
         forecast, alone = model(hidden, keys[:, 0], retrieved), model.without_memory(hidden)
-        said = model.memory_read.outcomes(hidden, forecast.weights, facts).gated(forecast.gate.unsqueeze(1))
+        similarity = torch.bmm(keys, keys[:, 0].unsqueeze(2)).squeeze(2)
+        direct = model.memory_read.outcomes(hidden, similarity, forecast.weights, facts, retrieved.mask)
+        said = direct.gated(forecast.gate.unsqueeze(1))
     moved = forecast.distribution.quantiles - alone.distribution.quantiles
     torch.testing.assert_close(moved, said.returns.unsqueeze(2).expand_as(moved), rtol=1e-4, atol=1e-5)
     louder = forecast.distribution.log_volatility - alone.distribution.log_volatility
@@ -99,7 +154,10 @@ def test_what_followed_moves_head_quantiles_and_volatility_as_far_as_the_gate_is
 
 
 def test_an_empty_memory_adds_nothing():
-    said = untrained()(torch.zeros(2, TINY.d_model), torch.zeros(2, 5), torch.zeros(2, 5, 3 * HORIZONS + 1))
+    """Whatever lies in the masked rows."""
+    facts = torch.full((2, 5, 3 * HORIZONS + 1), 3.0)
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    said = untrained()(torch.zeros(2, TINY.d_model), torch.ones(2, 5), torch.zeros(2, 5), facts, mask)
     assert torch.equal(said.returns, torch.zeros(2, HORIZONS))
     assert torch.equal(said.log_volatility, torch.zeros(2, HORIZONS))
 

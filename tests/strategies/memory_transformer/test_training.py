@@ -15,6 +15,8 @@ from strategies.memory_transformer.dataset import TrainingError, build_dataset
 from strategies.memory_transformer.evaluation import evaluate
 from strategies.memory_transformer.segments import draw_segments
 from strategies.memory_transformer.span_memory import SpanMemory, encode_blocks
+from strategies.memory_transformer.streaming import StreamingEncoder
+from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
 from tests.strategies.markets import random_walk
 from tests.strategies.memory_transformer.tiny import QUICK, TINY, tiny_model, tiny_training, two_symbols
@@ -139,9 +141,10 @@ class Interrupted(Exception):
     """Raised by a progress callback, as Ctrl-C would be."""
 
 
-@pytest.mark.parametrize("after", [1, 2, 4, 6])
+@pytest.mark.parametrize("after", [1, 2, 4, 5, 6, 7])
 def test_a_training_interrupted_at_any_batch_ends_with_the_weights_of_one_that_was_not(tmp_path, after):
-    series, training = {"AAAUSDT": random_walk(900, 1)}, replace(QUICK, epochs=3, mirrored=0.3)
+    """Whether the encoder learns or stands still."""
+    series, training = {"AAAUSDT": random_walk(900, 1)}, replace(QUICK, epochs=2, read_epochs=2, mirrored=0.3)
     steps = 0
 
     def interrupt(told: TrainingProgress) -> None:
@@ -191,6 +194,39 @@ def test_what_another_training_or_a_broken_disk_left_is_not_gone_on_with(tmp_pat
     told.clear()
     train(series, TINY, training, progress=told.append, checkpoints=tmp_path)
     assert {progress.epoch for progress in told} == {1, 2}
+
+
+def test_in_read_epochs_the_encoder_stands_still_and_all_after_it_learns():
+    series, training = {"AAAUSDT": random_walk(900, 1)}, replace(QUICK, epochs=2, validation_fraction=0.0)
+    before, after = train(series, TINY, training), train(series, TINY, replace(training, read_epochs=2))
+    assert [epoch.read_only for epoch in after.report.epochs] == [False, False, True, True]
+    old, new = before.model.state_dict(), after.model.state_dict()
+    same = {name for name in old if torch.equal(old[name], new[name])}
+    still = {name for name in old if name.startswith("encoder.")} - {"encoder.metric.weight"}
+    assert still <= same
+    learned = {name for name, _ in before.model.named_parameters()} - still
+    assert not learned & same
+
+
+def test_read_epochs_begin_with_the_best_weights_and_are_kept_only_where_validation_gets_better():
+    hasty = replace(QUICK, epochs=6, patience=2, learning_rate=0.02, read_epochs=1)
+    report = train({"AAAUSDT": random_walk(900, 1)}, TINY, hasty).report
+    losses = [epoch.validation_loss for epoch in report.epochs]
+    assert report.epochs[-1].read_only
+    assert losses.index(min(losses)) + 1 == report.best_epoch
+    assert report.validation.with_memory.loss == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_training_searches_by_the_keys_that_trading_writes_and_learns_from_the_same():
+    dataset, model = build_dataset({"AAAUSDT": random_walk(900, 1)}, TINY, 0.2), tiny_model()
+    memory = SpanMemory.build(model.encoder, dataset, TINY)
+    (blocks,) = dataset.blocks
+    features = blocks.features.reshape(-1, TINY.n_features)[blocks.offset :][: len(dataset.moments)]
+    stream = StreamingEncoder(TileKernel(model.encoder), blocks.offset).encode_series(features)
+    np.testing.assert_allclose(memory.keys, stream.keys, atol=1e-5)
+    rows = dataset.train[::50]
+    learning = model.encoder.key_of(memory.retrieve(rows, raw=True).keys)
+    torch.testing.assert_close(learning, memory.retrieve(rows).keys)
 
 
 def test_keys_are_made_anew_within_an_epoch_so_that_none_gets_older_than_the_bound():
@@ -246,6 +282,8 @@ def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
         {"memory_dropout": 1.0},
         {"validation_fraction": 1.0},
         {"threads": 0},
+        {"read_epochs": -1},
+        {"precision": 2.5},
         {"key_loss": -1.0},
         {"mirrored": 0.6},
         {"refresh_steps": 0},

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +33,7 @@ from bot.execution.bybit.decode import (
 )
 from bot.execution.bybit.rest_session import rows_of
 from bot.execution.bybit.trade_stream import TradeStream
+from bot.execution.instruments import Category
 from bot.market.backoff import Backoff
 from bot.market.bybit_decode import decode_funding, decode_instrument, decode_klines, next_cursor
 from bot.market.bybit_private_stream import PrivateEvent, PrivateStream
@@ -87,10 +88,11 @@ def test_no_reader_of_frames_or_replies_raises_for_any_of_them(wire: Path) -> No
             decode(reply.get("data"))
         next_cursor(reply)
         for row in rows_of(reply):
-            try:
-                decode_instrument(str(row.get("symbol")), row, "here")
-            except VenueError as said:
-                assert "here" in str(said) or "symbol" in str(said)
+            for category in get_args(Category):
+                try:
+                    decode_instrument(str(row.get("symbol")), row, "here", category)
+                except VenueError as said:
+                    assert "here" in str(said) or "symbol" in str(said)
         information = reply.get("result")
         key_checks(
             information if isinstance(information, dict) else {},
@@ -217,7 +219,7 @@ def test_every_number_of_an_order_is_a_plain_text_that_says_exactly_what_was_mea
         TriggerDirection.RISE,
         False,
     )
-    parameters = order_parameters(order)
+    parameters = order_parameters(order, "linear")
     meant = {"qty": quantity, "stopLoss": stop, "takeProfit": target, "triggerPrice": price}
     if kind is OrderType.LIMIT:
         meant["price"] = price
