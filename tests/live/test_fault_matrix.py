@@ -31,6 +31,11 @@ ALONE = (SYMBOL,)
 Part = Callable[[Rehearsal], Any]
 
 
+def slow(*values: Any, name: str | None = None) -> Any:
+    """A variant that only ``make test-all`` plays."""
+    return pytest.param(*values, marks=pytest.mark.slow, id=name)
+
+
 def rehearse(
     tmp_path: Path, scene: Scene, *parts: Part, transferred: Decimal | None = Decimal(0), least: int = 3
 ) -> Rehearsal:
@@ -98,13 +103,12 @@ def breaking(sent: bool, times: int = 2) -> Part:
     "rule",
     [
         FaultRule(Fault.LOSE, CREATE, every=2),
-        FaultRule(Fault.LOSE, CREATE, every=2, status=502),
-        FaultRule(Fault.LOSE, CREATE, every=2, html=True),
-        FaultRule(Fault.DROP, CREATE, every=2),
-        FaultRule(Fault.CORRUPT, CREATE, every=2),
-        FaultRule(Fault.ANSWER, CREATE, every=2, status=503),
+        slow(FaultRule(Fault.LOSE, CREATE, every=2, status=502)),
+        slow(FaultRule(Fault.LOSE, CREATE, every=2, html=True)),
+        slow(FaultRule(Fault.DROP, CREATE, every=2)),
+        slow(FaultRule(Fault.CORRUPT, CREATE, every=2)),
+        slow(FaultRule(Fault.ANSWER, CREATE, every=2, status=503)),
     ],
-    ids=["reset-after", "502-after", "page-after", "reset-before", "cut-off", "503-before"],
 )
 def test_1_an_order_whose_reply_is_lost_is_at_the_venue_once(tmp_path, rule):
     rehearsal = rehearse(tmp_path, scene(rule))
@@ -116,7 +120,7 @@ def test_1_an_order_whose_reply_comes_after_the_timeout_is_at_the_venue_once(tmp
     rehearse(tmp_path, scene(FaultRule(Fault.DELAY, CREATE, every=3, seconds=2.5)))
 
 
-@pytest.mark.parametrize("do", [Fault.LOSE, Fault.DROP, Fault.CUT])
+@pytest.mark.parametrize("do", [Fault.LOSE, slow(Fault.DROP), slow(Fault.CUT)])
 def test_1_an_order_over_the_trade_socket_whose_reply_is_lost_is_at_the_venue_once(tmp_path, do):
     settings = {"live": {"order_entry": "websocket"}, "venue": {"rest_timeout": 0.5}}
     rehearse(tmp_path, scene(FaultRule(do, "order.create", every=3), settings=settings))
@@ -139,12 +143,11 @@ SHARED = {"fills": {"participation": 0.0002}}
 @pytest.mark.parametrize(
     "rows",
     [
-        (FaultRule(Fault.DELAY, CREATE, seconds=0.1),),
+        slow((FaultRule(Fault.DELAY, CREATE, seconds=0.1),)),
         (FaultRule(Fault.REORDER, "order", every=2), FaultRule(Fault.REORDER, "execution", every=2)),
-        (FaultRule(Fault.DUPLICATE, "order"), FaultRule(Fault.DUPLICATE, "execution")),
-        (FaultRule(Fault.DELAY, "order", bars_late=1),),
+        slow((FaultRule(Fault.DUPLICATE, "order"), FaultRule(Fault.DUPLICATE, "execution"))),
+        slow((FaultRule(Fault.DELAY, "order", bars_late=1),)),
     ],
-    ids=["fill-before-answer", "reordered", "doubled", "order-a-bar-late"],
 )
 def test_3_fills_answers_and_cancellations_in_any_order_come_to_the_same(tmp_path, rows):
     rehearse(tmp_path, scene(*rows, settings=SHARED))
@@ -153,7 +156,7 @@ def test_3_fills_answers_and_cancellations_in_any_order_come_to_the_same(tmp_pat
 # -- 4. fills that come late -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("late", [1, 3])
+@pytest.mark.parametrize("late", [slow(1), 3])
 def test_4_a_fill_that_is_told_bars_later_is_not_ordered_again(tmp_path, late):
     """Neither comparison nor verification helps: the run has to wait for what it has sent."""
     slow = replace(LIMITS, every_s=60.0, verify_s=60.0)
@@ -167,11 +170,12 @@ def test_4_a_fill_that_is_told_bars_later_is_not_ordered_again(tmp_path, late):
 
 
 @pytest.mark.parametrize("sent", [False, True], ids=["before-sending", "after-sending"])
-@pytest.mark.parametrize("settings", [{}, SHARED], ids=["whole", "in-part"])
+@pytest.mark.parametrize("settings", [slow({}, name="whole"), pytest.param(SHARED, id="in-part")])
 def test_5_a_process_that_ends_around_the_sending_of_an_order_goes_on_with_it_once(tmp_path, sent, settings):
     rehearse(tmp_path, scene(settings=settings, bars=24), breaking(sent))
 
 
+@pytest.mark.slow
 def test_5_and_so_it_does_where_the_venue_restarts_meanwhile_and_forgets_closed_orders(tmp_path):
     rows = (FaultRule(Fault.RESTART, CLOSE, every=2), FaultRule(Fault.LOSE, CREATE, every=2))
     rehearse(tmp_path, scene(*rows, bars=24), breaking(sent=True))
@@ -226,6 +230,7 @@ def test_6_a_position_opened_by_hand_while_the_bot_is_up_is_left_alone_until_it_
     assert any(Verdict.FOREIGN in decision.verdicts for decision in decisions)
 
 
+@pytest.mark.slow
 def test_6_a_position_closed_by_hand_while_the_bot_is_down_is_not_taken_for_its_own(tmp_path):
     async def down(rehearsal: Rehearsal) -> None:
         await rehearsal.play(6)
@@ -245,6 +250,7 @@ def test_6_a_position_closed_by_hand_while_the_bot_is_down_is_not_taken_for_its_
     rehearse(tmp_path, scene(bars=18, settings=WIDE), down, transferred=None)
 
 
+@pytest.mark.slow
 def test_6_another_symbol_traded_by_hand_only_moves_money(tmp_path):
     async def meddle(rehearsal: Rehearsal) -> None:
         await rehearsal.play(5)
@@ -263,6 +269,7 @@ def test_7_lists_of_orders_that_leave_out_what_is_closed_do_not_end_an_order_tha
     rehearse(tmp_path, scene(*rows, FaultRule(Fault.LOSE, CREATE, every=3)))
 
 
+@pytest.mark.slow
 def test_7_a_list_of_fills_that_leaves_some_out_is_asked_again_before_anything_is_believed(tmp_path):
     rows = (FaultRule(Fault.OMIT, "GET /v5/execution/list", every=3), FaultRule(Fault.DROP, "execution", every=2))
     rehearse(tmp_path, scene(*rows, bars=20), least=2)
@@ -271,11 +278,12 @@ def test_7_a_list_of_fills_that_leaves_some_out_is_asked_again_before_anything_i
 # -- 8. sockets that are open and say nothing ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("topic", ["kline.*", "execution", "order"])
+@pytest.mark.parametrize("topic", ["kline.*", slow("execution"), slow("order")])
 def test_8_a_topic_that_is_silent_while_pings_are_answered_costs_nothing(tmp_path, topic):
     rehearse(tmp_path, scene(FaultRule(Fault.FREEZE, topic, first=3, last=7)))
 
 
+@pytest.mark.slow
 def test_8_a_reconnection_whose_subscription_is_never_answered_is_made_again(tmp_path):
     rows = (FaultRule(Fault.CUT, CLOSE, after=3, times=1), FaultRule(Fault.DROP, "subscribe", after=2, times=2))
     rehearse(tmp_path, scene(*rows))
@@ -293,12 +301,11 @@ def test_8_sockets_that_flap_at_every_close_cost_no_bar_and_no_fill(tmp_path):
     "rule",
     [
         FaultRule(Fault.DROP, "kline.*", every=3),
-        FaultRule(Fault.DUPLICATE, "kline.*"),
-        FaultRule(Fault.REORDER, "kline.*", every=3),
-        FaultRule(Fault.REVISE, "kline.*", every=3, bars_late=1),
-        FaultRule(Fault.DELAY, "kline.*", every=4, bars_late=2),
+        slow(FaultRule(Fault.DUPLICATE, "kline.*")),
+        slow(FaultRule(Fault.REORDER, "kline.*", every=3)),
+        slow(FaultRule(Fault.REVISE, "kline.*", every=3, bars_late=1)),
+        slow(FaultRule(Fault.DELAY, "kline.*", every=4, bars_late=2)),
     ],
-    ids=["missing", "doubled", "out-of-order", "revised", "two-bars-late"],
 )
 def test_9_candles_that_come_wrong_are_decided_on_once_and_in_order(tmp_path, rule):
     rehearse(tmp_path, scene(rule, symbols=(SYMBOL, "ETHUSDT"), bars=10))
@@ -316,11 +323,10 @@ def test_9_a_hole_of_the_whole_exchange_is_told_and_the_run_goes_on_after_it(tmp
     "rows",
     [
         (FaultRule(Fault.OMIT, "GET /v5/market/kline", every=2, keep=1), FaultRule(Fault.CUT, CLOSE, every=3)),
-        (FaultRule(Fault.ANSWER, "GET /v5/*", every=4, code=10006), FaultRule(Fault.CUT, CLOSE, every=3)),
-        (FaultRule(Fault.LOSE, CREATE, every=2, code=10016),),
-        (FaultRule(Fault.ANSWER, CREATE, every=2, code=10016),),
+        slow((FaultRule(Fault.ANSWER, "GET /v5/*", every=4, code=10006), FaultRule(Fault.CUT, CLOSE, every=3))),
+        slow((FaultRule(Fault.LOSE, CREATE, every=2, code=10016),)),
+        slow((FaultRule(Fault.ANSWER, CREATE, every=2, code=10016),)),
     ],
-    ids=["few-rows", "rate-limit", "restart-after", "restart-before"],
 )
 def test_10_replies_that_are_short_limited_or_of_a_server_that_restarts_cost_nothing(tmp_path, rows):
     """The list of candles always holds the one that is open, which is none to decide on."""
@@ -330,7 +336,7 @@ def test_10_replies_that_are_short_limited_or_of_a_server_that_restarts_cost_not
 # -- 11. clocks ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("off", [3000, -3000])
+@pytest.mark.parametrize("off", [slow(3000), -3000])
 def test_11_a_clock_that_jumps_and_jumps_back_costs_no_order(tmp_path, off):
     rows = (
         FaultRule(Fault.SKEW, CLOSE, first=3, times=1, milliseconds=off),
@@ -374,6 +380,7 @@ def test_13_a_stop_loss_that_the_venue_takes_away_is_set_again(tmp_path):
     assert any("no stop loss" in notice.text for notice in events_of(rehearsal, Notice))
 
 
+@pytest.mark.slow
 def test_13_a_position_whose_stop_loss_the_venue_does_not_take_is_closed(tmp_path):
     refused = FaultRule(Fault.ANSWER, "POST /v5/position/trading-stop", code=10001)
     rehearsal = rehearse(tmp_path, scene(refused, settings=STANDING, bars=14, limits=OFTEN), cancelling(range(3, 10)))
@@ -460,7 +467,7 @@ def test_16_a_halt_by_loss_is_still_there_after_a_restart(tmp_path):
 # -- all at once -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_a_few_seeds_of_the_campaign_break_nothing(tmp_path, seed):
     """``make chaos`` plays hundreds, of five hundred bars."""
 
