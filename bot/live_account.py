@@ -32,6 +32,7 @@ from bot.execution.bybit.account_book import AccountBook, Compared
 from bot.execution.bybit.client import SETTLE_COIN, BybitAccount, Refused
 from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueExecution, VenueOrder
+from bot.execution.bybit.reconciliation import VenueView
 from bot.execution.bybit.snapshot import look_at
 from bot.market.batches import BarBatch, FeedEvent
 from bot.market.bybit_private_stream import PrivateConnected, PrivateDisconnected, PrivateEvent
@@ -298,7 +299,7 @@ class LiveAccount:
         if self._judge_foreign(found):
             return limits.retry_s
         if wallet is not None and not book.working and not found.events:
-            unclear |= self._judge_wallet(wallet)
+            unclear |= self._judge_wallet(wallet, view)
         for symbol in found.naked:
             await self._protect(symbol)
         return limits.retry_s if unclear or found.naked or book.missing_fills else limits.every_s
@@ -331,17 +332,17 @@ class LiveAccount:
         self._stand(True, foreign=tuple(sorted(ours)))
         return False
 
-    def _judge_wallet(self, wallet: Decimal) -> bool:
+    def _judge_wallet(self, wallet: Decimal, view: VenueView) -> bool:
         """Book what trading does not explain, once two comparisons agree on it; whether another has to be made for that."""
         book = self._book
-        if book.explains(wallet):
+        if book.explains(wallet, view):
             self._odd_wallet = None
             return False
         if wallet != self._odd_wallet:
             self._odd_wallet = wallet
             return True
         self._odd_wallet = None
-        self._tell(book.transferred(wallet, outside=not self._whole_wallet))
+        self._tell(book.transferred(wallet, view, outside=not self._whole_wallet))
         return False
 
     async def _protect(self, symbol: str) -> None:

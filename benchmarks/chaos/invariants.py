@@ -137,7 +137,10 @@ def _money(rehearsal: Rehearsal, transferred: Decimal | None) -> Iterator[str]:
     engine = rehearsal.run.engine
     assert isinstance(engine, LiveEngine)
     wallet = next(coin.balance for coin in exchange_of(rehearsal.venue).coins() if coin.coin == "USDT")
-    believed = engine.portfolio.wallet + engine.venue.outside
+    # Not the run's own cost of what it holds: the average price depends on the order in which fills were booked.
+    views = [view for symbol in rehearsal.scene.symbols for view in exchange_of(rehearsal.venue).positions(symbol)]
+    held = sum((view.quantity * view.entry_price for view in views), Decimal(0))
+    believed = engine.portfolio.cash + held + engine.venue.outside
     if abs(wallet - believed) > _CENT_OF_A_CENT:
         yield f"the wallet holds {wallet}, the run explains {believed}"
     events = [event for _, event in rehearsal.journal.read_events(rehearsal.run_id)]

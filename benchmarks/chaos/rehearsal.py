@@ -98,11 +98,12 @@ class Scene:
             "storage": {"data_dir": folder},
             "market": {"symbols": self.symbols, "interval": INTERVAL},
             "sandbox": {"seed": self.seed, "history_bars": HISTORY_BARS},
-            "strategy": {"name": "benchmarks.chaos.strategy:Restless", "parameters": {"seed": self.seed}},
             "memory": {"memory_size": 100},
             "live": {"order_entry": "rest"},
             "risk": {"daily_loss_limit": 0.0, "no_trade_band": 0.0, "stop_loss": 0.01},
         }
+        if "name" not in self.settings.get("strategy", {}):
+            usual["strategy"] = {"name": "benchmarks.chaos.strategy:Restless", "parameters": {"seed": self.seed}}
         return Config().changed(usual, "the scene").changed(self.settings, "the scene")
 
 
@@ -316,7 +317,7 @@ class Rehearsal:
         """Step the venue whenever everything it told was dealt with; at the end, wait until the account is at rest."""
         while self._bars_left > 0 and not self.venue.finished:
             await self._decided_all()
-            await self.venue.subscribed()
+            await self._subscribed()
             await feed.caught_up()
             await account.idle()
             if self.between is not None:
@@ -326,6 +327,12 @@ class Rehearsal:
         await self._decided_all()
         await self._rest(account)
         return False
+
+    async def _subscribed(self) -> None:
+        """As ``SandboxVenue.subscribed``, of the symbols that are traded."""
+        topics = [f"kline.{INTERVAL}.{symbol}" for symbol in self.scene.symbols]
+        while not all(self.venue.state()["subscriptions"][topic] for topic in topics):
+            await asyncio.sleep(0.001)
 
     async def _decided_all(self) -> None:
         while self._decided < self.venue.tape.now():

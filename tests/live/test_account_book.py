@@ -285,14 +285,15 @@ def test_an_order_that_adds_to_a_position_without_levels_leaves_those_that_it_ha
 @given(st.decimals("-50", "50", places=2), st.booleans())
 def test_money_that_trading_does_not_explain_is_booked_once(amount, outside):
     book = empty_book()
-    wallet = book.expected_wallet + amount
-    if book.explains(wallet):
+    flat = VenueView((), (), {})
+    wallet = book.expected_wallet(flat) + amount
+    if book.explains(wallet, flat):
         assert abs(amount) <= Decimal("0.01")
         return
-    _, transfer = book.transferred(wallet, outside=outside)
+    _, transfer = book.transferred(wallet, flat, outside=outside)
     assert isinstance(transfer, Transfer)
     assert (transfer.amount, transfer.outside) == (amount, outside)
-    assert book.explains(wallet)
+    assert book.explains(wallet, flat)
     assert book.portfolio.cash == CASH + (0 if outside else amount)
 
 

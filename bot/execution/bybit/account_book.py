@@ -116,10 +116,17 @@ class AccountBook:
         """Orders that may still be filled, by client order id."""
         return self.venue.working
 
-    @property
-    def expected_wallet(self) -> Decimal:
-        """What the venue's wallet should hold, in quote units."""
-        return self.portfolio.wallet + self.venue.outside
+    def expected_wallet(self, view: VenueView) -> Decimal:
+        """What the venue's wallet should hold, in quote units.
+
+        Cash does not depend on the order in which fills were booked, the average price of what is held does: so the
+        venue's own is taken.
+        """
+        held = [
+            position.cost if view.positions.get(symbol, ZERO) != position.quantity else view.costs.get(symbol, ZERO)
+            for symbol, position in self.portfolio.positions.items()
+        ]
+        return self.portfolio.cash + sum(held, ZERO) + self.venue.outside
 
     def submit(self, order: Order) -> None:
         """An order is about to be sent."""
@@ -231,17 +238,18 @@ class AccountBook:
         known = {execution.execution_id for execution in view.executions}
         return any(name not in known and time >= self.since for name, time in self._recent.items())
 
-    def transferred(self, wallet: Decimal, *, outside: bool) -> list[AccountEvent]:
+    def transferred(self, wallet: Decimal, view: VenueView, *, outside: bool) -> list[AccountEvent]:
         """The wallet is not what trading explains: somebody paid in or took out."""
-        amount = wallet - self.expected_wallet
-        text = f"the wallet holds {wallet:f}, trading explains {self.expected_wallet:f}"
+        expected = self.expected_wallet(view)
+        amount = wallet - expected
+        text = f"the wallet holds {wallet:f}, trading explains {expected:f}"
         transfer = Transfer(amount, outside, text)
         self._book(transfer)
         return [Notice(NoticeKind.CORRECTION, "", text), transfer]
 
-    def explains(self, wallet: Decimal) -> bool:
+    def explains(self, wallet: Decimal, view: VenueView) -> bool:
         """Whether trading explains what the wallet holds, but for what roundings come to."""
-        expected = self.expected_wallet
+        expected = self.expected_wallet(view)
         return abs(wallet - expected) <= max(_WALLET_UNIT, abs(expected) * _WALLET_SHARE)
 
     def end(self, order: Order, status: OrderStatus, reason: OrderReason, note: str) -> list[AccountEvent]:

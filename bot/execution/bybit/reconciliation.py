@@ -44,6 +44,8 @@ class VenueView:
     positions: Mapping[str, Decimal]
     stop_losses: Mapping[str, Decimal | None] = field(default_factory=dict)
     """At which price the venue itself closes a position, by symbol; ``None`` where it does not."""
+    costs: Mapping[str, Decimal] = field(default_factory=dict)
+    """Signed quantity times average price of each position, by symbol: what its wallet reckons it at."""
 
 
 @dataclass(frozen=True, slots=True)

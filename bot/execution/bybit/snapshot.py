@@ -45,10 +45,10 @@ async def look_at(
             found: VenueOrder | None = None if name in known else await account.find_order(symbol, name)
             if found is not None:
                 orders[found.order_id] = found
-        held, stops = await _positions(account, coins)
+        held, stops, costs = await _positions(account, coins)
         after = await account.executions(since)
         if [fill.execution_id for fill in before] == [fill.execution_id for fill in after]:
-            return VenueView(tuple(orders.values()), tuple(after), held, stops)
+            return VenueView(tuple(orders.values()), tuple(after), held, stops, costs)
         before = after
     raise VenueError(
         f"{account.endpoint} fills orders faster than they can be read; the next reconciliation tries again"
@@ -57,12 +57,14 @@ async def look_at(
 
 async def _positions(
     account: BybitAccount, coins: Mapping[str, Decimal] | None
-) -> tuple[dict[str, Decimal], dict[str, Decimal | None]]:
-    """What is held and where the venue closes it, by symbol."""
+) -> tuple[dict[str, Decimal], dict[str, Decimal | None], dict[str, Decimal]]:
+    """What is held, where the venue closes it, and at what cost its wallet reckons it, by symbol."""
     if coins is not None:
-        return coins_held(await account.wallet(), coins), {}
+        return coins_held(await account.wallet(), coins), {}, {}
     positions = await account.positions()
     held = {position.symbol: ZERO for position in positions}
+    costs = dict(held)
     for position in positions:
         held[position.symbol] += position.quantity
-    return held, {position.symbol: position.stop_loss for position in positions}
+        costs[position.symbol] += position.quantity * position.average_price
+    return held, {position.symbol: position.stop_loss for position in positions}, costs
