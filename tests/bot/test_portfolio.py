@@ -203,3 +203,9 @@ def test_a_symbol_without_a_mark_is_valued_at_its_first_fill() -> None:
     portfolio = portfolio_of()
     portfolio.apply_execution(execution(Side.BUY, "1", "100", "1"))
     assert portfolio.equity == 9999.0
+
+
+def test_money_that_comes_in_counts_at_once_and_is_no_profit():
+    portfolio = portfolio_of()
+    portfolio.apply_transfer(Decimal(-250))
+    assert (portfolio.equity, portfolio.wallet, portfolio.invested) == (9_750.0, 9_750, 9_750)

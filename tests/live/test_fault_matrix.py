@@ -349,6 +349,9 @@ STANDING = {
 }
 
 
+OFTEN = replace(LIMITS, every_s=0.03)
+
+
 def cancelling(at: Sequence[int]) -> Part:
     """Play while the venue takes the stop loss away after some bars."""
 
@@ -356,8 +359,9 @@ def cancelling(at: Sequence[int]) -> Part:
         async def between() -> None:
             exchange = exchange_of(rehearsal.venue)
             (view,) = exchange.positions(SYMBOL)
-            if rehearsal.venue.tape.closes in at and view.quantity:
+            if rehearsal.venue.tape.closes in at and view.stop_loss is not None:
                 exchange.protect(BookKey(Category.LINEAR, SYMBOL), stop_loss=Decimal(0))
+                await asyncio.sleep(20 * OFTEN.every_s)
 
         rehearsal.between = between
         await rehearsal.play()
@@ -366,13 +370,13 @@ def cancelling(at: Sequence[int]) -> Part:
 
 
 def test_13_a_stop_loss_that_the_venue_takes_away_is_set_again(tmp_path):
-    rehearsal = rehearse(tmp_path, scene(settings=STANDING, bars=14), cancelling(range(3, 10)))
+    rehearsal = rehearse(tmp_path, scene(settings=STANDING, bars=14, limits=OFTEN), cancelling(range(3, 10)))
     assert any("no stop loss" in notice.text for notice in events_of(rehearsal, Notice))
 
 
 def test_13_a_position_whose_stop_loss_the_venue_does_not_take_is_closed(tmp_path):
     refused = FaultRule(Fault.ANSWER, "POST /v5/position/trading-stop", code=10001)
-    rehearsal = rehearse(tmp_path, scene(refused, settings=STANDING, bars=14), cancelling(range(3, 10)))
+    rehearsal = rehearse(tmp_path, scene(refused, settings=STANDING, bars=14, limits=OFTEN), cancelling(range(3, 10)))
     assert events_of(rehearsal, EmergencyOrder)
 
 
@@ -393,7 +397,8 @@ def test_14_funding_that_is_settled_while_the_bot_is_down_is_paid_once(tmp_path)
         await rehearsal.venue.step(2)
         await rehearsal.play(6)
 
-    rehearsal = rehearse(tmp_path, scene(bars=18, settings=STANDING), down)
+    long = {**STANDING, "strategy": {**STANDING["strategy"], "parameters": {"bars": 4}}}
+    rehearsal = rehearse(tmp_path, scene(bars=18, settings=long), down)
     assert events_of(rehearsal, Funding)
 
 

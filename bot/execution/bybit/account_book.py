@@ -120,8 +120,10 @@ class AccountBook:
         """What the venue's wallet should hold, in quote units.
 
         Cash does not depend on the order in which fills were booked, the average price of what is held does: so the
-        venue's own is taken.
+        venue's own is taken. Coins of the spot market are paid for, and stand in the wallet themselves.
         """
+        if self.coins is not None:
+            return self.portfolio.cash + self.venue.outside
         held = [
             position.cost if view.positions.get(symbol, ZERO) != position.quantity else view.costs.get(symbol, ZERO)
             for symbol, position in self.portfolio.positions.items()
