@@ -265,7 +265,7 @@ def test_7_lists_of_orders_that_leave_out_what_is_closed_do_not_end_an_order_tha
 
 def test_7_a_list_of_fills_that_leaves_some_out_is_asked_again_before_anything_is_believed(tmp_path):
     rows = (FaultRule(Fault.OMIT, "GET /v5/execution/list", every=3), FaultRule(Fault.DROP, "execution", every=2))
-    rehearse(tmp_path, scene(*rows))
+    rehearse(tmp_path, scene(*rows, bars=20), least=2)
 
 
 # -- 8. sockets that are open and say nothing ------------------------------------------------------------------------
