@@ -242,6 +242,8 @@ class MemoryTransformerStrategy(Strategy):
         if memory_mean is not None:
             reason += f", memory {memory_mean:+.3f}, {'agree' if decision.agree else 'disagree'}"
         rule = self.bundle.calibration.abstention if settings.abstains else None
+        if rule is not None and rule.score is Score.NOVELTY and not settings.uses_memory:
+            rule = None  # Without a memory everything is new, and says nothing.
         enters = decision.side != 0 and decision.confidence >= settings.entry_threshold
         if settings.needs_skill and not self.bundle.knows_direction:
             enters, reason = False, f"{reason}: its direction has shown no skill on validation"

@@ -93,7 +93,7 @@ TAMPERING = {
     ),
     "a fill that never was": (
         "INSERT INTO executions SELECT run_id, 'ghost', sequence, client_order_id, symbol, side, quantity, price, fee,"
-        " kind, time FROM executions WHERE run_id LIKE 'paper%' ORDER BY sequence LIMIT 1",
+        " kind, time, withheld FROM executions WHERE run_id LIKE 'paper%' ORDER BY sequence LIMIT 1",
         "fill",
     ),
     "a fill's place among the events": (

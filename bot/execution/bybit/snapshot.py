@@ -58,9 +58,8 @@ async def look_at(
 async def _positions(
     account: BybitAccount, coins: Mapping[str, Decimal] | None
 ) -> tuple[dict[str, Decimal], dict[str, Decimal | None], dict[str, Decimal]]:
-    """What is held, where the venue closes it, and what the wallet reckons it at, by symbol."""
+    """What is held, where the venue closes it, and at what cost its wallet reckons it, by symbol."""
     if coins is not None:
-        # Coins were paid for: the wallet holds them in place of what they cost.
         return coins_held(await account.wallet(), coins), {}, {}
     positions = await account.positions()
     held = {position.symbol: ZERO for position in positions}

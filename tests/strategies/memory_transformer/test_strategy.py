@@ -201,7 +201,7 @@ def test_too_few_neighbours_is_unknown_not_flat(live):
 
 def test_a_forecast_below_the_threshold_abstains(bundle, market):
     past, future = cut(market, int(market["AAAUSDT"].open_time[450]))
-    strategy = strategy_for(bundle, market, entry_threshold=1.0, holding_bars=1)
+    strategy = strategy_for(bundle, market, entry_threshold=1.0, holding_bars=1, abstains=False)
     strategy.warm(past)
     signals = play(strategy, future)
     decided = [signal for signal in signals if signal.target_exposure is not None]
@@ -398,7 +398,7 @@ def test_a_position_shrinks_as_more_volatility_is_forecast_than_is_wanted():
 
 def test_a_forecast_that_validation_found_too_uncertain_is_not_traded(bundle, market):
     """The rule of a bundle may be any; this one leaves the half with the wider quantiles."""
-    alone = play(strategy_for(bundle, market, holding_bars=1), market)
+    alone = play(strategy_for(bundle, market, abstains=False, holding_bars=1), market)
     traded = [signal for signal in alone if signal.target_exposure]
     width = sorted(novelty for signal in traded if (novelty := signal.explanation.novelty) is not None)
     rule = Abstention(Score.NOVELTY, width[len(width) // 2], coverage=0.5, gain=0.1, standard_error=0.01)
