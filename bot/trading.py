@@ -89,13 +89,15 @@ async def trade(
     waiting: asyncio.Future[FeedEvent | AccountNews] | None = None
     # Advancing may itself wait for the feed, which moves on only while its next event is taken: so it runs beside.
     advancing: asyncio.Future[bool] | None = None
+    is_due = False
     decided = 0
     try:
         while not stop.is_set():
             if waiting is None:
-                waiting = asyncio.ensure_future(_next_event(feed))
-                if advance is not None and advancing is None:
-                    advancing = asyncio.ensure_future(advance(decided))
+                waiting, is_due = asyncio.ensure_future(_next_event(feed)), True
+            # One that began before the last event knows nothing of it, so that another is due once it has ended.
+            if is_due and advance is not None and advancing is None:
+                advancing, is_due = asyncio.ensure_future(advance(decided)), False
             pending: set[asyncio.Future[Any]] = {waiting, stopping}
             if advancing is not None:
                 pending.add(advancing)
