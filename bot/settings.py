@@ -491,16 +491,6 @@ class Settings(Section):
     log: LogSection = LogSection()
 
     @property
-    def candles_dir(self) -> Path:
-        """Folder of the candle store."""
-        return self.storage.data_dir / "candles"
-
-    @property
-    def models_dir(self) -> Path:
-        """Folder of model bundles."""
-        return self.storage.data_dir / "models"
-
-    @property
     def reports_dir(self) -> Path:
         """Folder of plots and reports."""
         return self.storage.data_dir / "reports"

@@ -36,7 +36,7 @@ class Progress:
     """The venue has no more bars to give."""
 
 
-class OrderEntry(Protocol):
+class OrderRouter(Protocol):
     """Where orders go once they are durable."""
 
     def deliver(self, orders: Sequence[Order]) -> None:
@@ -55,7 +55,7 @@ async def trade(
     max_bars: int | None = None,
     advance: Callable[[int], Awaitable[bool]] | None = None,
     prepare: Callable[[BarBatch], Awaitable[None]] | None = None,
-    entry: OrderEntry | None = None,
+    entry: OrderRouter | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_news: Callable[[AccountNews], None] | None = None,
 ) -> Progress:

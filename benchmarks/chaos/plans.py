@@ -12,7 +12,7 @@ from backtest.sandbox.faults import CLOSE, Fault, FaultPlan, FaultRule
 from benchmarks.chaos.rehearsal import Crash, Rehearsal, Scene
 from bot.engine import Step
 from bot.orders import OperatorAction, OperatorCommand, Order
-from bot.trading import AccountNews, OrderEntry
+from bot.trading import AccountNews, OrderRouter
 
 CALM: Final = 15
 """Bars before the end in which nothing new goes wrong."""
@@ -146,11 +146,11 @@ class Accidents:
         self._rehearsal = rehearsal
         self._rng = random.Random(f"accidents {seed}")
         self._chance = chance
-        self._entry: OrderEntry | None = None
+        self._entry: OrderRouter | None = None
         rehearsal.on_step = self._after_step
         rehearsal.between = self._between_bars
 
-    def enter(self, entry: OrderEntry) -> OrderEntry:
+    def enter(self, entry: OrderRouter) -> OrderRouter:
         """Stand between the run and where its orders go."""
         self._entry = entry
         return self

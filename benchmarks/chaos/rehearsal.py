@@ -44,7 +44,7 @@ from bot.orders import Order
 from bot.risk import run_token
 from bot.run import Run
 from bot.session import Session
-from bot.trading import OrderEntry, trade
+from bot.trading import OrderRouter, trade
 from strategies.bars import Calendar, interval_ms
 
 INTERVAL: Final = "60"
@@ -164,7 +164,7 @@ class Rehearsal:
         finally:
             account.close()
 
-    async def play(self, bars: int | None = None, *, entry: Callable[[OrderEntry], OrderEntry] | None = None) -> None:
+    async def play(self, bars: int | None = None, *, entry: Callable[[OrderRouter], OrderRouter] | None = None) -> None:
         """Live through so many bars, or all that are left, whatever ends lives on the way; then come to rest.
 
         Args:
@@ -202,7 +202,7 @@ class Rehearsal:
         assert self._life is not None, "there is no life to end"
         self._life.cancel()
 
-    async def live(self, *, entry: Callable[[OrderEntry], OrderEntry] | None = None) -> None:
+    async def live(self, *, entry: Callable[[OrderRouter], OrderRouter] | None = None) -> None:
         """One life."""
         async with contextlib.AsyncExitStack() as stack:
             connection = Connection(

@@ -114,6 +114,25 @@ def chosen_market(config: Config, symbols: str | None, interval: str | None) -> 
     return names, config.market.interval if interval is None else parse_interval_option(interval)
 
 
+def venue_option(command: Any) -> Any:
+    """Add ``--venue``."""
+    names = ["sandbox", "bybit", "testnet", "demo"]
+    return click.option("--venue", type=click.Choice(names), help="Venue [default: config].")(command)
+
+
+def at_venue(config: Config, symbols: str | None, interval: str | None, venue: str | None) -> Config:
+    """The configuration with the market and the venue of a call.
+
+    Raises:
+        UsageError: they are not usable.
+    """
+    names, code = chosen_market(config, symbols, interval)
+    changes: dict[str, dict[str, Any]] = {"market": {"symbols": names, "interval": code}}
+    if venue is not None:
+        changes["venue"] = {"name": venue}
+    return config.changed(changes, "the command line")
+
+
 def parse_interval_option(text: str) -> str:
     """Bybit's code of an interval.
 

@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 
 from bot.assembly import home_of
-from bot.cli.common import Context, chosen_market, market_options, standard_options
+from bot.cli.common import Context, at_venue, market_options, standard_options, venue_option
 from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console, listing, output
 from bot.cli.venues import account_at, connect
@@ -23,18 +23,14 @@ from bot.errors import CheckFailed
     examples=("recall doctor --venue testnet", "recall doctor --venue bybit --symbols BTCUSDT --json"),
 )
 @market_options
-@click.option("--venue", type=click.Choice(["sandbox", "bybit", "testnet", "demo"]), help="Venue [default: config].")
+@venue_option
 @standard_options
 def doctor(context: Context, symbols: str | None, interval: str | None, venue: str | None) -> None:
     """Look at key, clock, account, symbols and stored data before trading.
 
     Nothing is changed. Every line that is not well names its fix; then the exit code is 1.
     """
-    names, code = chosen_market(context.config, symbols, interval)
-    changes = {"market": {"symbols": names, "interval": code}}
-    if venue is not None:
-        changes["venue"] = {"name": venue}
-    config = context.config.changed(changes, "the command line")
+    config = at_venue(context.config, symbols, interval, venue)
     with console.status("asking the venue ..."):
         checks = asyncio.run(_examined(config))
     bad = [check for check in checks if not check.good]

@@ -17,7 +17,15 @@ from backtest.sandbox.faults import FaultPlan
 from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.venue import SandboxVenue
 from bot.assembly import Home, home_of
-from bot.cli.common import Context, chosen_market, market_options, standard_options, strategy_options, with_choices
+from bot.cli.common import (
+    Context,
+    at_venue,
+    market_options,
+    standard_options,
+    strategy_options,
+    venue_option,
+    with_choices,
+)
 from bot.cli.feeding import advancing, market_feed
 from bot.cli.help import ExampleCommand
 from bot.cli.instance import single_instance
@@ -61,7 +69,7 @@ from bot.trading import trade
 )
 @market_options
 @strategy_options
-@click.option("--venue", type=click.Choice(["sandbox", "bybit", "testnet", "demo"]), help="Venue [default: config].")
+@venue_option
 @click.option("--max-bars", type=click.IntRange(min=1), help="Stop after so many bars.")
 @click.option("--new", "fresh", is_flag=True, help="Begin a new run instead of going on with the last one.")
 @click.option("--real-money", is_flag=True, help='Trade real money; live.mode = "live" must say so too.')
@@ -86,12 +94,8 @@ def live(
     --real-money and live.mode = "live" are both needed. With --venue sandbox and no venue.sandbox_url a sandbox with an
     account of its own starts inside, and ends with the command.
     """
-    config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
-    names, code = chosen_market(config, symbols, interval)
-    changes: dict[str, dict[str, Any]] = {"market": {"symbols": names, "interval": code}}
-    if venue is not None:
-        changes["venue"] = {"name": venue}
-    config = config.changed(changes, "the command line")
+    chosen = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
+    config = at_venue(chosen, symbols, interval, venue)
     require_consent(config, real_money)
     require_stop_loss(config)
     with single_instance(config.storage.data_dir):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from bot.assembly import home_of
 from bot.cli.common import (
     Context,
-    chosen_market,
+    at_venue,
     chosen_span,
     market_options,
     span_options,
     standard_options,
     strategy_options,
+    venue_option,
     with_choices,
 )
 from bot.cli.feeding import advancing, market_feed
@@ -53,7 +54,7 @@ _QUIET_MARGIN_S: Final = 5.0
 @market_options
 @span_options
 @strategy_options
-@click.option("--venue", type=click.Choice(["sandbox", "bybit", "testnet", "demo"]), help="Venue [default: config].")
+@venue_option
 @click.option("--max-bars", type=click.IntRange(min=1), help="Stop after so many bars.")
 @click.option("--new", "fresh", is_flag=True, help="Begin a new run instead of going on with the last one.")
 @standard_options
@@ -76,12 +77,8 @@ def paper(
     memory and halts. No key is needed. Ctrl-C stops after the step in hand. --start and --end choose what the embedded
     sandbox plays.
     """
-    config = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
-    names, code = chosen_market(config, symbols, interval)
-    changes: dict[str, dict[str, Any]] = {"market": {"symbols": names, "interval": code}}
-    if venue is not None:
-        changes["venue"] = {"name": venue}
-    config = config.changed(changes, "the command line")
+    chosen = with_choices(context, strategy=strategy, model_id=model_id, memory_size=memory_size)
+    config = at_venue(chosen, symbols, interval, venue)
     span = chosen_span(start, end)
     if span != (None, None) and (config.venue.name != "sandbox" or config.venue.sandbox_url):
         raise UsageError("--start and --end choose what the embedded sandbox plays; leave them out for another venue")

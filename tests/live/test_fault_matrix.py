@@ -21,7 +21,7 @@ from benchmarks.chaos.invariants import breaches, exchange_of, orders_of
 from benchmarks.chaos.plans import Accidents, scene_of
 from benchmarks.chaos.rehearsal import LIMITS, Crash, Rehearsal, Scene
 from bot.orders import AccountStanding, EmergencyOrder, Funding, Notice, NoticeKind, Order, Side, Verdict
-from bot.trading import AccountNews, OrderEntry
+from bot.trading import AccountNews, OrderRouter
 from strategies.bars import DAY_MS
 from tests.bot.market.scenes import T0
 
@@ -69,7 +69,7 @@ def events_of(rehearsal: Rehearsal, kind: type) -> list[Any]:
 class Breaking:
     """Stands where orders go, and ends the process around the sending of some of them."""
 
-    def __init__(self, entry: OrderEntry, when: Callable[[], bool], *, sent: bool) -> None:
+    def __init__(self, entry: OrderRouter, when: Callable[[], bool], *, sent: bool) -> None:
         self._entry, self._when, self._sent = entry, when, sent
 
     def deliver(self, orders: Sequence[Order]) -> None:

@@ -50,11 +50,6 @@ class VenueClock:
         """The venue's clock minus ours, milliseconds; 0 while nothing is known."""
         return 0 if self.best is None else self.best.offset
 
-    @property
-    def is_alarming(self) -> bool:
-        """Whether this machine's clock should be set."""
-        return abs(self.offset) > ALARMING_OFFSET_MS
-
     def timestamp(self, local: int) -> int:
         """What to stamp a request with that leaves now, milliseconds: never ahead of the venue unless the line is very slow."""
         return local + self.offset - PAST_BIAS_MS

@@ -94,17 +94,6 @@ class Reconciliation:
         """Both views agree."""
         return not (self.missed or self.ended or self.foreign_orders or self.foreign_positions)
 
-    @property
-    def must_stand_down(self) -> bool:
-        """Something is not ours."""
-        return bool(self.foreign_orders or self.foreign_positions)
-
-    @property
-    def foreign_symbols(self) -> tuple[str, ...]:
-        """Symbols on which nothing may be opened until a person has looked."""
-        orders = {foreign.order.symbol for foreign in self.foreign_orders}
-        return tuple(sorted(orders | {foreign.symbol for foreign in self.foreign_positions}))
-
 
 @dataclass(frozen=True, slots=True)
 class _Missed:

@@ -42,7 +42,7 @@ def test_a_fill_that_was_missed_and_an_order_that_never_arrived_are_found_and_on
         EndedOrder("mine", VenueOrderStatus.FILLED),
         EndedOrder("never", VenueOrderStatus.UNKNOWN),
     )
-    assert not found.must_stand_down
+    assert not found.foreign_orders and not found.foreign_positions
     assert reconcile(corrected(NOTHING, found), view).is_equal
 
 
@@ -52,5 +52,5 @@ def test_orders_and_positions_of_somebody_else_are_told_and_stay() -> None:
     found = reconcile(NOTHING, view)
     assert [foreign.order.client_order_id for foreign in found.foreign_orders] == ["theirs"]
     assert [(foreign.believed, foreign.held) for foreign in found.foreign_positions] == [(1, 2)]
-    assert found.foreign_symbols == ("BTCUSDT",)
+    assert [foreign.symbol for foreign in found.foreign_positions] == ["BTCUSDT"]
     assert still_open == ["theirs"]

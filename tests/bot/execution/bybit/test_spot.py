@@ -143,7 +143,7 @@ def test_a_fill_that_was_missed_is_corrected_by_what_arrived_and_one_pass_is_eno
     names = frozenset({"mine"})
     journal = JournalView(names, names, frozenset(), {}, frozenset({"BTCUSDT"}), True)
     found = reconcile(journal, view)
-    assert len(found.missed) == 1 and not found.must_stand_down
+    assert len(found.missed) == 1 and not found.foreign_positions
     after = corrected(journal, found)
     assert after.positions == {"BTCUSDT": Decimal("0.999")}
     assert reconcile(after, view).is_equal
