@@ -99,9 +99,9 @@ def campaign(seeds: Sequence[int], bars: int, workers: int) -> Iterator[Outcome]
 
 
 def told(outcome: Outcome, bars: int) -> str:
-    """A line about a rehearsal that broke something, with how to play it again."""
+    """What a rehearsal broke, and how to play it again."""
     again = f"python -m benchmarks.chaos.campaign --seed {outcome.seed} --bars {bars}"
-    return f"seed {outcome.seed} broke {len(outcome.breaches)}: {outcome.breaches[0]} (again: {again})"
+    return f"seed {outcome.seed} broke {len(outcome.breaches)}: {'; '.join(outcome.breaches)} (again: {again})"
 
 
 def play(seeds: Sequence[int], bars: int, workers: int) -> list[Outcome]:
