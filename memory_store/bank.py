@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
 from operator import index as whole
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from memory_store.ahead import Outlook, look_ahead
+from memory_store.ahead import Outlook, Terms, look_ahead
 from memory_store.archive import Archive, Keeper
 from memory_store.changes import ChangeLog
 from memory_store.gpu import gpu_nearest
-from memory_store.helper import Helper, PromisedProposal, Wanted, can_help
+from memory_store.helper import Helper, Promise, can_help
 from memory_store.holdings import Holdings, holdings_of_entries, holdings_of_state
 from memory_store.index import scan_margin
 from memory_store.policy import Asker, RetrievalPolicy
@@ -26,7 +27,6 @@ from memory_store.recall_monitor import RecallReading, RecallState
 from memory_store.records import (
     LARGEST_NOVELTY,
     REGIME_LIMIT,
-    TIME_LIMIT,
     BankChanges,
     BankConfig,
     Entry,
@@ -67,8 +67,6 @@ class MemoryBank:
         self.encoder_version = encoder_version
         self._changes = ChangeLog(config, encoder_version, recording=record_changes)
         self._held = Holdings(config)
-        self._settled_until = -TIME_LIMIT
-        self._disorder = 0
         self._may_be_helped = False
 
     def __len__(self) -> int:
@@ -145,11 +143,11 @@ class MemoryBank:
         held.ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
             held.evictor.changed((slot, *held.recollections.settled(entry_id, outcome)))
-            if held.helper is not None:
-                held.helper.changed(slot)
-        if settled_time < self._settled_until:
-            self._disorder += 1
-        self._settled_until = max(self._settled_until, settled_time)
+        if held.helper is not None:
+            held.helper.changed(slot)
+        if settled_time < held.settled_until:
+            held.disorder += 1
+        held.settled_until = max(held.settled_until, settled_time)
         self._changes.settle(entry_id, horizon, outcome, settled_time)
 
     def note(self, asker_id: int, *, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
@@ -182,15 +180,15 @@ class MemoryBank:
         for entry_id in leaving:
             if not 0 <= entry_id < self._held.next_id:
                 raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
-        before = self._disorder
+        before = self._held.disorder
         for entry_id in dict.fromkeys(leaving):
             if self._held.ring.holds(entry_id):
                 self._held.remove(entry_id)
-                self._disorder += 1
+                self._held.disorder += 1
             elif not self._held.archive.forget(entry_id):
                 continue
             self._changes.evict(entry_id)
-        if self._disorder > before:
+        if self._held.disorder > before:
             self._held.finder.evicted()
 
     def prune(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
@@ -298,36 +296,23 @@ class MemoryBank:
         wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": held.next_id}
         return propose(held.ring, held.finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
 
-    def propose_later(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> PromisedProposal:
-        """The same for searches that come later: begun now in a second process within ``helped``, else made when wanted.
+    def begin(self, work: Callable[[Any], Any], task: Any) -> Promise | None:
+        """Have a task done in a second process that has a copy of this bank as it is now; ``None`` where there is no help.
 
         Args:
-            queries: as for ``propose``.
-            as_of: milliseconds, not after now.
-            k: as for ``propose``.
-            skip_oldest: appends, counted from now, after which the proposal is still to serve.
-
-        Raises:
-            MemoryBankError: as ``propose``.
+            work: what to do, the same at every call; it may ask the bank, and must not write. See ``memory_store.helper``.
+            task: for it.
         """
-        rows, lengths = prepare(queries, self.config, "query")
-        wanted = Wanted(
-            rows.copy(),
-            self._margin(lengths),
-            as_of=self._moment(as_of, k),
-            k=k,
-            skip_oldest=skip_oldest,
-            next_id=self._held.next_id,
-        )
         held = self._held
-        if self._may_be_helped and held.helper is None:
-            held.helper = Helper(held.ring, held.finder)
-        make = partial(self.propose, wanted.queries, as_of=as_of, k=k, skip_oldest=skip_oldest)
-        return PromisedProposal(held.helper, wanted, make)
+        if not self._may_be_helped:
+            return None
+        if held.helper is None:
+            held.helper = Helper(held, work)
+        return held.helper.begin(task)
 
     @contextmanager
     def helped(self) -> Iterator[None]:
-        """Let a second process work on what ``propose_later`` asks for, where there is a core for it and enough to do.
+        """Let a second process do what ``begin`` asks for, where there is a core for it and enough to do.
 
         Every bit of every answer is what it would be without.
         """
@@ -348,8 +333,13 @@ class MemoryBank:
 
     @property
     def has_help(self) -> bool:
-        """Whether a second process works on proposals, or is going to when it is asked."""
+        """Whether a second process does what ``begin`` asks for, or is going to."""
         return self._may_be_helped
+
+    @property
+    def known_until(self) -> int:
+        """Searches before this time see no outcome that is still to come, so that ``look_ahead`` can answer them now."""
+        return self._held.settled_until + self.config.embargo_ms
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.
@@ -367,8 +357,7 @@ class MemoryBank:
             MemoryBankError: the proposal is of another bank or has no such row.
         """
         self._check_proposal(proposal, first_row)
-        end = self._settled_until + self.config.embargo_ms
-        times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
+        times = list(takewhile(lambda time: time < self.known_until, as_of[: len(proposal.ids) - first_row]))
         fifo = self.config.eviction is Eviction.FIFO
         turned = fifo and self._held.next_id - self.config.capacity > proposal.first_stable
         if not times or times[0] < proposal.as_of or turned or not proposal.complete.any():
@@ -382,35 +371,37 @@ class MemoryBank:
             symbol_names=self._held.directory.names,
             size=self._held.size,
             next_id=self._held.next_id,
-            disorder=self._disorder,
+            disorder=self._held.disorder,
         )
 
     def foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> SearchResult | None:
         """What ``search`` would give now, if the outlook still knows it; arguments and errors of ``still_foreseen``."""
-        visible = self.still_foreseen(outlook, place, as_of=as_of)
+        visible = self.still_foreseen(outlook.terms, place, as_of=as_of)
         if visible is None:
             return None
         result = outlook.results[place]
         return result if visible == result.visible else result.with_visible(visible)
 
-    def still_foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> int | None:
-        """Whether ``search`` would give now what the outlook says, and how many entries it could choose from.
+    def still_foreseen(self, terms: Terms, place: int, *, as_of: int) -> int | None:
+        """Whether ``search`` would give now what an outlook says, and how many entries it could choose from.
 
         Args:
-            outlook: from ``look_ahead``.
+            terms: of an outlook from ``look_ahead``.
             place: of the search among those that it answered.
             as_of: milliseconds; another time than was foreseen has no answer.
 
         Raises:
             MemoryBankError: the outlook has no such place.
         """
-        if not 0 <= place < len(outlook.results):
-            raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
+        if not 0 <= place < len(terms.as_of):
+            raise MemoryBankError(f"place {place} is not in the outlook, which has {len(terms.as_of)} searches")
         held, finder = self._held, self._held.finder
-        same = outlook.ring is held.ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
+        same = terms.owner == held.ring.number and terms.disorder == held.disorder and terms.as_of[place] == as_of
         if not same or finder.checks_next:
             return None
-        visible = outlook.visible_count(place, size=held.size, next_id=held.next_id, partition=finder.partition)
+        visible = terms.visible_count(
+            place, held.ring, size=held.size, next_id=held.next_id, partition=finder.partition
+        )
         if visible is not None:
             finder.answered_ahead()
         return visible
@@ -457,7 +448,7 @@ class MemoryBank:
         return scan_margin(self.config.dimension, self._held.key_norm, lengths)
 
     def _check_proposal(self, proposal: Proposal, row: int) -> None:
-        if proposal.owner is not self._held.ring:
+        if proposal.owner != self._held.ring.number:
             raise MemoryBankError("the proposal was made by another memory bank; ask this one for its own")
         if not 0 <= row < len(proposal.ids):
             raise MemoryBankError(f"row {row} is not in the proposal, which has {len(proposal.ids)} queries")

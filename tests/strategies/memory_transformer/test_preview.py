@@ -139,7 +139,9 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
         appraisal = appraiser.appraise(
             bank, bar, observed.encoded, observed.volatility, state.ordinal, state.prospect, observed.regime
         )
-        place = state.ordinal - state.prospect.first_ordinal - state.prospect.first_row
-        early += appraisal.view is state.prospect.appraisals[place].view
+        assert state.prospect.current is not None
+        stretch, findings = state.prospect.current
+        place = state.ordinal - stretch.ordinal - findings.first
+        early += appraisal.view is findings.appraisals[place].view
         recorder.remember(bar, observed.encoded.key, observed.regime)
     assert early == len(future)
