@@ -13,11 +13,10 @@ from strategies.bars import Bar, interval_ms
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.forecaster import Forecaster
-from strategies.memory_transformer.prospect import Appraisal, Findings, Prospect, Stretch
+from strategies.memory_transformer.prospect import Appraisal, Appraisals, Findings, Prospect, Stretch
 from strategies.memory_transformer.streaming import EncodedBar
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import neighbours, read_out_all
-from strategies.recorder import recall_of
+from strategies.readout import read_out_all
 
 _STRETCHES: Final = 3
 """What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, one
@@ -89,7 +88,8 @@ class Appraiser:
             row=place,
         )
         alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
-        return self._appraisals(alone, (result,), (bar.open_time,), (volatility,), ordinal)[0]
+        appraisals = self._appraisals(alone, (result,), (bar.open_time,), (volatility,), ordinal)
+        return appraisals.appraisal(0, result.visible)
 
     def _found(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
         """The stretch of a bar, and what is known of it."""
@@ -98,7 +98,7 @@ class Appraiser:
             current = prospect.current = self._next(bank, prospect, row, now)
         stretch, findings = current
         place = row - stretch.row
-        if place - findings.first >= len(findings.appraisals):
+        if place >= findings.end:
             current = prospect.current = stretch, self._answer(bank, stretch, findings.proposal, place)
         return current
 
@@ -144,10 +144,10 @@ class Appraiser:
     def _answer(self, bank: MemoryBank, stretch: Stretch, proposal: Proposal, first: int) -> Findings:
         """The same from one bar of the stretch on, its neighbours being proposed."""
         if self._policy is not None:
-            return Findings(proposal, first, None, ())  # what a bar is going to prefer depends on more than its key
+            return Findings(proposal, first, None, None)  # what a bar is going to prefer depends on more than its key
         outlook = bank.look_ahead(proposal, first, stretch.closed[first:])
         if outlook is None:
-            return Findings(proposal, first, None, ())
+            return Findings(proposal, first, None, None)
         part = slice(first, first + len(outlook.results))
         encoded = EncodedSeries(stretch.encoded.hidden[part], stretch.encoded.keys[part])
         opened, volatility, ordinal = stretch.opened[part], stretch.volatility[part], stretch.ordinal + first
@@ -161,28 +161,17 @@ class Appraiser:
         opened: Sequence[int],
         volatility: Sequence[float],
         ordinal: int,
-    ) -> list[Appraisal]:
+    ) -> Appraisals:
         """Appraisals of consecutive bars."""
         forecasts = self._forecaster.forecast(encoded, results, opened, volatility, ordinal)
         views = read_out_all(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
-        return [
-            Appraisal(
-                result.visible,
-                forecast,
-                view,
-                neighbours(result, view, self._horizon, forecast.weights),
-                recall_of(result, view.weights),
-            )
-            for result, forecast, view in zip(results, forecasts, views, strict=True)
-        ]
+        return Appraisals.of(results, forecasts, views, self._horizon)
 
 
 def _if_true(bank: MemoryBank, findings: Findings, place: int, now: int) -> Appraisal | None:
     """The appraisal of a bar that was found beforehand, if it still holds."""
-    if findings.terms is None:
+    if findings.terms is None or findings.appraisals is None:
         return None
-    visible = bank.still_foreseen(findings.terms, place - findings.first, as_of=now)
-    if visible is None:
-        return None
-    appraisal = findings.appraisals[place - findings.first]
-    return appraisal if visible == appraisal.visible else appraisal._replace(visible=visible)
+    place -= findings.first
+    visible = bank.still_foreseen(findings.terms, place, as_of=now)
+    return None if visible is None else findings.appraisals.appraisal(place, visible)

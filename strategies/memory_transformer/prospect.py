@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
-from memory_store import Proposal, Terms
+import numpy as np
+import numpy.typing as npt
+
+from memory_store import Proposal, SearchResult, Terms
 from memory_store.helper import Promise
 from strategies.bars import Bar
 from strategies.base import Neighbour
 from strategies.memory_transformer.forecaster import BarForecast
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import MemoryView
-from strategies.recorder import Recall
+from strategies.readout import MemoryView, neighbours
+from strategies.recorder import Recall, recall_of
 
 
 class Appraisal(NamedTuple):
@@ -49,6 +52,44 @@ class Stretch(NamedTuple):
         return self.row + len(self.opened)
 
 
+class Appraisals(NamedTuple):
+    """Appraisals of ``n`` consecutive bars as columns: what travels from one process to another with little to unpack."""
+
+    forecasts: Sequence[BarForecast]
+    views: Sequence[MemoryView]
+    found: tuple[npt.NDArray[Any], ...]
+    """Arrays of the searches' results, ``[n, k, ...]`` each, in the order of ``_FOUND``."""
+    symbols: Sequence[tuple[str, ...]]
+    """Of the neighbours."""
+    horizon: int
+    """Index of the primary one."""
+
+    @classmethod
+    def of(
+        cls,
+        results: Sequence[SearchResult],
+        forecasts: Sequence[BarForecast],
+        views: Sequence[MemoryView],
+        horizon: int,
+    ) -> Appraisals:
+        """Of searches, and what was made of each."""
+        found = tuple([np.array([getattr(each, name) for each in results]) for name in _FOUND])
+        return cls(forecasts, views, found, [each.symbols for each in results], horizon)
+
+    def appraisal(self, place: int, visible: int) -> Appraisal:
+        """One of them, made when it could choose from so many."""
+        ids, scores, mask, outcomes, times, regimes = [column[place] for column in self.found]
+        forecast, view = self.forecasts[place], self.views[place]
+        result = SearchResult(ids, scores, mask, _LEFT_BEHIND, outcomes, times, self.symbols[place], regimes, visible)
+        spoke = neighbours(result, view, self.horizon, forecast.weights)
+        return Appraisal(visible, forecast, view, spoke, recall_of(result, view.weights))
+
+
+_FOUND: Final = ("ids", "scores", "mask", "outcomes", "bar_times", "regimes")
+_LEFT_BEHIND: Final = np.empty((0, 0), dtype=np.float32)
+"""Stands for the neighbours' keys, which have been read."""
+
+
 class Findings(NamedTuple):
     """What was found out about a stretch."""
 
@@ -57,7 +98,12 @@ class Findings(NamedTuple):
     """Place in the stretch of the first bar that is appraised."""
     terms: Terms | None
     """On which the appraisals hold; ``None`` where there are none."""
-    appraisals: Sequence[Appraisal]
+    appraisals: Appraisals | None
+
+    @property
+    def end(self) -> int:
+        """Place in the stretch of the first bar that nothing is known of any more."""
+        return self.first + (0 if self.appraisals is None else len(self.appraisals.views))
 
 
 class Prospect:
