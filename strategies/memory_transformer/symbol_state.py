@@ -22,7 +22,7 @@ from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
 
-_BLOCKS: Final = 4
+_BLOCKS: Final = 8
 """Blocks of bars to come that are encoded at once: with the last of them ends what a second process can work on."""
 
 
