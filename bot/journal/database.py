@@ -40,6 +40,8 @@ class Database:
             self.url = sa.engine.make_url(url)
         self._place = self.url.render_as_string()
         self._pinned: sa.Connection | None = None
+        self._kept: sa.Connection | None = None
+        """Of whoever takes steps: to take one out of the pool and put it back costs more than most statements."""
         with _translated(self._place):
             if self.url.get_backend_name() == "sqlite" and self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,13 @@ class Database:
 
     def close(self) -> None:
         """Let go of the database."""
+        self._release()
         self.engine.dispose()
+
+    def _release(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _create_tables(self) -> None:
         with self.engine.connect() as connection:
@@ -80,6 +88,23 @@ class Database:
     def _transaction(self) -> Iterator[sa.Connection]:
         with _translated(self._place), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _stepping(self) -> Iterator[sa.Connection]:
+        """A transaction on the connection that is kept for steps, which one thread at a time may use."""
+        if self._pinned is not None:
+            yield self._pinned
+            return
+        with _translated(self._place):
+            try:
+                if self._kept is None:
+                    self._kept = self.engine.connect()
+                with self._kept.begin():
+                    yield self._kept
+            except BaseException:
+                # What went wrong may be the connection.
+                self._release()
+                raise
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

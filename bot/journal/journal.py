@@ -118,7 +118,7 @@ class Journal(JournalReader):
         Raises:
             StorageError: the database refused, for example because the disk is full; nothing of the step was written.
         """
-        with self._transaction() as connection:
+        with self._stepping() as connection:
             insert_step(connection, run_id, step)
             if bank_id is not None:
                 for at_time, changes in step.memory:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +28,7 @@ from bot.orders import (
     Transfer,
 )
 from bot.portfolio import ClosedTrade
+from memory_store.statements import Insertion
 from strategies.bars import Bar
 
 EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
@@ -48,34 +49,9 @@ UNDECIDED: Final = -1
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
-class _Insertion:
-    """Adds rows, given as tuples in the order of ``columns``, to a table.
-
-    They go to the driver as they are: for rows by name SQLAlchemy takes twice as long as SQLite does to store them.
-    """
-
-    def __init__(self, table: sa.Table, *columns: str) -> None:
-        self._table = table
-        self._columns = [table.columns[name] for name in columns]
-        self._statements: dict[str, str] = {}
-
-    def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
-        dialect = connection.dialect
-        statement = self._statements.get(dialect.name)
-        if statement is None:
-            preparer = dialect.identifier_preparer
-            names = ", ".join(preparer.format_column(column) for column in self._columns)
-            marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * len(self._columns))
-            statement = f"INSERT INTO {preparer.format_table(self._table)} ({names}) VALUES ({marks})"
-            self._statements[dialect.name] = statement
-        connection.exec_driver_sql(statement, list(rows))
-
-
 # Statements are built once: building them costs SQLite's work several times over.
-_BARS: Final = _Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
-_EXECUTIONS: Final = _Insertion(
+_BARS: Final = Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
+_EXECUTIONS: Final = Insertion(
     schema.executions,
     "run_id",
     "sequence",
@@ -90,7 +66,7 @@ _EXECUTIONS: Final = _Insertion(
     "time",
     "withheld",
 )
-_DECISIONS: Final = _Insertion(
+_DECISIONS: Final = Insertion(
     schema.decisions,
     "run_id",
     "number",
@@ -101,7 +77,7 @@ _DECISIONS: Final = _Insertion(
     "verdicts",
     "payload",
 )
-_ORDERS: Final = _Insertion(
+_ORDERS: Final = Insertion(
     schema.orders,
     "run_id",
     "client_order_id",
@@ -113,10 +89,12 @@ _ORDERS: Final = _Insertion(
     "decided_at",
     "payload",
 )
-_EVENTS: Final = _Insertion(schema.events, "run_id", "sequence", "kind", "payload")
-_TRADES: Final = _Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
-_EQUITY: Final = _Insertion(schema.equity, "run_id", "time", "equity")
-_STATES: Final = _Insertion(schema.states, "run_id", "sequence", "trades", "payload")
+_EVENTS: Final = Insertion(schema.events, "run_id", "sequence", "kind", "payload")
+_TRADES: Final = Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
+_EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=["equity"])
+_STATES: Final = Insertion(
+    schema.states, "run_id", "sequence", "trades", "payload", replaces=["sequence", "trades", "payload"]
+)
 _MARK_ORDER: Final = (
     schema.orders.update()
     .where(
@@ -132,18 +110,6 @@ _MARK_APPLIED: Final = (
     .where(schema.commands.c.command_id == sa.bindparam("of_command"))
     .values(sequence=sa.bindparam("as_sequence"))
 )
-
-
-def _update_of(table: sa.Table) -> sa.Update:
-    keys = [column == sa.bindparam(f"of_{column.name}") for column in table.primary_key]
-    values: dict[str, Any] = {
-        column.name: sa.bindparam(f"to_{column.name}") for column in table.columns if not column.primary_key
-    }
-    return table.update().where(*keys).values(values)
-
-
-_UPDATE_EQUITY: Final = _update_of(schema.equity)
-_UPDATE_STATE: Final = _update_of(schema.states)
 
 
 def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, keep_decisions: bool = True) -> None:
@@ -164,15 +130,9 @@ def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, kee
     _TRADES(connection, [_trade_row(run_id, *numbered) for numbered in step.trades])
     if step.equity is not None and step.batch is not None:
         # A late batch may close at the same time as one before it: the last word counts.
-        time = step.batch.bars[0].close_time
-        change = {"of_run_id": run_id, "of_time": time, "to_equity": step.equity}
-        if connection.execute(_UPDATE_EQUITY, change).rowcount == 0:
-            _EQUITY(connection, [(run_id, time, step.equity)])
+        _EQUITY(connection, [(run_id, step.batch.bars[0].close_time, step.equity)])
     if step.state is not None:
-        sequence, trades, payload = step.sequence, step.trades_closed, step.state.decode()
-        change = {"of_run_id": run_id, "to_sequence": sequence, "to_trades": trades, "to_payload": payload}
-        if connection.execute(_UPDATE_STATE, change).rowcount == 0:
-            _STATES(connection, [(run_id, sequence, trades, payload)])
+        _STATES(connection, [(run_id, step.sequence, step.trades_closed, step.state.decode())])
 
 
 def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple[int, float]]) -> None:

@@ -411,15 +411,15 @@ def limited(journal: Journal) -> Callable[[int | None], None]:
     """Sets how many pages the file may grow by from now on: SQLite then says what it says when the disk is full."""
     allowed: list[int] = []
 
-    def on_checkout(connection: Any, _record: Any, _proxy: Any) -> None:
-        connection.execute(f"PRAGMA max_page_count={allowed[-1] if allowed else 1_000_000}").fetchall()
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={allowed[-1] if allowed else 1_000_000}")
 
     def grow(pages: int | None) -> None:
         with journal.engine.connect() as connection:
             used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         allowed.append(1_000_000 if pages is None else used + pages)
 
-    sa.event.listen(journal.engine, "checkout", on_checkout)
+    sa.event.listen(journal.engine, "begin", on_begin)
     return grow
 
 
