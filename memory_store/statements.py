@@ -40,11 +40,7 @@ class Insertion:
         statement = self._statements.get(dialect.name)
         if statement is None:
             statement = self._statements[dialect.name] = self._text(dialect)
-        with _driver(connection, statement, rows) as cursor:
-            if len(rows) == 1:
-                cursor.execute(statement, rows[0])
-            else:
-                cursor.executemany(statement, rows)
+        _execute(connection, statement, rows)
 
     def _text(self, dialect: sa.Dialect) -> str:
         def listed(columns: Sequence[sa.Column[Any]]) -> str:
@@ -60,13 +56,27 @@ class Insertion:
         return text
 
 
+def change_plain(connection: sa.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Execute a statement that gives no rows, once for every tuple of values.
+
+    Args:
+        connection: within a transaction, which is begun where there is none, as SQLAlchemy does.
+        statement: with ``?`` in place of every value, and nowhere else.
+        rows: values in their order.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database refused.
+    """
+    _execute(connection, statement.replace("?", _mark(connection.dialect)), rows)
+
+
 def select_plain(connection: sa.Connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     """Rows of a query, as the driver gives them.
 
     Args:
-        connection: see ``Insertion``.
-        statement: with ``?`` in place of every value, and nowhere else.
-        values: in their order.
+        connection: see ``change_plain``, as the next two.
+        statement: see there.
+        values: see there.
 
     Raises:
         sqlalchemy.exc.DBAPIError: the database refused.
@@ -75,6 +85,14 @@ def select_plain(connection: sa.Connection, statement: str, *values: Any) -> lis
     with _driver(connection, statement, values) as cursor:
         cursor.execute(statement, values)
         return list(cursor.fetchall())
+
+
+def _execute(connection: sa.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    with _driver(connection, statement, rows) as cursor:
+        if len(rows) == 1:
+            cursor.execute(statement, rows[0])
+        else:
+            cursor.executemany(statement, rows)
 
 
 def _mark(dialect: sa.Dialect) -> str:

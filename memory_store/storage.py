@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -29,16 +29,9 @@ from memory_store.schema import memory_banks as memory_banks
 from memory_store.schema import memory_entries, memory_recollections, memory_settlements
 from memory_store.schema import memory_metadata as memory_metadata
 from memory_store.schema import open_database as open_database
-from memory_store.statements import Insertion
+from memory_store.statements import Insertion, change_plain
 
-_EVICT = (
-    memory_entries.update()
-    .where(
-        memory_entries.c.bank_id == sa.bindparam("of_bank"),
-        memory_entries.c.entry_id.between(sa.bindparam("first"), sa.bindparam("last")),
-    )
-    .values(evicted_time=sa.bindparam("at_time"))
-)
+_EVICT: Final = "UPDATE memory_entries SET evicted_time = ? WHERE bank_id = ? AND entry_id BETWEEN ? AND ?"
 
 
 def write_changes(connection: sa.Connection, bank_id: int, changes: BankChanges, at_time: int) -> None:
@@ -62,11 +55,8 @@ def write_changes(connection: sa.Connection, bank_id: int, changes: BankChanges,
     )
     insert_rows(connection, memory_recollections, [_recollection_row(bank_id, each) for each in changes.recollections])
     if changes.evicted:
-        spans = [
-            {"of_bank": bank_id, "first": first, "last": last, "at_time": at_time}
-            for first, last in spans_of(changes.evicted)
-        ]
-        connection.execute(_EVICT, spans)
+        spans = [(at_time, bank_id, first, last) for first, last in spans_of(changes.evicted)]
+        change_plain(connection, _EVICT, spans)
 
 
 def drop_entries(connection: sa.Connection, bank_id: int, at_once: int) -> bool:

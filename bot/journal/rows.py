@@ -28,7 +28,7 @@ from bot.orders import (
     Transfer,
 )
 from bot.portfolio import ClosedTrade
-from memory_store.statements import Insertion
+from memory_store.statements import Insertion, change_plain
 from strategies.bars import Bar
 
 EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
@@ -95,13 +95,7 @@ _EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=[
 _STATES: Final = Insertion(
     schema.states, "run_id", "sequence", "trades", "payload", replaces=["sequence", "trades", "payload"]
 )
-_MARK_ORDER: Final = (
-    schema.orders.update()
-    .where(
-        schema.orders.c.run_id == sa.bindparam("of_run"), schema.orders.c.client_order_id == sa.bindparam("of_order")
-    )
-    .values(status=sa.bindparam("as_status"))
-)
+_MARK_ORDER: Final = "UPDATE orders SET status = ? WHERE run_id = ? AND client_order_id = ?"
 _TAKE_BANK: Final = (
     schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
 )
@@ -153,8 +147,7 @@ def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> 
     ]
     _ORDERS(connection, rows)
     if statuses:
-        marks = [{"of_run": run_id, "of_order": order, "as_status": statuses[order]} for order in sorted(statuses)]
-        connection.execute(_MARK_ORDER, marks)
+        change_plain(connection, _MARK_ORDER, [(statuses[order], run_id, order) for order in sorted(statuses)])
 
 
 def _bar_rows(run_id: str, step: StepRecord) -> list[tuple[Any, ...]]:
