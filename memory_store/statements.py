@@ -18,14 +18,13 @@ class Insertion:
     Args:
         table: where they go.
         columns: names of its columns; all of them by default, in the order of the table.
-        replaces: names of those that a row takes over from where there is one of its primary key; by default such a row is
-            refused.
+        replaces: a row takes the place of one with the same primary key; without, there must be none.
     """
 
-    def __init__(self, table: sa.Table, *columns: str, replaces: Sequence[str] = ()) -> None:
+    def __init__(self, table: sa.Table, *columns: str, replaces: bool = False) -> None:
         self._table = table
         self._columns = [table.columns[name] for name in columns] or list(table.columns)
-        self._replaces = [table.columns[name] for name in replaces]
+        self._replaces = replaces
         self._statements: dict[str, str] = {}
 
     def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -50,7 +49,8 @@ class Insertion:
         marks = ", ".join([_mark(dialect)] * len(self._columns))
         text = f"INSERT INTO {preparer.format_table(self._table)} ({listed(self._columns)}) VALUES ({marks})"
         if self._replaces:
-            names = [preparer.format_column(column) for column in self._replaces]
+            # The same on SQLite (https://www.sqlite.org/lang_upsert.html) and PostgreSQL.
+            names = [preparer.format_column(column) for column in self._columns if not column.primary_key]
             text += f" ON CONFLICT ({listed(list(self._table.primary_key))}) DO UPDATE SET "
             text += ", ".join(f"{name} = excluded.{name}" for name in names)
         return text

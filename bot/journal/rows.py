@@ -91,10 +91,8 @@ _ORDERS: Final = Insertion(
 )
 _EVENTS: Final = Insertion(schema.events, "run_id", "sequence", "kind", "payload")
 _TRADES: Final = Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
-_EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=["equity"])
-_STATES: Final = Insertion(
-    schema.states, "run_id", "sequence", "trades", "payload", replaces=["sequence", "trades", "payload"]
-)
+_EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
+_STATES: Final = Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
 _MARK_ORDER: Final = "UPDATE orders SET status = ? WHERE run_id = ? AND client_order_id = ?"
 _TAKE_BANK: Final = (
     schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
