@@ -190,6 +190,38 @@ def test_a_process_that_ends_around_the_sending_of_a_stop_leaves_no_coins_bare_a
 
 
 @pytest.mark.slow
+def test_a_stop_that_the_price_has_passed_before_it_was_set_is_no_target_and_the_coins_are_sold(tmp_path):
+    """The venue takes a trigger above the price for that of a take profit."""
+
+    class Late:
+        """Lets a bar pass before a guard is sent."""
+
+        def __init__(self, rehearsal: Rehearsal, entry: OrderRouter) -> None:
+            self._rehearsal, self._entry = rehearsal, entry
+            self._tasks: set[asyncio.Task[None]] = set()
+
+        def deliver(self, orders: Sequence[Order]) -> None:
+            task = asyncio.create_task(self._deliver(orders))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        async def _deliver(self, orders: Sequence[Order]) -> None:
+            if any(is_guard(order.client_order_id) for order in orders) and not self._rehearsal.venue.finished:
+                await self._rehearsal.venue.step()
+            self._entry.deliver(orders)
+
+        async def last_news(self) -> Any:
+            return await self._entry.last_news()
+
+    async def play(rehearsal: Rehearsal) -> None:
+        await rehearsal.play(entry=lambda entry: Late(rehearsal, entry))
+
+    rehearsal = rehearse(tmp_path, scene(stop_loss=NEAR, bars=30), play)
+    assert [text for text in alarms_of(rehearsal) if "before it was set" in text]
+    assert not [order for order in guards_of(rehearsal) if order.trigger_direction == 1 and order.filled]
+
+
+@pytest.mark.slow
 def test_a_stop_that_is_reached_while_the_bot_is_down_is_booked_when_it_is_back(tmp_path):
     async def down(rehearsal: Rehearsal) -> None:
         await rehearsal.play(4)

@@ -138,8 +138,11 @@ def test_a_tpsl_order_holds_its_coins_until_it_is_taken_back_by_its_own_filter()
         name: row[name] for name in ("orderStatus", "stopOrderType", "triggerPrice", "basePrice", "lastPriceOnCreated")
     }
     assert told == {
-        "orderStatus": "Untriggered", "stopOrderType": "tpslOrder", "triggerPrice": "95.0",
-        "basePrice": "100.0", "lastPriceOnCreated": "",
+        "orderStatus": "Untriggered",
+        "stopOrderType": "tpslOrder",
+        "triggerPrice": "95.0",
+        "basePrice": "100.0",
+        "lastPriceOnCreated": "",
     }
     assert (amended["qty"], amended["triggerPrice"], ended) == ("0.500", "94.0", "Deactivated")
 
