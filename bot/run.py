@@ -67,7 +67,7 @@ class Run:
             ) from None
         for _, event in self.journal.read_events(self.run_id):
             if isinstance(event, RuleChange):
-                self.engine.core.apply(event)
+                self.engine.apply([event])
         return True
 
     def decide(self, batch: BarBatch) -> Step:

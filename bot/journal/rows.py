@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from bot.journal import schema
 from bot.journal.records import SideEvent, StepRecord
 from bot.orders import (
-    PROTECTIVE,
     AccountStanding,
     Decision,
     EmergencyOrder,
     Execution,
     Funding,
+    GuardOrder,
     ModelSwap,
     Notice,
     OperatorCommand,
@@ -40,6 +40,7 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
     "standing": AccountStanding,
     "transfer": Transfer,
     "emergency": EmergencyOrder,
+    "guard": GuardOrder,
     "order": OrderUpdate,
     "notice": Notice,
     "rules": RuleChange,
@@ -134,12 +135,11 @@ def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple
 
 def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> None:
     """Write the orders of a step, and mark those that it filled or that have come to an end otherwise."""
-    # A fill at a level names the order that set it, and says nothing of that.
-    fills = [execution for _, execution in step.executions if execution.kind not in PROTECTIVE]
+    fills = [execution for _, execution in step.executions if execution.names_its_order]
     statuses = {execution.client_order_id: "filled" for execution in fills}
     statuses |= {update.client_order_id: str(update.status) for update in step.updates if update.is_final}
     numbered = [(decision.number, order) for decision in step.decisions for order in decision.orders]
-    numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder)]
+    numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder | GuardOrder)]
     rows = [
         _order_row(run_id, number, order, statuses.pop(order.client_order_id, "intended")) for number, order in numbered
     ]
