@@ -25,6 +25,8 @@ _LONGEST: Final = 16
 """Bars of such a stretch at most: as many as a scan takes at once."""
 _SHORTEST: Final = 4
 """And at least, as a shorter one costs as much."""
+_KEPT: Final = 64
+"""Proposals that a second process keeps: one for every symbol, and more."""
 
 
 class Appraiser:
@@ -49,6 +51,7 @@ class Appraiser:
         self._skip_oldest = config.block * symbols
         self._alone_at_once = config.block
         self._shared_at_once = max(_SHORTEST, min(_LONGEST, config.embargo // _STRETCHES))
+        self._proposed_at_once = _STRETCHES * self._shared_at_once
 
     def appraise(
         self,
@@ -73,11 +76,12 @@ class Appraiser:
         """
         proposal, place = None, 0
         if prospect is not None:
-            stretch, findings = self._found(bank, prospect, ordinal - prospect.first_ordinal, bar.close_time)
-            proposal, place = findings.proposal, ordinal - stretch.ordinal
-            early = _if_true(bank, findings, place, bar.close_time)
+            row = ordinal - prospect.first_ordinal
+            stretch, findings = self._found(bank, prospect, row, bar.close_time)
+            early = _if_true(bank, findings, row - stretch.row, bar.close_time)
             if early is not None:
                 return early
+            proposal, place = prospect.proposal(stretch.block), row - stretch.block
         result = bank.search(
             encoded.key,
             as_of=bar.close_time,
@@ -98,61 +102,90 @@ class Appraiser:
             current = prospect.current = self._next(bank, prospect, row, now)
         stretch, findings = current
         place = row - stretch.row
-        if place >= findings.end:
-            current = prospect.current = stretch, self._answer(bank, stretch, findings.proposal, place)
+        proposal = prospect.proposal(stretch.block)
+        if place >= findings.end and proposal is not None:
+            current = prospect.current = stretch, self._answer(bank, stretch, proposal, place)
         return current
 
     def _next(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
-        """The stretch that begins here. What can be known of later ones is asked for, or found out instead of waiting."""
+        """The stretch that this bar lies in. What can be known of later ones is asked for, or found out instead of waiting."""
         coming = prospect.take(row)
         if coming is None:
-            own = prospect.cut(self._shared_at_once if bank.has_help else self._alone_at_once, now)
+            size = self._shared_at_once if bank.has_help else self._alone_at_once
+            own = prospect.cut(size, max(size, self._proposed_at_once), now)
             assert own is not None, "a bar of a prospect is in one of its stretches"
-            prospect.assign(own)
-            self._share(bank, prospect, row, now)
-            return own, self._find(bank, own)
+            prospect.assign(own, None)
+            prospect.take(row)
+            coming = own, None
         self._share(bank, prospect, row, now)
         stretch, findings = coming
         if isinstance(findings, Promise):
-            if not findings.is_kept and (later := self._later(bank, prospect, row, now)) is not None:
-                prospect.assign(later, self._find(bank, later))
-            answer: Findings | None = findings.result()
-            findings = self._find(bank, stretch._replace(as_of=now)) if answer is None else answer
+            waiting = None if findings.is_kept else prospect.waiting()
+            if waiting is not None:
+                prospect.assign(waiting, self._find_here(bank, prospect, waiting))
+            findings = self._kept(prospect, stretch, findings)
+        if findings is None:
+            findings = self._find_here(bank, prospect, stretch._replace(as_of=now))
         return stretch, findings
 
     def _share(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> None:
-        """Give a second process as much as it takes."""
+        """Give a second process as much as it takes; the last stretch of every block is left to this one."""
         while bank.has_help and (later := self._later(bank, prospect, row, now)) is not None:
-            promise = bank.begin(partial(self._find, bank), later)
-            if promise is None:
-                return
+            promise = None
+            if not later.ends_block:
+                promise = bank.begin(partial(self._find_there, bank, {}), later)
+                if promise is None:
+                    return
             prospect.assign(later, promise)
+
+    def _kept(self, prospect: Prospect, stretch: Stretch, promise: Promise) -> Findings | None:
+        """What the second process found, ``None`` where it is gone."""
+        findings: Findings | None = promise.result()
+        if findings is not None and findings.proposal is not None:
+            prospect.propose(stretch.block, findings.proposal, here=False)
+        return findings
 
     def _later(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Stretch | None:
         """The next stretch that nobody works on, if all that can be known before its time is known."""
-        later = prospect.cut(self._shared_at_once, now)
+        later = prospect.cut(self._shared_at_once, self._proposed_at_once, now)
         if later is None or later.end > row + _STRETCHES * self._shared_at_once:
             return None
         return later if self._policy is not None or later.closed[-1] < bank.known_until else None
 
-    def _find(self, bank: MemoryBank, stretch: Stretch) -> Findings:
+    def _find_here(self, bank: MemoryBank, prospect: Prospect, stretch: Stretch) -> Findings:
         """Find out as much as can be known now."""
-        keys, skipped = stretch.encoded.keys, self._skip_oldest
-        proposal = bank.propose(keys, as_of=stretch.as_of, k=self._neighbors, skip_oldest=skipped)
+        proposal = prospect.proposal(stretch.block)
+        if proposal is None:
+            proposal = self._propose(bank, stretch)
+            prospect.propose(stretch.block, proposal, here=True)
         return self._answer(bank, stretch, proposal, 0)
 
+    def _find_there(self, bank: MemoryBank, kept: dict[bytes, Proposal], stretch: Stretch) -> Findings:
+        """The same in the second process, which keeps proposals for the stretches to come, by what they are for."""
+        block = stretch.queries.tobytes()
+        known = kept.get(block) if stretch.proposal is None else stretch.proposal
+        proposal = self._propose(bank, stretch) if known is None else known
+        kept[block] = proposal
+        if len(kept) > _KEPT:
+            del kept[next(iter(kept))]
+        findings = self._answer(bank, stretch, proposal, 0)
+        return findings if known is not None else findings._replace(proposal=proposal)
+
+    def _propose(self, bank: MemoryBank, stretch: Stretch) -> Proposal:
+        return bank.propose(stretch.queries, as_of=stretch.as_of, k=self._neighbors, skip_oldest=self._skip_oldest)
+
     def _answer(self, bank: MemoryBank, stretch: Stretch, proposal: Proposal, first: int) -> Findings:
-        """The same from one bar of the stretch on, its neighbours being proposed."""
+        """What can be known of a stretch from one of its bars on, by the proposal for its block."""
         if self._policy is not None:
-            return Findings(proposal, first, None, None)  # what a bar is going to prefer depends on more than its key
-        outlook = bank.look_ahead(proposal, first, stretch.closed[first:])
+            return Findings(None, first, None, None)  # what a bar is going to prefer depends on more than its key
+        outlook = bank.look_ahead(proposal, stretch.row - stretch.block + first, stretch.closed[first:])
         if outlook is None:
-            return Findings(proposal, first, None, None)
+            return Findings(None, first, None, None)
         part = slice(first, first + len(outlook.results))
         encoded = EncodedSeries(stretch.encoded.hidden[part], stretch.encoded.keys[part])
         opened, volatility, ordinal = stretch.opened[part], stretch.volatility[part], stretch.ordinal + first
         appraisals = self._appraisals(encoded, outlook.results, opened, volatility, ordinal)
-        return Findings(proposal, first, outlook.terms, appraisals)
+        return Findings(None, first, outlook.terms, appraisals)
 
     def _appraisals(
         self,
