@@ -51,4 +51,5 @@ def test_paper_replay_and_audit_agree_on_parts_of_orders_and_on_funding(tmp_path
             return int(connection.execute(sa.text(text), {"run": paper["run_id"]}).scalar_one())
 
         assert count("SELECT count(*) FROM executions WHERE run_id = :run AND execution_id LIKE '%-f2'") > 10
+        assert count("SELECT count(*) FROM executions WHERE run_id = :run AND execution_id LIKE '%-p2'") > 3
         assert count("SELECT count(*) FROM events WHERE run_id = :run AND kind = 'funding'") > 20

@@ -93,8 +93,11 @@ def hold(book: BookSide, change: Decimal, price: Decimal, rules: FillRules, inst
 
 
 def worst_price(book: BookSide, bar: Bar) -> Decimal:
-    """The worst that a bar can do to the position of a book: its extreme, or the fill of a stop loss on the way there."""
-    opened, stop = exact(bar.open), book.stop_loss
+    """The worst that a bar can do to the position of a book: its extreme, or the fill of a stop loss on the way there.
+
+    A stop loss that was reached already, and could not close the position whole, bounds nothing.
+    """
+    opened, stop = exact(bar.open), book.stop_loss if book.leaving is None else None
     if book.quantity > 0:
         low = exact(bar.low)
         return low if stop is None else max(low, min(opened, stop))

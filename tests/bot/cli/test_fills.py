@@ -80,4 +80,7 @@ def test_a_run_that_was_recorded_before_there_were_options_is_filled_as_it_was_t
     assert fills.rules(1.0) == FillRules(**{**{name: getattr(PLAIN, name) for name in PLAIN.__slots__}, "leverage": 1})
     assert fills.funding_rate == 0
     assert stored_config(Config().masked(), "paper-2").fills == Config().fills
+    now = Config().masked()
+    del now["fills"]["share_exits"]
+    assert not stored_config(now, "paper-3").fills.share_exits
     assert Config().fills.rules(2.5).leverage == 3
