@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from backtest.sandbox.market import SyntheticMarket
 from bot.config import Config, stored_config
@@ -13,7 +14,7 @@ from bot.execution.builtin import builtin_instrument
 from bot.execution.fills import PLAIN, FillRules
 from bot.market.candles import CandleStore
 from strategies.bars import BarSeries, Calendar
-from tests.runs import BEGIN, make_candles, recall, span, time_of
+from tests.runs import BEGIN, journal_connection, make_candles, recall, span, time_of
 
 CROSS = (
     "--symbols", "BTCUSDT", "--interval", "60", "--strategy", "sma_cross", "--set", "strategy.parameters.fast=3",
@@ -51,6 +52,21 @@ def test_finer_candles_decide_which_of_stop_and_target_came_first(tmp_path: Path
         fine["trades_sha256"]
         == recall(tmp_path, "backtest", *CROSS, *when, "--detail-interval", "15m")["trades_sha256"]
     )
+
+
+def test_a_replay_says_why_its_orders_ended(tmp_path: Path) -> None:
+    """Orders that come bars later find that a stop has closed what they were to reduce."""
+    make_candles(tmp_path, ("BTCUSDT",), 700)
+    late = ("--set", "fills.delay_bars=3", "--set", "strategy.parameters.long_only=true", "--keep-decisions")
+    run_id = recall(tmp_path, "backtest", *CROSS, *late, *span(100, 700))["run_id"]
+    with journal_connection(tmp_path).connect() as connection:
+        rows = connection.execute(
+            sa.text("SELECT decision_number, status, reason FROM orders WHERE run_id = :run"), {"run": run_id}
+        ).all()
+    assert {(status, reason) for _, status, reason in rows} >= {("filled", None), ("cancelled", "reduce_only")}
+    number = next(number for number, _, reason in rows if reason)
+    (fate,) = recall(tmp_path, "why", str(number), "--run", run_id)["order_fates"].values()
+    assert fate == {"status": "cancelled", "reason": "reduce_only"}
 
 
 @pytest.mark.parametrize("detail", ["60", "D", "1", "nonsense"])

@@ -1,4 +1,4 @@
-"""Stops and targets of positions larger than the volume lets out: they leave in parts, never better than when they were reached."""
+"""Stops and targets of positions larger than the volume lets out leave in parts, never better than when they were reached."""
 
 from __future__ import annotations
 
