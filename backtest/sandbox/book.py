@@ -135,6 +135,10 @@ class Book:
         """Set what protects the position, where there is one."""
         self._model.protect(self.key.name, stop_loss=levels.stop_loss, take_profit=levels.take_profit)
 
+    def has_waiting(self, order_id: str) -> bool:
+        """Whether an order waits to be filled, or filled further."""
+        return any(waiting.client_order_id == order_id for waiting in self._side.working)
+
     def limit_of(self, order_id: str) -> Decimal | None:
         """The limit price that a waiting order has by now."""
         for waiting in self._side.working:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -144,8 +145,9 @@ class Accidents:
 
     def __init__(self, rehearsal: Rehearsal, seed: int, chance: float = 0.004) -> None:
         self._rehearsal = rehearsal
-        self._rng = random.Random(f"accidents {seed}")
+        self._draws = FaultPlan(seed=seed)
         self._chance = chance
+        self._drawn: Counter[tuple[int, str]] = Counter()
         self._entry: OrderRouter | None = None
         rehearsal.on_step = self._after_step
         rehearsal.between = self._between_bars
@@ -158,10 +160,10 @@ class Accidents:
     def deliver(self, orders: Sequence[Order]) -> None:
         """Pass orders on, or not."""
         assert self._entry is not None
-        if orders and self._happens():
+        if orders and self._happens("before sending"):
             raise Crash("between the journal and the sending of an order")
         self._entry.deliver(orders)
-        if orders and self._happens():
+        if orders and self._happens("after sending"):
             raise Crash("between the sending of an order and its answer")
 
     async def last_news(self) -> list[AccountNews]:
@@ -170,24 +172,31 @@ class Accidents:
         return await self._entry.last_news()
 
     def _after_step(self, _step: Step) -> None:
-        if self._happens():
+        if self._happens("after a step"):
             raise Crash("after a step")
 
     async def _between_bars(self) -> None:
-        if self._happens():
-            delay = self._rng.uniform(0.0, 0.05)
-            asyncio.get_running_loop().call_later(delay, self._rehearsal.kill, "at any moment")
-        if self._happens():
-            action = self._rng.choice((OperatorAction.HALT, OperatorAction.FLATTEN))
+        if self._happens("a kill"):
+            asyncio.get_running_loop().call_later(0.05 * self._draw("when"), self._rehearsal.kill, "at any moment")
+        if self._happens("a command"):
+            action = OperatorAction.HALT if self._draw("which") < 0.5 else OperatorAction.FLATTEN
             self._rehearsal.journal.issue_command(self._rehearsal.run_id, OperatorCommand(action, "drawn"))
-        elif self._rng.random() < 20 * self._chance:
+        elif self._draw("resume") < 20 * self._chance:
             command = OperatorCommand(OperatorAction.RESUME, "drawn")
             self._rehearsal.journal.issue_command(self._rehearsal.run_id, command)
 
-    def _happens(self) -> bool:
-        venue = self._rehearsal.venue
-        is_calm = venue.tape.closes >= self._rehearsal.scene.bars - CALM
-        return not is_calm and self._rng.random() < self._chance
+    def _happens(self, what: str) -> bool:
+        is_calm = self._rehearsal.venue.tape.closes >= self._rehearsal.scene.bars - CALM
+        return self._draw(what) < self._chance and not is_calm
+
+    def _draw(self, what: str) -> float:
+        """Follows from the seed, the bar and how often it was drawn in that bar, so that a seed can be played again.
+
+        What time alone decides, such as one request more, moves no later draw.
+        """
+        closes = self._rehearsal.venue.tape.closes
+        self._drawn[closes, what] += 1
+        return self._draws.draw("accident", what, closes, self._drawn[closes, what])
 
 
 def _until(rule: FaultRule, last: int) -> FaultRule:
