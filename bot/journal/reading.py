@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from memory_store.transfer import Export
 
 _ROWS_AT_ONCE: Final = 512
+# Built once: it is asked before every decision, and building it takes three times as long as SQLite's answer.
+_WAITING_COMMANDS: Final = (
+    sa.select(schema.commands)
+    .where(schema.commands.c.run_id == sa.bindparam("of_run"), schema.commands.c.sequence.is_(None))
+    .order_by(schema.commands.c.command_id)
+)
 
 
 class JournalReader(Database):
@@ -304,10 +310,8 @@ class JournalReader(Database):
 
     def waiting_commands(self, run_id: str) -> list[tuple[int, OperatorCommand]]:
         """Commands that the bot has not applied yet, oldest first."""
-        table = schema.commands
-        query = sa.select(table).where(table.c.run_id == run_id, table.c.sequence.is_(None))
         with self._reading() as connection:
-            rows = connection.execute(query.order_by(table.c.command_id)).mappings().all()
+            rows = connection.execute(_WAITING_COMMANDS, {"of_run": run_id}).mappings().all()
         with believed(f"a command to run {run_id}"):
             return [(row["command_id"], _command(row)) for row in rows]
 

@@ -58,9 +58,16 @@ class _Insertion:
     They go to the driver as they are: for rows by name SQLAlchemy takes twice as long as SQLite does to store them.
     """
 
-    def __init__(self, table: sa.Table, *columns: str) -> None:
+    def __init__(self, table: sa.Table, *columns: str, replaces: bool = False) -> None:
+        """
+        Args:
+            table: takes the rows.
+            columns: of the rows' values.
+            replaces: a row takes the place of one with the same primary key; without, there must be none.
+        """
         self._table = table
         self._columns = [table.columns[name] for name in columns]
+        self._replaces = replaces
         self._statements: dict[str, str] = {}
 
     def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -73,6 +80,12 @@ class _Insertion:
             names = ", ".join(preparer.format_column(column) for column in self._columns)
             marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * len(self._columns))
             statement = f"INSERT INTO {preparer.format_table(self._table)} ({names}) VALUES ({marks})"
+            if self._replaces:
+                # The same on SQLite (https://www.sqlite.org/lang_upsert.html) and PostgreSQL.
+                keys = ", ".join(preparer.format_column(column) for column in self._table.primary_key)
+                values = [preparer.format_column(column) for column in self._columns if not column.primary_key]
+                changes = ", ".join(f"{value} = excluded.{value}" for value in values)
+                statement += f" ON CONFLICT ({keys}) DO UPDATE SET {changes}"
             self._statements[dialect.name] = statement
         connection.exec_driver_sql(statement, list(rows))
 
@@ -120,8 +133,8 @@ _ORDERS: Final = _Insertion(
 )
 _EVENTS: Final = _Insertion(schema.events, "run_id", "sequence", "kind", "payload")
 _TRADES: Final = _Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
-_EQUITY: Final = _Insertion(schema.equity, "run_id", "time", "equity")
-_STATES: Final = _Insertion(schema.states, "run_id", "sequence", "trades", "payload")
+_EQUITY: Final = _Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
+_STATES: Final = _Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
 _MARK_ORDER: Final = (
     schema.orders.update()
     .where(
@@ -137,18 +150,6 @@ _MARK_APPLIED: Final = (
     .where(schema.commands.c.command_id == sa.bindparam("of_command"))
     .values(sequence=sa.bindparam("as_sequence"))
 )
-
-
-def _update_of(table: sa.Table) -> sa.Update:
-    keys = [column == sa.bindparam(f"of_{column.name}") for column in table.primary_key]
-    values: dict[str, Any] = {
-        column.name: sa.bindparam(f"to_{column.name}") for column in table.columns if not column.primary_key
-    }
-    return table.update().where(*keys).values(values)
-
-
-_UPDATE_EQUITY: Final = _update_of(schema.equity)
-_UPDATE_STATE: Final = _update_of(schema.states)
 
 
 def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, keep_decisions: bool = True) -> None:
@@ -169,15 +170,9 @@ def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, kee
     _TRADES(connection, [_trade_row(run_id, *numbered) for numbered in step.trades])
     if step.equity is not None and step.batch is not None:
         # A late batch may close at the same time as one before it: the last word counts.
-        time = step.batch.bars[0].close_time
-        change = {"of_run_id": run_id, "of_time": time, "to_equity": step.equity}
-        if connection.execute(_UPDATE_EQUITY, change).rowcount == 0:
-            _EQUITY(connection, [(run_id, time, step.equity)])
+        _EQUITY(connection, [(run_id, step.batch.bars[0].close_time, step.equity)])
     if step.state is not None:
-        sequence, trades, payload = step.sequence, step.trades_closed, step.state.decode()
-        change = {"of_run_id": run_id, "to_sequence": sequence, "to_trades": trades, "to_payload": payload}
-        if connection.execute(_UPDATE_STATE, change).rowcount == 0:
-            _STATES(connection, [(run_id, sequence, trades, payload)])
+        _STATES(connection, [(run_id, step.sequence, step.trades_closed, step.state.decode())])
 
 
 def fate_of(update: OrderUpdate) -> Fate:
