@@ -66,7 +66,7 @@ def chart(height: int, *, x_range: Range1d | None = None, dates: bool = True, **
         axis.axis_label_text_font_style = "normal"
     if dates:
         # On a telephone there is room for half of them.
-        drawn.xaxis.major_label_policy = NoOverlap(min_distance=12)
+        drawn.xaxis.major_label_policy = NoOverlap(min_distance=30)
         drawn.xaxis.formatter = DatetimeTickFormatter(
             hours="%d %b %H:%M", days="%d %b", months="%b %Y", years="%Y", minutes="%H:%M", hourmin="%H:%M"
         )
