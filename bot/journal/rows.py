@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from bot.journal import schema
 from bot.journal.records import SideEvent, StepRecord
 from bot.orders import (
-    PROTECTIVE,
     AccountStanding,
     Decision,
     EmergencyOrder,
     Execution,
     Funding,
+    GuardOrder,
     ModelSwap,
     Notice,
     OperatorCommand,
@@ -28,6 +28,7 @@ from bot.orders import (
     Transfer,
 )
 from bot.portfolio import ClosedTrade
+from memory_store.statements import Insertion, change_plain
 from strategies.bars import Bar
 
 EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
@@ -39,6 +40,7 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
     "standing": AccountStanding,
     "transfer": Transfer,
     "emergency": EmergencyOrder,
+    "guard": GuardOrder,
     "order": OrderUpdate,
     "notice": Notice,
     "rules": RuleChange,
@@ -52,47 +54,9 @@ UNDECIDED: Final = -1
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
-class _Insertion:
-    """Adds rows, given as tuples in the order of ``columns``, to a table.
-
-    They go to the driver as they are: for rows by name SQLAlchemy takes twice as long as SQLite does to store them.
-    """
-
-    def __init__(self, table: sa.Table, *columns: str, replaces: bool = False) -> None:
-        """
-        Args:
-            table: takes the rows.
-            columns: of the rows' values.
-            replaces: a row takes the place of one with the same primary key; without, there must be none.
-        """
-        self._table = table
-        self._columns = [table.columns[name] for name in columns]
-        self._replaces = replaces
-        self._statements: dict[str, str] = {}
-
-    def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
-        dialect = connection.dialect
-        statement = self._statements.get(dialect.name)
-        if statement is None:
-            preparer = dialect.identifier_preparer
-            names = ", ".join(preparer.format_column(column) for column in self._columns)
-            marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * len(self._columns))
-            statement = f"INSERT INTO {preparer.format_table(self._table)} ({names}) VALUES ({marks})"
-            if self._replaces:
-                # The same on SQLite (https://www.sqlite.org/lang_upsert.html) and PostgreSQL.
-                keys = ", ".join(preparer.format_column(column) for column in self._table.primary_key)
-                values = [preparer.format_column(column) for column in self._columns if not column.primary_key]
-                changes = ", ".join(f"{value} = excluded.{value}" for value in values)
-                statement += f" ON CONFLICT ({keys}) DO UPDATE SET {changes}"
-            self._statements[dialect.name] = statement
-        connection.exec_driver_sql(statement, list(rows))
-
-
 # Statements are built once: building them costs SQLite's work several times over.
-_BARS: Final = _Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
-_EXECUTIONS: Final = _Insertion(
+_BARS: Final = Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
+_EXECUTIONS: Final = Insertion(
     schema.executions,
     "run_id",
     "sequence",
@@ -107,7 +71,7 @@ _EXECUTIONS: Final = _Insertion(
     "time",
     "withheld",
 )
-_DECISIONS: Final = _Insertion(
+_DECISIONS: Final = Insertion(
     schema.decisions,
     "run_id",
     "number",
@@ -118,7 +82,7 @@ _DECISIONS: Final = _Insertion(
     "verdicts",
     "payload",
 )
-_ORDERS: Final = _Insertion(
+_ORDERS: Final = Insertion(
     schema.orders,
     "run_id",
     "client_order_id",
@@ -131,17 +95,11 @@ _ORDERS: Final = _Insertion(
     "payload",
     "reason",
 )
-_EVENTS: Final = _Insertion(schema.events, "run_id", "sequence", "kind", "payload")
-_TRADES: Final = _Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
-_EQUITY: Final = _Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
-_STATES: Final = _Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
-_MARK_ORDER: Final = (
-    schema.orders.update()
-    .where(
-        schema.orders.c.run_id == sa.bindparam("of_run"), schema.orders.c.client_order_id == sa.bindparam("of_order")
-    )
-    .values(status=sa.bindparam("as_status"), reason=sa.bindparam("for_reason"))
-)
+_EVENTS: Final = Insertion(schema.events, "run_id", "sequence", "kind", "payload")
+_TRADES: Final = Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
+_EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
+_STATES: Final = Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
+_MARK_ORDER: Final = "UPDATE orders SET status = ?, reason = ? WHERE run_id = ? AND client_order_id = ?"
 _TAKE_BANK: Final = (
     schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
 )
@@ -187,20 +145,15 @@ def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple
 
 def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> None:
     """Write the orders of a step, and mark those that it filled or that have come to an end otherwise."""
-    # A fill at a level names the order that set it, and says nothing of that.
-    fills = [execution for _, execution in step.executions if execution.kind not in PROTECTIVE]
+    fills = [execution for _, execution in step.executions if execution.names_its_order]
     fates: dict[str, Fate] = {execution.client_order_id: FILLED for execution in fills}
     fates |= {update.client_order_id: fate_of(update) for update in step.updates if update.is_final}
     numbered = [(decision.number, order) for decision in step.decisions for order in decision.orders]
-    numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder)]
+    numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder | GuardOrder)]
     rows = [_order_row(run_id, number, order, fates.pop(order.client_order_id, INTENDED)) for number, order in numbered]
     _ORDERS(connection, rows)
     if fates:
-        marks = [
-            {"of_run": run_id, "of_order": order, "as_status": status, "for_reason": reason}
-            for order, (status, reason) in sorted(fates.items())
-        ]
-        connection.execute(_MARK_ORDER, marks)
+        change_plain(connection, _MARK_ORDER, [(*fates[order], run_id, order) for order in sorted(fates)])
 
 
 def _bar_rows(run_id: str, step: StepRecord) -> list[tuple[Any, ...]]:

@@ -90,6 +90,10 @@ class BookSide(msgspec.Struct, omit_defaults=True):
     """Price at which the position's margin is gone: what it is closed at then."""
     leaving: Exit | None = None
     """The exit that is under way: what is left of the position goes to the next opens."""
+    guard: Order | None = None
+    """Of coins at a venue: the conditional sale there that is their stop loss; see ``bot.orders.GuardOrder``."""
+    guards: int = 0
+    """How many there have been."""
 
     def copy(self) -> BookSide:
         """One that does not change with this one."""
