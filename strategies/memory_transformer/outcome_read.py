@@ -32,15 +32,11 @@ class Remembered(NamedTuple):
     log_volatility: Tensor
     """``[batch, horizons]`` moves the logarithm of the volatility."""
 
-    def gated(self, gate: Tensor) -> Remembered:
-        """As much of it as a gate ``[batch, 1]`` lets through; with 0 nothing at all."""
-        return Remembered(gate * self.returns, gate * self.log_volatility)
-
 
 class OutcomeRead(nn.Module):
-    """What followed the neighbours that are taken for the same, and how far to believe it at every horizon.
+    """What followed the neighbours, and how far to believe it at every horizon.
 
-    Of a neighbour with similarity ``s`` the bar believes that it is one of its own kind with ``w = sigmoid(sharpness * (s -
+    Two sums are added up. One is for what is rare: of a neighbour with similarity ``s`` the bar believes that it is one of its own kind with ``w = sigmoid(sharpness * (s -
     threshold))``, whoever else was found: strangers count for nothing, be they as many as they like, and all that are alike
     count for one each. ``n = sum(w)`` is how many there are. What is best to make of ``e = sum(w y)`` depends on what is
     behind the outcomes. With a normal prior it is a mean shrunk towards nothing, ``e / (patience + n)``, with the ratio of
@@ -52,16 +48,23 @@ class OutcomeRead(nn.Module):
 
     where trust is how far a single sure neighbour is believed, and patience after how many of them more say nothing new. All
     these numbers depend on the state of the bar, for the beginning of a pattern and its end ask for different ones. Trust and
-    bound are positive, so that the memory never says the opposite of what it remembers.
+    bound are positive, so that this sum never says the opposite of what is remembered.
+
+    The other is for what is common, where all neighbours are a little alike and none is the same: a linear map, over all
+    horizons together, of their mean by the shares of the vote. It starts with nothing.
+
+    Neither passes the gate of the mixture: how far to believe is in trust and in the map already, and a second factor, learned
+    from other numbers, only made the first one vary.
 
     Args:
         d_model: numbers of a state.
         horizons: how many.
         sharpness: at the start of training.
         threshold: likewise.
+        trust: likewise.
     """
 
-    def __init__(self, d_model: int, horizons: int, sharpness: float, threshold: float) -> None:
+    def __init__(self, d_model: int, horizons: int, sharpness: float, threshold: float, trust: float) -> None:
         super().__init__()
         self.horizons = horizons
         self.inner = nn.Linear(d_model, d_model)
@@ -70,22 +73,32 @@ class OutcomeRead(nn.Module):
         nn.init.zeros_(self.belief.bias)
         with torch.no_grad():
             self.belief.bias[:2] = torch.tensor([log(sharpness), threshold])
+        self.start_trust(trust)
         self.sizes = nn.Linear(horizons, horizons, bias=False)
         nn.init.eye_(self.sizes.weight)
+        self.usual = nn.Linear(horizons, horizons, bias=False)
+        nn.init.zeros_(self.usual.weight)
 
-    def forward(self, hidden: Tensor, similarity: Tensor, shares: Tensor, facts: Tensor, mask: Tensor) -> Remembered:
+    @torch.no_grad()
+    def start_trust(self, trust: float) -> None:
+        """Begin with so much trust in what is rare."""
+        self.belief.bias[2 + self.horizons : 2 + 2 * self.horizons] = log(trust)
+
+    def forward(self, hidden: Tensor, similarity: Tensor, shared: Tensor, facts: Tensor, mask: Tensor) -> Remembered:
         """What the neighbours say.
 
         Args:
             hidden: ``[batch, d_model]`` states of the bars that ask.
             similarity: ``[batch, k]`` cosines.
-            shares: ``[batch, k]`` of the vote, the null entry's left out; 0 for those that are masked.
+            shared: ``[batch, fact_count]`` facts of all neighbours by their shares of the vote; the null entry adds nothing.
             facts: ``[batch, k, fact_count]``, see :func:`memory_read.describe`.
             mask: ``[batch, k]`` bool: true where there is a neighbour.
         """
-        return Remembered(self._returns(hidden, similarity, facts, mask), self._sizes(shares, facts))
+        count = self.horizons
+        returns = self._rare(hidden, similarity, facts, mask) + self.usual(shared[:, :count])
+        return Remembered(returns, self._sizes(shared[:, count : 3 * count]))
 
-    def _returns(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
+    def _rare(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
         """``[batch, horizons]``."""
         count = self.horizons
         numbers = self.belief(F.gelu(self.inner(hidden)))
@@ -99,11 +112,9 @@ class OutcomeRead(nn.Module):
         heard = evidence * (1.0 + patience) / (patience + number)
         return bound * torch.tanh(trust * heard / bound)
 
-    def _sizes(self, shares: Tensor, facts: Tensor) -> Tensor:
+    def _sizes(self, summed: Tensor) -> Tensor:
         """``[batch, horizons]`` logarithms of how much larger than usual what followed was."""
-        count = self.horizons
-        summed = torch.bmm(shares.unsqueeze(1), facts[:, :, count : 3 * count]).squeeze(1).clamp(min=0.0)
-        size, known = summed.chunk(2, dim=1)
+        size, known = summed.clamp(min=0.0).chunk(2, dim=1)
         typical = (size / _ORDINARY_SIZE + _PRIOR_SHARE) / (known + _PRIOR_SHARE)
         moved: Tensor = self.sizes(known * typical.clamp(min=_PRIOR_SHARE).log())
         return moved
