@@ -33,7 +33,7 @@ from strategies.memory_transformer.training import TrainedModel
 from strategies.scaling import Scaler
 from strategies.uncertainty.calibration import Calibration
 
-FORMAT: Final = 5
+FORMAT: Final = 4
 WEIGHTS_FILE: Final = "weights.safetensors"
 
 

@@ -1,10 +1,10 @@
 """Where a forecast may start: at the ridge regression of its training span, not at nothing.
 
-Two ways to the forecast are linear: from the state, which begins as a linear map of the window (``model.linear_window``), and
-from the mean of what followed the neighbours. What is linear has its best weights in closed form (Hoerl and Kennard, "Ridge
-regression: biased estimation for nonorthogonal problems", 1970), and a few epochs of small steps do not get there. So both are
-fitted together before the first epoch and stand still from then on, and everything else begins with nothing to say and learns
-what is left. Early stopping takes the start for an epoch like any other.
+A model with a ``linear_window`` has two ways to the forecast that are linear: from the state, which begins as a linear map of
+the window, and from the mean of what followed the neighbours. What is linear has its best weights in closed form (Hoerl and
+Kennard, "Ridge regression: biased estimation for nonorthogonal problems", 1970), and a few epochs of small steps do not get
+there. So both are fitted together before the first epoch and stand still from then on, and everything else begins with nothing
+to say and learns what is left. Early stopping takes the start for an epoch like any other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.memory_transformer.config import ModelConfig
-from strategies.memory_transformer.dataset import Floats, Integers
+from strategies.memory_transformer.dataset import Floats, Integers, TrainingError
 from strategies.memory_transformer.model import MemoryTransformer
 from strategies.memory_transformer.span_memory import SpanMemory
 from strategies.memory_transformer.targets import targets_of
@@ -36,28 +36,43 @@ class _Columns(NamedTuple):
     """What is regressed on what."""
 
     state: Floats
-    """``[n, d_model + 1]`` states and a one; without a ``linear_window`` the one alone."""
+    """``[n, d_model + 1]`` states and a one."""
     recalled: Floats
-    """``[n, horizons]`` mean of what followed the neighbours."""
+    """``[n, horizons]`` mean of what followed the neighbours, as far as the gate is open."""
     wanted: Floats
     """``[n, horizons]`` returns less what is forecast without these."""
     known: Floats
     """``[n]`` 1 where all returns are known, else 0."""
 
 
-def linear_parts(model: MemoryTransformer) -> tuple[nn.Parameter, ...]:
-    """The weights that are fitted, and those that make a state of the window."""
-    parts = [model.memory_read.outcomes.usual.weight]
-    if model.linear_head is not None and model.encoder.linear is not None:
-        parts += [model.linear_head.weight, model.encoder.linear.convolution.weight]
-    return tuple(parts)
+def check_linear_start(config: ModelConfig) -> None:
+    """Whether a model can be started so.
+
+    Raises:
+        TrainingError: it has nothing that is linear, or forecasts no returns.
+    """
+    if not config.linear_window:
+        raise TrainingError(
+            "training.linear_start = true needs a linear window: set model.linear_window above 0, or it to false"
+        )
+    if not config.output_type.forecasts_returns:
+        raise TrainingError(
+            f"training.linear_start = true fits returns, but model.output_type = {config.output_type.value} forecasts none; "
+            f"use regression or path, or set it to false"
+        )
+
+
+def hold(model: MemoryTransformer) -> None:
+    """Let the linear parts stand still: the map of the state, and the one that makes a state of the window."""
+    linear, window = _linear_parts(model)
+    linear.requires_grad_(False)
+    window.requires_grad_(False)
 
 
 @torch.no_grad()
 def silence(model: MemoryTransformer) -> None:
     """Let an untrained model say nothing but what its linear parts will: its state is the linear map of the window."""
-    if model.encoder.linear is not None:
-        nn.init.zeros_(model.encoder.norm.weight)
+    nn.init.zeros_(model.encoder.norm.weight)
     nn.init.zeros_(model.memory_read.output.weight)
     nn.init.constant_(model.memory_read.null_similarity, _NULL_SIMILARITY)
     nn.init.zeros_(model.head.weight)
@@ -92,15 +107,26 @@ def fit_linear(
 @torch.no_grad()
 def _put(model: MemoryTransformer, weights: Tensor, states: int) -> None:
     """Weights ``[horizons, columns]``, of which the first are for states and the one."""
-    said = slice(None) if model.config.output_width == len(weights) else slice(model.config.primary, model.config.primary + 1)
-    if model.linear_head is not None:
-        model.linear_head.weight.copy_(weights[said, : states - 1])
+    said = (
+        slice(None)
+        if model.config.output_width == len(weights)
+        else slice(model.config.primary, model.config.primary + 1)
+    )
+    _linear_parts(model)[0].copy_(weights[said, : states - 1])
     model.head.bias.copy_(weights[said, states - 1])
-    model.memory_read.outcomes.usual.weight.copy_(weights[:, states:])
+    usual = model.memory_read.outcomes.usual
+    assert usual is not None
+    usual.copy_(weights[:, states:])
+
+
+def _linear_parts(model: MemoryTransformer) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights of the linear maps of the state and of the window."""
+    assert model.linear_head is not None and model.encoder.linear is not None
+    return model.linear_head.weight, model.encoder.linear.convolution.weight
 
 
 def _columns(model: MemoryTransformer, memory: SpanMemory, rows: Integers) -> _Columns:
-    config, targets = model.config, targets_of(memory.moments, model.config)
+    targets, read = targets_of(memory.moments, model.config), model.memory_read.outcomes
     parts = []
     with torch.inference_mode():
         for start in range(0, len(rows), _BATCH):
@@ -111,11 +137,9 @@ def _columns(model: MemoryTransformer, memory: SpanMemory, rows: Integers) -> _C
                 memory.retrieve(batch),
             )
             forecast = model(hidden, query, retrieved)
-            returns = retrieved.facts[:, :, : len(config.horizons)]
-            recalled = torch.bmm(forecast.weights.unsqueeze(1), returns).squeeze(1)
+            recalled = forecast.gate.unsqueeze(1) * read.mean(forecast.weights, retrieved.facts)
             target = targets.of(torch.from_numpy(batch))
-            seen = hidden if model.linear_head is not None else hidden[:, :0]
-            state = torch.cat((seen, torch.ones(len(batch), 1)), dim=1)
+            state = torch.cat((hidden, torch.ones(len(batch), 1)), dim=1)
             parts.append((state, recalled, target.returns - forecast.prediction, target.known.all(dim=1)))
     return _Columns(*(torch.cat(part).double().numpy() for part in zip(*parts, strict=True)))
 
@@ -132,10 +156,9 @@ def _moments(seen: _Columns, mirrored: float) -> tuple[Floats, Floats, Floats]:
     cross[:states] *= common
     squares = np.diag(gram)
     scale = np.zeros(len(gram))
-    if states > 1:
-        scale[: states - 1] = squares[: states - 1].mean()
-    # Without any neighbour there is nothing to solve for.
-    scale[states:] = max(float(squares[states:].mean()), np.finfo(np.float32).tiny)
+    scale[: states - 1] = squares[: states - 1].mean()
+    # Without any neighbour there is nothing to solve for, and nothing to be said.
+    scale[states:] = squares[states:].mean() or 1.0
     return gram, cross, scale
 
 

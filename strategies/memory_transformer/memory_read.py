@@ -52,7 +52,7 @@ class MemoryReading(NamedTuple):
     hidden: Tensor
     """``[batch, d_model]`` state with the memory mixed in."""
     remembered: Remembered
-    """What the outcomes themselves say; of their sizes as much as the gate lets through."""
+    """What the outcomes themselves say, as far as the gate lets it through."""
     weights: Tensor
     """``[batch, k]`` share of every neighbour; what is missing to one went to the null entry."""
     gate: Tensor
@@ -102,8 +102,13 @@ class MemoryRead(nn.Module):
         self.correction = nn.Linear(d_model, d_model)
         self.value = nn.Linear(fact_count(len(config.horizons)) + 2 * d_model, d_model, bias=False)
         self.output = nn.Linear(d_model, d_model, bias=False)
-        trust = math.exp(-config.gate_bias)  # the odds that the gate begins with
-        self.outcomes = OutcomeRead(d_model, len(config.horizons), 1.0 / config.temperature, _NULL_SIMILARITY, trust)
+        self.outcomes = OutcomeRead(
+            d_model,
+            len(config.horizons),
+            1.0 / config.temperature,
+            _NULL_SIMILARITY,
+            common=config.linear_window > 0,
+        )
         self.gate = nn.Linear(d_model + _RETRIEVAL_FEATURES, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, -config.gate_bias)
@@ -136,14 +141,11 @@ class MemoryRead(nn.Module):
         # One sum each: joined first, the constant parts would be copied, and given gradients that nobody needs.
         parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, keys, differences)]
         context = self.value(torch.cat(parts, dim=2).squeeze(1)) + weights[:, :1] * self.null_value
-        remembered = self.outcomes(hidden, similarity, parts[0].squeeze(1), retrieved.facts, mask)
         if force_gate is None:
             gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
-            remembered = remembered._replace(returns=gate * remembered.returns)
-        # How far the returns are believed is their own matter, so that only a gate that is forced counts for them.
-        remembered = remembered._replace(log_volatility=gate * remembered.log_volatility)
+        remembered = self.outcomes(hidden, similarity, shares, retrieved.facts, mask).gated(gate)
         return MemoryReading(hidden + gate * self.output(context), remembered, shares, gate.squeeze(1))
 
     @property

@@ -32,39 +32,43 @@ class Remembered(NamedTuple):
     log_volatility: Tensor
     """``[batch, horizons]`` moves the logarithm of the volatility."""
 
+    def gated(self, gate: Tensor) -> Remembered:
+        """As much of it as a gate ``[batch, 1]`` lets through; with 0 nothing at all."""
+        return Remembered(gate * self.returns, gate * self.log_volatility)
+
 
 class OutcomeRead(nn.Module):
     """What followed the neighbours, and how far to believe it at every horizon.
 
-    Two sums are added up. One is for what is rare: of a neighbour with similarity ``s`` the bar believes that it is one of its own kind with ``w = sigmoid(sharpness * (s -
-    threshold))``, whoever else was found: strangers count for nothing, be they as many as they like, and all that are alike
-    count for one each. ``n = sum(w)`` is how many there are. What is best to make of ``e = sum(w y)`` depends on what is
-    behind the outcomes. With a normal prior it is a mean shrunk towards nothing, ``e / (patience + n)``, with the ratio of
-    the variances of noise and prior for patience (Gelman and others, "Bayesian Data Analysis", 2013, section 2.5). With two
-    equal and opposite hypotheses evidence adds up and belief is bounded, ``drift * tanh(drift * e / noise**2)``
-    (:mod:`backtest.synthetic.optimum`). Both are cases of
+    What is rare is told by those that are taken for the same. Of a neighbour with similarity ``s`` the bar believes that it is
+    one of its own kind with ``w = sigmoid(sharpness * (s - threshold))``, whoever else was found: strangers count for nothing,
+    be they as many as they like, and all that are alike count for one each. ``n = sum(w)`` is how many there are. What is best
+    to make of ``e = sum(w y)`` depends on what is behind the outcomes. With a normal prior it is a mean shrunk towards nothing,
+    ``e / (patience + n)``, with the ratio of the variances of noise and prior for patience (Gelman and others, "Bayesian Data
+    Analysis", 2013, section 2.5). With two equal and opposite hypotheses evidence adds up and belief is bounded,
+    ``drift * tanh(drift * e / noise**2)`` (:mod:`backtest.synthetic.optimum`). Both are cases of
 
         ``bound * tanh(trust * e * (1 + patience) / (patience + n) / bound)``,
 
     where trust is how far a single sure neighbour is believed, and patience after how many of them more say nothing new. All
     these numbers depend on the state of the bar, for the beginning of a pattern and its end ask for different ones. Trust and
-    bound are positive, so that this sum never says the opposite of what is remembered.
+    bound are positive, so that the memory never says the opposite of what it remembers.
 
-    The other is for what is common, where all neighbours are a little alike and none is the same: a linear map, over all
-    horizons together, of their mean by the shares of the vote. It starts with nothing.
-
-    Neither passes the gate of the mixture: how far to believe is in trust and in the map already, and a second factor, learned
-    from other numbers, only made the first one vary.
+    What is common is told by all, where each is a little alike and none is the same: a linear map, over all horizons together,
+    of their mean by the shares of the vote. No gradient reaches it. It is nothing, or fitted in closed form
+    (:mod:`linear_start`): learned step by step, beside the other, it takes from what the rare could have said.
 
     Args:
         d_model: numbers of a state.
         horizons: how many.
         sharpness: at the start of training.
         threshold: likewise.
-        trust: likewise.
+        common: whether there is a map of what is common.
     """
 
-    def __init__(self, d_model: int, horizons: int, sharpness: float, threshold: float, trust: float) -> None:
+    usual: Tensor | None
+
+    def __init__(self, d_model: int, horizons: int, sharpness: float, threshold: float, *, common: bool) -> None:
         super().__init__()
         self.horizons = horizons
         self.inner = nn.Linear(d_model, d_model)
@@ -73,32 +77,35 @@ class OutcomeRead(nn.Module):
         nn.init.zeros_(self.belief.bias)
         with torch.no_grad():
             self.belief.bias[:2] = torch.tensor([log(sharpness), threshold])
-        self.start_trust(trust)
         self.sizes = nn.Linear(horizons, horizons, bias=False)
         nn.init.eye_(self.sizes.weight)
-        self.usual = nn.Linear(horizons, horizons, bias=False)
-        nn.init.zeros_(self.usual.weight)
+        self.register_buffer("usual", torch.zeros(horizons, horizons) if common else None)
+
+    def forward(self, hidden: Tensor, similarity: Tensor, shares: Tensor, facts: Tensor, mask: Tensor) -> Remembered:
+        """What the neighbours say.
+
+        Args:
+            hidden: ``[batch, d_model]`` states of the bars that ask.
+            similarity: ``[batch, k]`` cosines.
+            shares: ``[batch, k]`` of the vote, the null entry's left out; 0 for those that are masked.
+            facts: ``[batch, k, fact_count]``, see :func:`memory_read.describe`.
+            mask: ``[batch, k]`` bool: true where there is a neighbour.
+        """
+        returns = self._returns(hidden, similarity, facts, mask)
+        if self.usual is not None:
+            returns = returns + F.linear(self.mean(shares, facts), self.usual)
+        return Remembered(returns, self._sizes(shares, facts))
+
+    def mean(self, shares: Tensor, facts: Tensor) -> Tensor:
+        """``[batch, horizons]`` mean of what followed the neighbours, by their shares; what is not known is a return of 0."""
+        return torch.bmm(shares.unsqueeze(1), facts[:, :, : self.horizons]).squeeze(1)
 
     @torch.no_grad()
     def start_trust(self, trust: float) -> None:
         """Begin with so much trust in what is rare."""
         self.belief.bias[2 + self.horizons : 2 + 2 * self.horizons] = log(trust)
 
-    def forward(self, hidden: Tensor, similarity: Tensor, shared: Tensor, facts: Tensor, mask: Tensor) -> Remembered:
-        """What the neighbours say.
-
-        Args:
-            hidden: ``[batch, d_model]`` states of the bars that ask.
-            similarity: ``[batch, k]`` cosines.
-            shared: ``[batch, fact_count]`` facts of all neighbours by their shares of the vote; the null entry adds nothing.
-            facts: ``[batch, k, fact_count]``, see :func:`memory_read.describe`.
-            mask: ``[batch, k]`` bool: true where there is a neighbour.
-        """
-        count = self.horizons
-        returns = self._rare(hidden, similarity, facts, mask) + self.usual(shared[:, :count])
-        return Remembered(returns, self._sizes(shared[:, count : 3 * count]))
-
-    def _rare(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
+    def _returns(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
         """``[batch, horizons]``."""
         count = self.horizons
         numbers = self.belief(F.gelu(self.inner(hidden)))
@@ -112,9 +119,11 @@ class OutcomeRead(nn.Module):
         heard = evidence * (1.0 + patience) / (patience + number)
         return bound * torch.tanh(trust * heard / bound)
 
-    def _sizes(self, summed: Tensor) -> Tensor:
+    def _sizes(self, shares: Tensor, facts: Tensor) -> Tensor:
         """``[batch, horizons]`` logarithms of how much larger than usual what followed was."""
-        size, known = summed.clamp(min=0.0).chunk(2, dim=1)
+        count = self.horizons
+        summed = torch.bmm(shares.unsqueeze(1), facts[:, :, count : 3 * count]).squeeze(1).clamp(min=0.0)
+        size, known = summed.chunk(2, dim=1)
         typical = (size / _ORDINARY_SIZE + _PRIOR_SHARE) / (known + _PRIOR_SHARE)
         moved: Tensor = self.sizes(known * typical.clamp(min=_PRIOR_SHARE).log())
         return moved

@@ -19,7 +19,7 @@ from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Floats, Integers, TrainingError, build_dataset
 from strategies.memory_transformer.evaluation import Metrics, base_rate, evaluate, measure
 from strategies.memory_transformer.key_loss import key_loss
-from strategies.memory_transformer.linear_start import fit_linear, linear_parts, silence
+from strategies.memory_transformer.linear_start import check_linear_start, fit_linear, hold, silence
 from strategies.memory_transformer.losses import forecast_loss
 from strategies.memory_transformer.memory_read import mirrored
 from strategies.memory_transformer.model import MemoryTransformer
@@ -173,14 +173,14 @@ class _Run:
         checkpoint: Checkpoint | None,
     ) -> None:
         given = training.whitening
-        if training.linear_start and not config.output_type.forecasts_returns:
-            raise TrainingError(
-                f"training.linear_start = true fits returns, but model.output_type = {config.output_type.value} forecasts "
-                f"none; use regression or path, or set it to false"
-            )
         self.config = config if given is None else replace(config, shrinkage=given)
         self.model = model = MemoryTransformer(config)
+        if training.linear_start:
+            check_linear_start(config)
+            silence(model)
         self._worker = model if device.type == "cpu" else MemoryTransformer(config).to(device)
+        if training.linear_start:
+            hold(self._worker)
         self._device = device
         self._dataset = dataset
         self._training = training
@@ -192,14 +192,10 @@ class _Run:
         self._targets = targets_of(dataset.moments, config)
         self._apart_ms = (config.primary_horizon + config.embargo) * interval_ms(dataset.interval)
         self._base_rate = base_rate(dataset.moments.target[dataset.validation])
-        for part in linear_parts(self._worker) if training.linear_start else ():
-            part.requires_grad_(False)
         self._optimizer = make_optimizer(self._worker, training)
         self._epochs: list[EpochReport] = []
         self._choice = ShrinkageChoice(self.config.shrinkage, ShrinkageSource.DEFAULT, 0, ())
         self._best_epoch, self._best_loss = 0, math.inf
-        if training.linear_start:
-            silence(model)
         self._best_weights = _copy(model)
 
     def run(self) -> tuple[TrainingReport, Calibration]:

@@ -113,10 +113,10 @@ def test_text_that_is_no_json_is_refused(saved):
         load_bundle(saved)
 
 
-@pytest.mark.parametrize("content", ['{"format": 4}', "[]", "{}"])
+@pytest.mark.parametrize("content", ['{"format": 3}', "[]", "{}"])
 def test_another_format_is_refused(saved, content):
     (saved / DESCRIPTION_FILE).write_text(content)
-    with pytest.raises(BundleError, match="this program reads format 5"):
+    with pytest.raises(BundleError, match="this program reads format 4"):
         load_bundle(saved)
 
 

@@ -34,7 +34,7 @@ def facts_of(outcomes: np.ndarray) -> torch.Tensor:
 def untrained(seed: int = 0) -> OutcomeRead:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return OutcomeRead(TINY.d_model, HORIZONS, 14.0, 0.75, 1.0)
+        return OutcomeRead(TINY.d_model, HORIZONS, 14.0, 0.75, common=True)
 
 
 def trained_to(**numbers: float) -> OutcomeRead:
@@ -52,14 +52,8 @@ def said_of(read: OutcomeRead, similarity: list[float], outcomes: np.ndarray) ->
     """Returns ``[horizons]`` that a bar hears of neighbours as similar as this, followed by these outcomes."""
     cosines = torch.tensor([similarity])
     shares, mask = torch.softmax(14.0 * cosines, dim=1), torch.ones(1, len(similarity), dtype=torch.bool)
-    facts = facts_of(outcomes)
-    returns: np.ndarray = read(STATE, cosines, shared(shares, facts), facts, mask).returns[0].detach().numpy()
+    returns: np.ndarray = read(STATE, cosines, shares, facts_of(outcomes), mask).returns[0].detach().numpy()
     return returns
-
-
-def shared(shares: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
-    """Facts by the shares ``[batch, k]`` of the vote."""
-    return torch.bmm(shares.unsqueeze(1), facts).squeeze(1)
 
 
 def test_it_starts_by_repeating_about_what_followed():
@@ -99,13 +93,12 @@ def test_the_best_belief_in_two_opposite_hypotheses_is_one_of_its_forms():
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10_000), missing=st.floats(0.0, 0.9))
 def test_it_never_says_the_opposite_of_what_followed(seed, missing):
-    """Whatever the weights of what is rare: trust has no sign, so a memory whose witnesses agree is never contradicted."""
+    """Whatever its weights: trust has no sign, so a memory whose witnesses agree is never contradicted."""
     random = np.random.default_rng(seed)
     read = untrained()
     with torch.no_grad():
         for parameter in read.parameters():
             parameter.add_(torch.from_numpy(random.standard_normal(tuple(parameter.shape)).astype(np.float32)))
-        read.usual.weight.zero_()
     hidden = torch.from_numpy(random.standard_normal((1, TINY.d_model)).astype(np.float32))
     signs = random.choice([-1.0, 1.0], HORIZONS)
     outcomes = np.where(
@@ -113,10 +106,9 @@ def test_it_never_says_the_opposite_of_what_followed(seed, missing):
     )
     shares = torch.from_numpy(random.dirichlet(np.ones(7))[None, :6].astype(np.float32))
     cosines, mask = torch.from_numpy(random.uniform(-1.0, 1.0, (1, 6)).astype(np.float32)), torch.ones(1, 6).bool()
-    facts, opposite = facts_of(outcomes), facts_of(-outcomes)
-    said = read(hidden, cosines, shared(shares, facts), facts, mask).returns[0].detach().numpy()
+    said = read(hidden, cosines, shares, facts_of(outcomes), mask).returns[0].detach().numpy()
     assert (said * signs >= 0.0).all()
-    other = read(hidden, cosines, shared(shares, opposite), opposite, mask).returns[0].detach().numpy()
+    other = read(hidden, cosines, shares, facts_of(-outcomes), mask).returns[0].detach().numpy()
     assert other == pytest.approx(-said, abs=1e-5)
 
 
@@ -124,27 +116,24 @@ def test_neighbours_that_were_followed_by_much_let_expect_much():
     read, cosines, mask = untrained(), torch.ones(1, 8), torch.ones(1, 8, dtype=torch.bool)
     shares = torch.full((1, 8), 1.0 / 8.0)
     noise = np.random.default_rng(0).standard_normal((8, HORIZONS))
-    wild, calm = (
-        read(STATE, cosines, shared(shares, facts), facts, mask)
-        for facts in (facts_of(size * noise) for size in (3.0, 0.3))
-    )
+    wild, calm = (read(STATE, cosines, shares, facts_of(size * noise), mask) for size in (3.0, 0.3))
     assert (wild.log_volatility > 0.5).all()
     assert (calm.log_volatility < -0.5).all()
 
 
 def test_what_is_common_is_a_linear_map_of_the_mean_of_what_followed():
-    """Where none is the same as the asker, the first sum is silent and the second still hears all."""
+    """Where none is the same as the asker, those that are believed one by one are silent and the map still hears all."""
     read = trained_to(sharpness=log(200.0), threshold=0.9)
     weights = np.random.default_rng(1).standard_normal((HORIZONS, HORIZONS))
     outcomes = np.random.default_rng(2).standard_normal((5, HORIZONS))
     assert said_of(read, [0.5] * 5, outcomes) == pytest.approx(np.zeros(HORIZONS), abs=1e-5)
-    with torch.no_grad():
-        read.usual.weight.copy_(torch.from_numpy(weights))
+    assert read.usual is not None
+    read.usual.copy_(torch.from_numpy(weights))
     assert said_of(read, [0.5] * 5, outcomes) == pytest.approx(weights @ outcomes.mean(axis=0), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("output_type", list(OutputType))
-def test_what_followed_moves_head_and_quantiles_and_as_far_as_the_gate_is_open_volatility(output_type):
+def test_what_followed_moves_head_quantiles_and_volatility_as_far_as_the_gate_is_open(output_type):
     model = tiny_model(output_type=output_type)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, TINY.d_model, generator=generator)
@@ -156,12 +145,12 @@ def test_what_followed_moves_head_and_quantiles_and_as_far_as_the_gate_is_open_v
         model.memory_read.output.weight.zero_()  # the mixture says nothing, so all that is seen is the direct way
         forecast, alone = model(hidden, keys[:, 0], retrieved), model.without_memory(hidden)
         similarity = torch.bmm(keys, keys[:, 0].unsqueeze(2)).squeeze(2)
-        said = model.memory_read.outcomes(hidden, similarity, shared(forecast.weights, facts), facts, retrieved.mask)
+        direct = model.memory_read.outcomes(hidden, similarity, forecast.weights, facts, retrieved.mask)
+        said = direct.gated(forecast.gate.unsqueeze(1))
     moved = forecast.distribution.quantiles - alone.distribution.quantiles
     torch.testing.assert_close(moved, said.returns.unsqueeze(2).expand_as(moved), rtol=1e-4, atol=1e-5)
     louder = forecast.distribution.log_volatility - alone.distribution.log_volatility
-    gated = forecast.gate.unsqueeze(1) * said.log_volatility
-    torch.testing.assert_close(louder, gated, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(louder, said.log_volatility, rtol=1e-4, atol=1e-5)
     lean = said.returns[:, TINY.primary]
     if output_type is OutputType.REGRESSION:
         torch.testing.assert_close(forecast.prediction[:, 0] - alone.prediction[:, 0], lean, rtol=1e-4, atol=1e-5)
@@ -179,7 +168,7 @@ def test_an_empty_memory_adds_nothing():
     """Whatever lies in the masked rows."""
     facts = torch.full((2, 5, 3 * HORIZONS + 1), 3.0)
     mask = torch.zeros(2, 5, dtype=torch.bool)
-    said = untrained()(torch.zeros(2, TINY.d_model), torch.ones(2, 5), torch.zeros(2, 3 * HORIZONS + 1), facts, mask)
+    said = untrained()(torch.zeros(2, TINY.d_model), torch.ones(2, 5), torch.zeros(2, 5), facts, mask)
     assert torch.equal(said.returns, torch.zeros(2, HORIZONS))
     assert torch.equal(said.log_volatility, torch.zeros(2, HORIZONS))
 
