@@ -96,7 +96,7 @@ def fit_linear(
     model.eval()
     seen = _columns(model, memory, train)
     gram, cross, scale = _moments(seen, mirrored)
-    fits = [np.linalg.solve(gram + np.diag(penalty * scale), cross) for penalty in PENALTIES]
+    fits: list[Floats] = [np.linalg.solve(gram + np.diag(penalty * scale), cross) for penalty in PENALTIES]
     best = PENALTIES.index(_UNCHOSEN)
     if len(validation):
         judged = _columns(model, memory, validation)
@@ -119,7 +119,7 @@ def _put(model: MemoryTransformer, weights: Tensor, states: int) -> None:
     usual.copy_(weights[:, states:])
 
 
-def _linear_parts(model: MemoryTransformer) -> tuple[nn.Parameter, nn.Parameter]:
+def _linear_parts(model: MemoryTransformer) -> tuple[Tensor, Tensor]:
     """Weights of the linear maps of the state and of the window."""
     assert model.linear_head is not None and model.encoder.linear is not None
     return model.linear_head.weight, model.encoder.linear.convolution.weight

@@ -52,7 +52,7 @@ class OutcomeRead(nn.Module):
 
     where trust is how far a single sure neighbour is believed, and patience after how many of them more say nothing new. All
     these numbers depend on the state of the bar, for the beginning of a pattern and its end ask for different ones. Trust and
-    bound are positive, so that the memory never says the opposite of what it remembers.
+    bound are positive, so that these never say the opposite of what followed.
 
     What is common is told by all, where each is a little alike and none is the same: a linear map, over all horizons together,
     of their mean by the shares of the vote. No gradient reaches it. It is nothing, or fitted in closed form
