@@ -356,7 +356,7 @@ def test_runs_do_not_see_each_others_rows(journal: Journal) -> None:
 
 
 def test_runs_are_found_by_id_or_as_the_latest_paper_run(journal: Journal) -> None:
-    with pytest.raises(UsageError, match="there are none yet"):
+    with pytest.raises(UsageError, match="there is no run in the journal yet"):
         journal.find_run("latest")
     journal.create_run(record_of("replay", kind=RunKind.REPLAY, started_at=9))
     assert journal.find_run("latest").record.run_id == "replay"
