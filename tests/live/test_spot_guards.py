@@ -216,7 +216,7 @@ def test_a_stop_that_the_price_has_passed_before_it_was_set_is_no_target_and_the
     async def play(rehearsal: Rehearsal) -> None:
         await rehearsal.play(entry=lambda entry: Late(rehearsal, entry))
 
-    rehearsal = rehearse(tmp_path, scene(stop_loss=NEAR, bars=30), play)
+    rehearsal = rehearse(tmp_path, scene(stop_loss=NEAR, bars=30, seed=1), play)
     assert [text for text in alarms_of(rehearsal) if "before it was set" in text]
     assert not [order for order in guards_of(rehearsal) if order.trigger_direction == 1 and order.filled]
 

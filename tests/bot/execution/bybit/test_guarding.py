@@ -74,8 +74,14 @@ def test_the_id_of_a_guard_follows_from_the_journal_and_is_told_from_that_of_any
     assert len(guard_order_id("abcdef", "A" * 30, 16**6 - 1)) <= 36
     assert not any(is_guard(client_order_id("abcdef", name, T0)) for name in (SYMBOL, "STOPUSDT", "stop"))
     assert order_parameters(order, "spot") == {
-        "category": "spot", "symbol": SYMBOL, "side": "Sell", "orderType": "Market", "qty": "1.500",
-        "orderLinkId": order.client_order_id, "triggerPrice": "90", "orderFilter": "tpslOrder",
+        "category": "spot",
+        "symbol": SYMBOL,
+        "side": "Sell",
+        "orderType": "Market",
+        "qty": "1.500",
+        "orderLinkId": order.client_order_id,
+        "triggerPrice": "90",
+        "orderFilter": "tpslOrder",
     }
 
 
