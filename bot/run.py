@@ -94,6 +94,15 @@ class Run:
         self._watch_recall()
         return step
 
+    @property
+    def wants_rest(self) -> bool:
+        """Whether there is something that ``rest`` would do."""
+        return self.journal.wants_checkpoint
+
+    def rest(self) -> None:
+        """Do what no order has to wait for."""
+        self.journal.checkpoint()
+
     def _watch_recall(self) -> None:
         """Say it when the memory's approximate index begins to miss too many true neighbours, and when it ceases to."""
         bank = self.engine.core.strategy.bank

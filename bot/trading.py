@@ -84,6 +84,8 @@ async def trade(
             entry.deliver([event.order for event in news if isinstance(event, EmergencyOrder | GuardOrder)])
         if on_news is not None:
             on_news(news)
+        if run.wants_rest:
+            await loop.run_in_executor(thread, run.rest)
 
     stopping = asyncio.ensure_future(stop.wait())
     waiting: asyncio.Future[FeedEvent | AccountNews] | None = None
@@ -131,6 +133,8 @@ async def trade(
                     entry.deliver([order for decision in step.decisions for order in decision.orders])
                 if on_step is not None:
                     on_step(step)
+                if run.wants_rest:
+                    await loop.run_in_executor(thread, run.rest)
                 if max_bars is not None and progress.bars >= max_bars:
                     break
             elif isinstance(event, tuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +28,7 @@ from bot.orders import (
     Transfer,
 )
 from bot.portfolio import ClosedTrade
+from memory_store.statements import Insertion, change_plain
 from strategies.bars import Bar
 
 EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
@@ -49,47 +50,9 @@ UNDECIDED: Final = -1
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
-class _Insertion:
-    """Adds rows, given as tuples in the order of ``columns``, to a table.
-
-    They go to the driver as they are: for rows by name SQLAlchemy takes twice as long as SQLite does to store them.
-    """
-
-    def __init__(self, table: sa.Table, *columns: str, replaces: bool = False) -> None:
-        """
-        Args:
-            table: takes the rows.
-            columns: of the rows' values.
-            replaces: a row takes the place of one with the same primary key; without, there must be none.
-        """
-        self._table = table
-        self._columns = [table.columns[name] for name in columns]
-        self._replaces = replaces
-        self._statements: dict[str, str] = {}
-
-    def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
-        dialect = connection.dialect
-        statement = self._statements.get(dialect.name)
-        if statement is None:
-            preparer = dialect.identifier_preparer
-            names = ", ".join(preparer.format_column(column) for column in self._columns)
-            marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * len(self._columns))
-            statement = f"INSERT INTO {preparer.format_table(self._table)} ({names}) VALUES ({marks})"
-            if self._replaces:
-                # The same on SQLite (https://www.sqlite.org/lang_upsert.html) and PostgreSQL.
-                keys = ", ".join(preparer.format_column(column) for column in self._table.primary_key)
-                values = [preparer.format_column(column) for column in self._columns if not column.primary_key]
-                changes = ", ".join(f"{value} = excluded.{value}" for value in values)
-                statement += f" ON CONFLICT ({keys}) DO UPDATE SET {changes}"
-            self._statements[dialect.name] = statement
-        connection.exec_driver_sql(statement, list(rows))
-
-
 # Statements are built once: building them costs SQLite's work several times over.
-_BARS: Final = _Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
-_EXECUTIONS: Final = _Insertion(
+_BARS: Final = Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
+_EXECUTIONS: Final = Insertion(
     schema.executions,
     "run_id",
     "sequence",
@@ -104,7 +67,7 @@ _EXECUTIONS: Final = _Insertion(
     "time",
     "withheld",
 )
-_DECISIONS: Final = _Insertion(
+_DECISIONS: Final = Insertion(
     schema.decisions,
     "run_id",
     "number",
@@ -115,7 +78,7 @@ _DECISIONS: Final = _Insertion(
     "verdicts",
     "payload",
 )
-_ORDERS: Final = _Insertion(
+_ORDERS: Final = Insertion(
     schema.orders,
     "run_id",
     "client_order_id",
@@ -127,17 +90,11 @@ _ORDERS: Final = _Insertion(
     "decided_at",
     "payload",
 )
-_EVENTS: Final = _Insertion(schema.events, "run_id", "sequence", "kind", "payload")
-_TRADES: Final = _Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
-_EQUITY: Final = _Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
-_STATES: Final = _Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
-_MARK_ORDER: Final = (
-    schema.orders.update()
-    .where(
-        schema.orders.c.run_id == sa.bindparam("of_run"), schema.orders.c.client_order_id == sa.bindparam("of_order")
-    )
-    .values(status=sa.bindparam("as_status"))
-)
+_EVENTS: Final = Insertion(schema.events, "run_id", "sequence", "kind", "payload")
+_TRADES: Final = Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
+_EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
+_STATES: Final = Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
+_MARK_ORDER: Final = "UPDATE orders SET status = ? WHERE run_id = ? AND client_order_id = ?"
 _TAKE_BANK: Final = (
     schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
 )
@@ -188,8 +145,7 @@ def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> 
     ]
     _ORDERS(connection, rows)
     if statuses:
-        marks = [{"of_run": run_id, "of_order": order, "as_status": statuses[order]} for order in sorted(statuses)]
-        connection.execute(_MARK_ORDER, marks)
+        change_plain(connection, _MARK_ORDER, [(statuses[order], run_id, order) for order in sorted(statuses)])
 
 
 def _bar_rows(run_id: str, step: StepRecord) -> list[tuple[Any, ...]]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
+import os
+import subprocess
+import sys
+import termios
 from math import expm1
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ import sqlalchemy as sa
 from bot.config import Config
 from bot.journal import Journal
 from bot.orders import Decision, Verdict
-from tests.bot.cli.terminal import SHORT, Outcome, ask, interrupt, recall, start
+from tests.bot.cli.terminal import PROJECT, SHORT, Outcome, ask, interrupt, recall, start
 from tests.runs import journal_connection
 
 SMA = ("paper", "--strategy", "sma_cross", *SHORT)
@@ -180,6 +185,30 @@ def test_a_run_that_was_killed_says_so_and_goes_on(tmp_path: Path) -> None:
     assert ask(tmp_path, "status")["status"] == "interrupted"
     assert ask(tmp_path, "runs")[0]["status"] == "interrupted"
     assert trade(tmp_path, 2)["run_id"] == run_id
+    assert ask(tmp_path, "audit")["differences"] == 0
+
+
+def test_a_terminal_that_is_closed_stops_a_run_in_order(tmp_path: Path) -> None:
+    """As Ctrl-C does: after the step in hand, and though nobody is left to write to."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from bot.cli import main; main()", *SMA, "--set", "sandbox.pause=0.02"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    seen = b""
+    while b"bar 1 " not in seen:
+        seen += os.read(ours, 4096)
+        assert process.poll() is None, seen
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert ask(tmp_path, "status")["status"] == "stopped"
     assert ask(tmp_path, "audit")["differences"] == 0
 
 
