@@ -127,7 +127,7 @@ def stored_config(values: Mapping[str, Any], run_id: str) -> Config:
     Raises:
         UsageError: this version no longer understands it.
     """
-    values = {"fills": PLAIN_FILLS.model_dump(), **values}
+    values = {**values, "fills": {**PLAIN_FILLS.model_dump(), **values.get("fills", {})}}
     return _validated(values, {(section,): f"the record of run {run_id}" for section in values})
 
 

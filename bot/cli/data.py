@@ -23,6 +23,7 @@ from bot.cli.common import (
 )
 from bot.cli.funding import BYBIT_BEGAN, fetch_rates, market_rest
 from bot.cli.help import ExampleCommand, ExampleGroup
+from bot.cli.margin import fetch_tiers
 from bot.cli.terminal import console, listing, output, progress_bar
 from bot.config import Config
 from bot.errors import CheckFailed, UsageError
@@ -45,6 +46,7 @@ _YEARS_OF_STOCKS = "1990-01-01"
         "recall fetch --source file candles.parquet --symbol BTCUSDT --interval 60",
         "recall fetch --funding --symbols BTCUSDT,ETHUSDT --start 2021-01-01",
         "recall fetch --funding --source file funding.parquet --symbol BTCUSDT",
+        "recall fetch --margin-tiers --symbols BTCUSDT,ETHUSDT",
     ),
 )
 @click.option(
@@ -59,6 +61,9 @@ _YEARS_OF_STOCKS = "1990-01-01"
     help="For files: does the market never close, or has it sessions?",
 )  # fmt: skip
 @click.option("--funding", is_flag=True, help="Get funding rates, not candles: from Bybit, or from a file.")
+@click.option(
+    "--margin-tiers", is_flag=True, help="Get margin tiers from Bybit, not candles: for liquidation in replays."
+)
 @click.option(
     "--prepend",
     is_flag=True,
@@ -76,10 +81,11 @@ def fetch(
     end: str | None,
     calendar: str,
     funding: bool,
+    margin_tiers: bool,
     prepend: bool,
     repairs: bool,
 ) -> None:
-    """Download candles or funding rates, or import them from a file at PATH.
+    """Download candles, funding rates or margin tiers, or import candles or rates from a file at PATH.
 
     PATH is a Parquet or CSV file with columns open, high, low, close, volume and one of times. Only what is missing is
     fetched; an interrupted download goes on where it stopped. Files of funding rates have a column of times and one of
@@ -88,6 +94,11 @@ def fetch(
     config = context.config
     names, code = chosen_market(config, symbols, interval)
     first, last = chosen_span(start, end)
+    if margin_tiers:
+        if funding or path is not None or source not in ("auto", "bybit"):
+            raise UsageError("--margin-tiers come from bybit alone; leave out --funding, --source and PATH")
+        fetch_tiers(context, names)
+        return
     if funding:
         fetch_rates(context, source, path, names, first, last)
         return

@@ -203,7 +203,7 @@ def make_sandbox(
         )
     home = home_of(config, venue="sandbox")
     calendars = stored_calendars(home.candles, symbols, interval)
-    instruments = instruments_of(config, symbols, calendars)
+    instruments = instruments_of(config, symbols, calendars, tiers=home.margin_tiers.load())
     stored: dict[str, BarSeries | BarSource] = {
         symbol: home.candles.load(symbol, interval, end=end) for symbol in symbols
     }

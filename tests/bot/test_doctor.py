@@ -129,7 +129,7 @@ def test_the_table_names_each_with_its_fix_too(tmp_path: Path) -> None:
         ("key may not withdraw", "make a key"),
         ("position mode of BTCUSDT", "switch the position"),
         ("symbol NOSUCHUSDT", "take it out"),
-        ("model", "start recall paper at this venue"),
+        ("model", "start recall paper"),
     ):
         assert "bad" in told[name], name
         assert fix in told[name], name

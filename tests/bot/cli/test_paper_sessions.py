@@ -252,6 +252,7 @@ def test_why_tells_a_decision_without_a_memory(tmp_path: Path) -> None:
     assert "held then  nothing, equity 10,000.00" in text
     assert "an order brings the position to the target" in text
     assert " at market, stop " in text
+    assert "became     filled" in text
     assert "remembered" not in text
     missing = recall(tmp_path, "why", "5")
     assert missing.error == f"run {run_id} has made 5 decisions, the last is number 4; there is no 5"
