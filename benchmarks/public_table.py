@@ -80,9 +80,12 @@ def training_plan(seed: int) -> TrainingConfig:
     """How it is trained."""
     return TrainingConfig(
         epochs=4,
-        learning_rate=2e-3,
+        linear_start=True,
+        learning_rate=2e-4,
         distribution_weight=0.0,
-        whitening=0.1,
+        memory_dropout=0.0,
+        whitening=0.001,
+        patience=1,
         segment_blocks=2,
         segments_per_step=1,
         seed=seed,

@@ -278,6 +278,7 @@ class TrainingSection(Section):
     read_epochs: int = Field(
         0, ge=0, le=10_000, description="passes after these in which only what reads the memory learns"
     )
+    linear_start: bool = Field(False, description="fit what is linear in closed form first, and leave it so")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay of AdamW")
     validation_fraction: float = Field(0.15, gt=0, lt=0.9, description="tail of the span kept for early stopping")

@@ -52,6 +52,7 @@ def training_config(config: Config, *, threads: int) -> TrainingConfig:
         TrainingConfig(),
         epochs=settings.epochs,
         read_epochs=settings.read_epochs,
+        linear_start=settings.linear_start,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         validation_fraction=settings.validation_fraction,

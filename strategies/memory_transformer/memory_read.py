@@ -102,7 +102,13 @@ class MemoryRead(nn.Module):
         self.correction = nn.Linear(d_model, d_model)
         self.value = nn.Linear(fact_count(len(config.horizons)) + 2 * d_model, d_model, bias=False)
         self.output = nn.Linear(d_model, d_model, bias=False)
-        self.outcomes = OutcomeRead(d_model, len(config.horizons), 1.0 / config.temperature, _NULL_SIMILARITY)
+        self.outcomes = OutcomeRead(
+            d_model,
+            len(config.horizons),
+            1.0 / config.temperature,
+            _NULL_SIMILARITY,
+            common=config.linear_window > 0,
+        )
         self.gate = nn.Linear(d_model + _RETRIEVAL_FEATURES, 1)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, -config.gate_bias)

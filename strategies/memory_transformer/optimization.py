@@ -30,7 +30,8 @@ def make_optimizer(model: MemoryTransformer, training: TrainingConfig, *, read_o
     brisk = [*read.outcomes.inner.parameters(), *read.outcomes.belief.parameters()]
     chosen = {id(parameter) for parameter in (*fast, *brisk)}
     still = {id(parameter) for parameter in model.encoder.parameters() if read_only and parameter is not metric}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen | still]
+    left_out = chosen | still
+    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in left_out]
     decayed = [p for p in rest if p.ndim == 2 and p is not metric]
     kept = [p for p in rest if p.ndim != 2 or p is metric]
     groups = [

@@ -38,30 +38,37 @@ class Remembered(NamedTuple):
 
 
 class OutcomeRead(nn.Module):
-    """What followed the neighbours that are taken for the same, and how far to believe it at every horizon.
+    """What followed the neighbours, and how far to believe it at every horizon.
 
-    Of a neighbour with similarity ``s`` the bar believes that it is one of its own kind with ``w = sigmoid(sharpness * (s -
-    threshold))``, whoever else was found: strangers count for nothing, be they as many as they like, and all that are alike
-    count for one each. ``n = sum(w)`` is how many there are. What is best to make of ``e = sum(w y)`` depends on what is
-    behind the outcomes. With a normal prior it is a mean shrunk towards nothing, ``e / (patience + n)``, with the ratio of
-    the variances of noise and prior for patience (Gelman and others, "Bayesian Data Analysis", 2013, section 2.5). With two
-    equal and opposite hypotheses evidence adds up and belief is bounded, ``drift * tanh(drift * e / noise**2)``
-    (:mod:`backtest.synthetic.optimum`). Both are cases of
+    What is rare is told by those that are taken for the same. Of a neighbour with similarity ``s`` the bar believes that it is
+    one of its own kind with ``w = sigmoid(sharpness * (s - threshold))``, whoever else was found: strangers count for nothing,
+    be they as many as they like, and all that are alike count for one each. ``n = sum(w)`` is how many there are. What is best
+    to make of ``e = sum(w y)`` depends on what is behind the outcomes. With a normal prior it is a mean shrunk towards nothing,
+    ``e / (patience + n)``, with the ratio of the variances of noise and prior for patience (Gelman and others, "Bayesian Data
+    Analysis", 2013, section 2.5). With two equal and opposite hypotheses evidence adds up and belief is bounded,
+    ``drift * tanh(drift * e / noise**2)`` (:mod:`backtest.synthetic.optimum`). Both are cases of
 
         ``bound * tanh(trust * e * (1 + patience) / (patience + n) / bound)``,
 
     where trust is how far a single sure neighbour is believed, and patience after how many of them more say nothing new. All
     these numbers depend on the state of the bar, for the beginning of a pattern and its end ask for different ones. Trust and
-    bound are positive, so that the memory never says the opposite of what it remembers.
+    bound are positive, so that these never say the opposite of what followed.
+
+    What is common is told by all, where each is a little alike and none is the same: a linear map, over all horizons together,
+    of their mean by the shares of the vote. No gradient reaches it. It is nothing, or fitted in closed form
+    (:mod:`linear_start`): learned step by step, beside the other, it takes from what the rare could have said.
 
     Args:
         d_model: numbers of a state.
         horizons: how many.
         sharpness: at the start of training.
         threshold: likewise.
+        common: whether there is a map of what is common.
     """
 
-    def __init__(self, d_model: int, horizons: int, sharpness: float, threshold: float) -> None:
+    usual: Tensor | None
+
+    def __init__(self, d_model: int, horizons: int, sharpness: float, threshold: float, *, common: bool) -> None:
         super().__init__()
         self.horizons = horizons
         self.inner = nn.Linear(d_model, d_model)
@@ -72,6 +79,7 @@ class OutcomeRead(nn.Module):
             self.belief.bias[:2] = torch.tensor([log(sharpness), threshold])
         self.sizes = nn.Linear(horizons, horizons, bias=False)
         nn.init.eye_(self.sizes.weight)
+        self.register_buffer("usual", torch.zeros(horizons, horizons) if common else None)
 
     def forward(self, hidden: Tensor, similarity: Tensor, shares: Tensor, facts: Tensor, mask: Tensor) -> Remembered:
         """What the neighbours say.
@@ -83,7 +91,19 @@ class OutcomeRead(nn.Module):
             facts: ``[batch, k, fact_count]``, see :func:`memory_read.describe`.
             mask: ``[batch, k]`` bool: true where there is a neighbour.
         """
-        return Remembered(self._returns(hidden, similarity, facts, mask), self._sizes(shares, facts))
+        returns = self._returns(hidden, similarity, facts, mask)
+        if self.usual is not None:
+            returns = returns + F.linear(self.mean(shares, facts), self.usual)
+        return Remembered(returns, self._sizes(shares, facts))
+
+    def mean(self, shares: Tensor, facts: Tensor) -> Tensor:
+        """``[batch, horizons]`` mean of what followed the neighbours, by their shares; what is not known is a return of 0."""
+        return torch.bmm(shares.unsqueeze(1), facts[:, :, : self.horizons]).squeeze(1)
+
+    @torch.no_grad()
+    def start_trust(self, trust: float) -> None:
+        """Begin with so much trust in what is rare."""
+        self.belief.bias[2 + self.horizons : 2 + 2 * self.horizons] = log(trust)
 
     def _returns(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
         """``[batch, horizons]``."""

@@ -18,8 +18,9 @@ from strategies.memory_transformer.calibrating import calibrate
 from strategies.memory_transformer.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import Dataset, Floats, Integers, TrainingError, build_dataset
-from strategies.memory_transformer.evaluation import base_rate, evaluate, measure
+from strategies.memory_transformer.evaluation import Metrics, base_rate, evaluate, measure
 from strategies.memory_transformer.key_loss import key_loss
+from strategies.memory_transformer.linear_start import check_linear_start, fit_linear, hold, silence
 from strategies.memory_transformer.losses import forecast_loss
 from strategies.memory_transformer.memory_read import mirrored
 from strategies.memory_transformer.model import MemoryTransformer
@@ -77,7 +78,8 @@ def train(
 
     The first epoch whitens keys with ``config.shrinkage``. After it, when states have begun to mean something and before
     anything is validated, the shrinkage is chosen once for all (:func:`choose_shrinkage`), so that the memory read has
-    all later epochs to get used to its keys. ``training.whitening`` uses one from the beginning instead.
+    all later epochs to get used to its keys. With ``training.linear_start`` states mean something from the beginning, and it
+    is chosen before the start is fitted. ``training.whitening`` uses one from the beginning instead.
 
     Args:
         series: bars of every symbol, cut to the span; nothing after them is used. Only bars whose primary outcome is
@@ -174,7 +176,12 @@ class _Run:
         given = training.whitening
         self.config = config if given is None else replace(config, shrinkage=given)
         self.model = model = MemoryTransformer(config)
+        if training.linear_start:
+            check_linear_start(config)
+            silence(model)
         self._worker = model if device.type == "cpu" else MemoryTransformer(config).to(device)
+        if training.linear_start:
+            hold(self._worker)
         self._device = device
         self._dataset = dataset
         self._training = training
@@ -198,6 +205,8 @@ class _Run:
         plan = [self._draw() for _ in range(training.epochs)]
         self._resume()
         self._memory = SpanMemory.build(model.encoder, self._dataset, self.config)
+        if training.linear_start and not self._epochs:
+            self._start()
         self._copy_to_worker()
         if self._read_epochs == 0:
             self._train(plan, 0, self._loss)
@@ -207,6 +216,16 @@ class _Run:
             self._take_best()
         model.eval()
         return self._report(), calibrate(model, self._memory, self._dataset)
+
+    def _start(self) -> None:
+        """Fit what is linear; what comes of it is to be beaten."""
+        dataset, hidden = self._dataset, self._memory.hidden
+        self._choice = self._choose(hidden)
+        self._renew(hidden)
+        fit_linear(self.model, self._memory, dataset.train, dataset.validation, mirrored=self._training.mirrored)
+        self._best_weights = _copy(self.model)
+        if len(dataset.validation):
+            self._best_loss = self._measured().loss
 
     @property
     def _all_epochs(self) -> int:
@@ -257,7 +276,7 @@ class _Run:
         model = self.model
         self._copy_from_worker()
         hidden = self._memory.hidden if read_only else encode_span(model.encoder, self._dataset)
-        if epoch == 1:
+        if epoch == 1 and not self._training.linear_start:
             self._choice = self._choose(hidden)
         staleness = self._renew(hidden)
         report = replace(self._validate(epoch, steps, train_loss), staleness=staleness, read_only=read_only)
@@ -406,17 +425,9 @@ class _Run:
         return key_loss(keys[places], keys, torch.from_numpy(apart).to(self._device), targets.returns, places, scale)
 
     def _validate(self, epoch: int, steps: int, train_loss: float) -> EpochReport:
-        rows, training = self._dataset.validation, self._training
-        if not len(rows):
+        if not len(self._dataset.validation):
             return EpochReport(epoch, train_loss, None, None, None, None)
-        metrics = measure(
-            self.model,
-            self._memory,
-            rows,
-            cost=training.cost,
-            distribution_weight=training.distribution_weight,
-            precision=training.precision,
-        )
+        metrics = self._measured()
         loss, accuracy = metrics.loss, metrics.direction_accuracy
         self._progress(
             TrainingProgress(epoch, self._all_epochs, steps, steps, train_loss, loss, accuracy, self._base_rate)
@@ -429,6 +440,18 @@ class _Run:
             metrics.information_coefficient,
             metrics.mean_gate,
             metrics.volatility_r2,
+        )
+
+    def _measured(self) -> Metrics:
+        """Figures of the validation part."""
+        training = self._training
+        return measure(
+            self.model,
+            self._memory,
+            self._dataset.validation,
+            cost=training.cost,
+            distribution_weight=training.distribution_weight,
+            precision=training.precision,
         )
 
     def _copy_to_worker(self) -> None:

@@ -24,6 +24,9 @@ class TrainingConfig:
     read_epochs: int = 0
     """Epochs after these in which the encoder stands still, and only what comes after the states learns: key metric, memory
     read and heads. They begin with the best weights so far and a learning rate of their own, and cost less."""
+    linear_start: bool = False
+    """Fit what is linear in closed form before the first epoch and leave it so (:mod:`linear_start`): for series that a linear
+    map of the window forecasts well. Needs a ``linear_window`` and a head that forecasts returns."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.1

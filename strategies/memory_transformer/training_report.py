@@ -66,7 +66,7 @@ class TrainingReport:
 
     epochs: tuple[EpochReport, ...]
     best_epoch: int
-    """The one whose weights were kept: of lowest validation loss, or the last without validation."""
+    """The one whose weights were kept: of lowest validation loss, or the last without validation; 0 is a linear start."""
     train_bars: int
     validation: Evaluation | None
     """On the validation part, which early stopping has seen: not an estimate of what trading will bring."""

@@ -34,7 +34,7 @@ def facts_of(outcomes: np.ndarray) -> torch.Tensor:
 def untrained(seed: int = 0) -> OutcomeRead:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return OutcomeRead(TINY.d_model, HORIZONS, 14.0, 0.75)
+        return OutcomeRead(TINY.d_model, HORIZONS, 14.0, 0.75, common=True)
 
 
 def trained_to(**numbers: float) -> OutcomeRead:
@@ -119,6 +119,17 @@ def test_neighbours_that_were_followed_by_much_let_expect_much():
     wild, calm = (read(STATE, cosines, shares, facts_of(size * noise), mask) for size in (3.0, 0.3))
     assert (wild.log_volatility > 0.5).all()
     assert (calm.log_volatility < -0.5).all()
+
+
+def test_what_is_common_is_a_linear_map_of_the_mean_of_what_followed():
+    """Where none is the same as the asker, those that are believed one by one are silent and the map still hears all."""
+    read = trained_to(sharpness=log(200.0), threshold=0.9)
+    weights = np.random.default_rng(1).standard_normal((HORIZONS, HORIZONS))
+    outcomes = np.random.default_rng(2).standard_normal((5, HORIZONS))
+    assert said_of(read, [0.5] * 5, outcomes) == pytest.approx(np.zeros(HORIZONS), abs=1e-5)
+    assert read.usual is not None
+    read.usual.copy_(torch.from_numpy(weights))
+    assert said_of(read, [0.5] * 5, outcomes) == pytest.approx(weights @ outcomes.mean(axis=0), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("output_type", list(OutputType))
