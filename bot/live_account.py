@@ -230,6 +230,8 @@ class LiveAccount:
                 self._executed(event)
             elif isinstance(event, VenueOrder):
                 self.tell(self._book.heard(event))
+                if event.client_order_id in self._book.venue.guards and self._book.is_astray(event):
+                    self._guards.correct(event)
                 if not self._book.is_own(event) or self._book.missing_fills:
                     self.ask()
 

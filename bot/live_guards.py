@@ -137,9 +137,15 @@ class Guards:
                 self._desk.deliver([guard])
         self._given_up.clear()
         for order in astray:
-            self._spawn(f"{order.symbol} {order.client_order_id}", self._correct(order))
+            self.correct(order)
         for symbol in self._book.venue.books:
             self.tend(symbol)
+
+    def correct(self, order: VenueOrder) -> None:
+        """Take back a guard that the venue has otherwise than the journal, or that the journal has not."""
+        name = f"{order.symbol} {order.client_order_id}"
+        if name not in self._tending and order.symbol not in self._left_alone:
+            self._spawn(name, self._correct(order))
 
     def tend(self, symbol: str) -> None:
         """Bring the guard of a symbol in line with what is held."""
@@ -219,7 +225,6 @@ class Guards:
         return True
 
     async def _correct(self, order: VenueOrder) -> None:
-        """Take back a guard that the venue has otherwise than the journal."""
         name, symbol = order.client_order_id, order.symbol
         guard = self._book.venue.guards.get(name)
         if guard is None:

@@ -637,10 +637,11 @@ def test_a_coin_is_never_sold_short(symbols: tuple[str, ...]) -> None:
     assert verdicts == [Verdict.LONG_ONLY, Verdict.FOLLOWED]
 
 
-def test_a_coin_has_no_levels_since_the_venue_keeps_none() -> None:
+def test_a_coin_has_a_stop_loss_and_no_target_since_the_venue_holds_it_for_one_order_alone() -> None:
     limits = RiskLimits(daily_loss_limit=0.0, stop_loss=0.05, take_profit=0.1, no_trade_band=0.0)
     order, _ = Desk(limits, rules=coins(A)).ask(0.5, stop=0.02)
-    assert order is not None and order.stop_loss is order.take_profit is None
+    assert order is not None and order.take_profit is None
+    assert order.stop_loss == Decimal(98)
 
 
 def test_dust_of_a_coin_neither_is_sold_nor_hinders_a_purchase() -> None:

@@ -16,6 +16,7 @@ import pytest
 from backtest.sandbox.faults import CLOSE, Fault, FaultRule
 from backtest.sandbox.records import Category, Status, VenueOrder
 from benchmarks.chaos.invariants import exchange_of, orders_of
+from benchmarks.chaos.plans import Accidents, scene_of
 from benchmarks.chaos.rehearsal import LIMITS, Crash, Rehearsal, Scene
 from bot.execution.fills import FillRules
 from bot.orders import EmergencyOrder, Execution, GuardOrder, Notice, NoticeKind, Order, OrderUpdate, Side, is_guard
@@ -216,7 +217,7 @@ def test_a_stop_that_the_price_has_passed_before_it_was_set_is_no_target_and_the
     async def play(rehearsal: Rehearsal) -> None:
         await rehearsal.play(entry=lambda entry: Late(rehearsal, entry))
 
-    rehearsal = rehearse(tmp_path, scene(stop_loss=NEAR, bars=30), play)
+    rehearsal = rehearse(tmp_path, scene(stop_loss=NEAR, bars=30, seed=1), play)
     assert [text for text in alarms_of(rehearsal) if "before it was set" in text]
     assert not [order for order in guards_of(rehearsal) if order.trigger_direction == 1 and order.filled]
 
@@ -230,3 +231,14 @@ def test_a_stop_that_is_reached_while_the_bot_is_down_is_booked_when_it_is_back(
 
     rehearsal = rehearse(tmp_path, scene(stop_loss=NEAR, bars=18), down, least=2)
     assert [fill for fill in fills_of(rehearsal) if fill.kind == "stop_loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_few_seeds_of_the_campaign_break_nothing_on_the_spot_market(tmp_path, seed):
+    """``python -m benchmarks.chaos.campaign --category spot`` plays as many as wanted."""
+
+    async def play(rehearsal: Rehearsal) -> None:
+        await rehearsal.play(entry=Accidents(rehearsal, seed, 0.02).enter)
+
+    rehearse(tmp_path, scene_of(seed, 40, "spot"), play)

@@ -261,7 +261,7 @@ class AccountBook:
             for book in self.venue.books.values()
             if not book.working and book.symbol not in foreign and self._is_naked(book, view, unseen)
         ]
-        astray = [order for order in view.orders if order.symbol not in foreign and self._is_astray(order)]
+        astray = [order for order in view.orders if order.symbol not in foreign and self.is_astray(order)]
         return Compared(tuple(events), frozenset(unseen), foreign, tuple(naked), tuple(astray))
 
     def _is_naked(self, book: BookSide, view: VenueView, unseen: Collection[str]) -> bool:
@@ -272,7 +272,7 @@ class AccountBook:
             return False
         return book.guard is None or book.guard.client_order_id in unseen
 
-    def _is_astray(self, order: VenueOrder) -> bool:
+    def is_astray(self, order: VenueOrder) -> bool:
         """Whether an order that the venue holds is a guard of the run's, and not the one that the journal has."""
         if not order.is_open or order.client_order_id not in self._known or not is_guard(order.client_order_id):
             return False
