@@ -20,7 +20,7 @@ from backtest.audit_compare import (
 )
 from bot.engine import Engine, Step
 from bot.journal.rows import UNDECIDED
-from bot.orders import PROTECTIVE, Decision, EmergencyOrder, Event, Execution, Order, OrderUpdate
+from bot.orders import Decision, EmergencyOrder, Event, Execution, GuardOrder, Order, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store.registry import config_columns
@@ -53,7 +53,7 @@ class Trail:
             self._mark_fill(event)
         elif isinstance(event, OrderUpdate):
             self._mark_end(event)
-        elif isinstance(event, EmergencyOrder):
+        elif isinstance(event, EmergencyOrder | GuardOrder):
             self._intend(event.order, UNDECIDED)
 
     def _intend(self, order: Order, decision_number: int) -> None:
@@ -69,8 +69,7 @@ class Trail:
         )
 
     def _mark_fill(self, execution: Execution) -> None:
-        # A fill at a level names the order that set it, and says nothing of that.
-        if execution.kind not in PROTECTIVE:
+        if execution.names_its_order:
             self._mark(execution.client_order_id, "filled")
 
     def _mark_end(self, update: OrderUpdate) -> None:

@@ -26,7 +26,7 @@ from backtest.sandbox.refusals import VenueRefusal, bad_parameter
 from backtest.sandbox.registry import Market, PrivateMessage, Registry
 from backtest.sandbox.rows import CoinBalance, PositionView
 from backtest.sandbox.standing import Standing
-from backtest.sandbox.tickets import Ticket
+from backtest.sandbox.tickets import TPSL, Ticket
 from bot.execution.fills import BandAction, MarginMode
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, OrderReason, Side
@@ -107,6 +107,7 @@ class Exchange:
             last_price=self.records.price(book.key.symbol),
         )
         if book.key.category is _SPOT:
+            _direct(order, order.last_price)
             order.market_unit = "quoteCoin" if ticket.in_quote else "baseCoin"
             if ticket.in_quote:
                 order.quote_quantity = ticket.quantity
@@ -159,10 +160,13 @@ class Exchange:
             raise bad_parameter("order not modified")
         check_form(amended)
         check_levels(amended)
+        if order.book.category is _SPOT:
+            _direct(amended, self.records.price(order.book.symbol))
+            self._door.check_balance(amended, order)
         now = self._market.now()
         if not book.amend(amended, now):
             raise VenueRefusal(refusals.ORDER_GONE, "order not exists or too late to replace")
-        for name in ("quantity", "price", "trigger_price", "stop_loss", "take_profit"):
+        for name in ("quantity", "price", "trigger_price", "trigger_direction", "stop_loss", "take_profit"):
             setattr(order, name, getattr(amended, name))
         order.updated = now
         self.records.tell_order(order)
@@ -373,6 +377,13 @@ def _spot_book(symbol: str, instrument: Instrument, setting: AccountSetting) -> 
     costs = replace(setting.costs, taker_fee=setting.spot_fee, maker_fee=setting.spot_fee)
     rules = replace(setting.rules, margin=MarginMode.NONE, price_band=BandAction.REJECT)
     return Book(BookKey(_SPOT, symbol), instrument, costs, rules, Decimal(1))
+
+
+def _direct(order: VenueOrder, price: Decimal) -> None:
+    """Let a TP/SL order of the spot market wait for its trigger from where the price is: no request says from which side."""
+    if order.trigger_price is not None:
+        order.stop_order_type = TPSL
+        order.trigger_direction = 1 if order.trigger_price > price else 2
 
 
 def _opens(index: int, side: Side) -> bool:

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from backtest.sandbox.faults import CLOSE, Fault, FaultPlan, FaultRule
-from benchmarks.chaos.rehearsal import Crash, Rehearsal, Scene
+from benchmarks.chaos.rehearsal import INTERVAL, Crash, Rehearsal, Scene
 from bot.engine import Step
+from bot.execution.instruments import Category
 from bot.orders import OperatorAction, OperatorCommand, Order
 from bot.trading import AccountNews, OrderRouter
 
@@ -105,7 +106,17 @@ _KINDS: Final[Sequence[Draw]] = (
 )
 
 
-def plan_of(seed: int, bars: int) -> FaultPlan:
+_ON_SPOT: Final[Sequence[Draw]] = (
+    *(
+        _request(do, "POST /v5/order/cancel")
+        for do in (Fault.LOSE, Fault.DROP, Fault.CORRUPT, Fault.DELAY, Fault.DUPLICATE)
+    ),
+    *(_told(do, "POST /v5/order/cancel") for do in (Fault.ANSWER, Fault.LOSE)),
+)
+"""Stop losses are orders of their own there, and are taken back."""
+
+
+def plan_of(seed: int, bars: int, category: Category = "linear") -> FaultPlan:
     """The faults of a seed; the last bars of the run have none."""
     rng = random.Random(f"plan {seed}")
     last = max(2, bars - CALM)
@@ -119,10 +130,14 @@ def plan_of(seed: int, bars: int) -> FaultPlan:
         begin = rng.randint(1, last)
         rules.append(FaultRule(Fault.SKEW, CLOSE, first=begin, times=1, milliseconds=off))
         rules.append(FaultRule(Fault.SKEW, CLOSE, first=min(last, begin + 10), times=1, milliseconds=0))
+    for draw in _ON_SPOT if category == "spot" else ():
+        rule = draw(rng)
+        if rng.random() < _SHARE:
+            rules.append(_until(rule, last))
     return FaultPlan(tuple(rules), seed)
 
 
-def scene_of(seed: int, bars: int) -> Scene:
+def scene_of(seed: int, bars: int, category: Category = "linear") -> Scene:
     """The market and the account of a seed."""
     rng = random.Random(f"scene {seed}")
     symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")[: rng.randint(1, 3)]
@@ -131,7 +146,9 @@ def scene_of(seed: int, bars: int) -> Scene:
         "fills": {"participation": rng.choice((0.0, 0.0, 0.0002, 0.001))},
         "risk": {"daily_loss_limit": rng.choice((0.0, 0.0, 0.02)), "take_profit": rng.choice((0.0, 0.01))},
     }
-    return Scene(bars, symbols, seed, plan_of(seed, bars), settings)
+    if category == "spot":
+        settings["market"] = {"category": "spot", "symbols": symbols, "interval": INTERVAL}
+    return Scene(bars, symbols, seed, plan_of(seed, bars, category), settings)
 
 
 class Accidents:

@@ -7,7 +7,15 @@ from datetime import datetime
 
 from bot.assembly import Home
 from bot.config import Config
-from bot.doctor.account import balance_check, clock_check, filters, key_checks, margin_check, position_checks
+from bot.doctor.account import (
+    balance_check,
+    clock_check,
+    filters,
+    key_checks,
+    margin_check,
+    orders_check,
+    position_checks,
+)
 from bot.doctor.check import Check
 from bot.doctor.stored import stored_checks
 from bot.errors import VenueError
@@ -51,12 +59,18 @@ async def examine(
         return [*checks, *symbols]
     for symbol, known in zip(config.market.symbols, symbols, strict=True):
         checks.append(known)
+        if not known.good:
+            continue
         # Coins have no leverage and no position mode, and those in the wallet are left alone.
-        if known.good and config.market.category != "spot":
-            try:
+        is_spot = config.market.category == "spot"
+        try:
+            if is_spot:
+                checks.append(orders_check(symbol, await account.open_orders()))
+            else:
                 checks += position_checks(symbol, await account.position_rows(symbol), config.risk.max_leverage)
-            except VenueError as problem:
-                checks.append(Check(f"position of {symbol}", False, str(problem), "try again later"))
+        except VenueError as problem:
+            name = f"{'orders' if is_spot else 'position'} of {symbol}"
+            checks.append(Check(name, False, str(problem), "try again later"))
     return checks
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
@@ -21,13 +22,15 @@ from bot.assembly import build_strategy, home_of
 from bot.cli.app import recall
 from bot.config import load_config
 from bot.doctor import Check, examine
-from bot.doctor.account import key_checks, margin_check
+from bot.doctor.account import key_checks, margin_check, orders_check
 from bot.doctor.stored import candle_check, memory_check
 from bot.errors import ExitCode
 from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.execution.bybit.decode import VenueOrder, VenueOrderStatus
 from bot.journal import Journal
 from bot.market.backoff import Backoff
 from bot.market.bybit_rest import BybitRest
+from bot.orders import Side
 from strategies.bars import DAY_MS, HOUR_MS
 from tests.backtest.sandbox.client import KEY, trading_venue
 from tests.backtest.sandbox.threaded import threaded
@@ -81,6 +84,20 @@ def test_the_spot_market_needs_its_own_right_and_has_neither_leverage_nor_positi
     assert good["key may trade"].good
     assert not [name for name in good if name.startswith(("leverage", "position"))]
     assert "leverage" not in good["symbol BTCUSDT"].found
+    assert good["orders of BTCUSDT"].good and good["orders of BTCUSDT"].found == "none"
+
+
+def test_open_orders_of_a_pair_are_named_and_stop_losses_of_a_run_told_from_those_of_others() -> None:
+    stop = VenueOrder(
+        *("v", "abcdef-BTCUSDT-stop1", "BTCUSDT", Side.SELL, VenueOrderStatus.UNTRIGGERED, Decimal(2), Decimal(0)),
+        *(None, "", 1, "tpslOrder", Decimal(95)),
+    )
+    theirs = msgspec.structs.replace(stop, client_order_id="mine")
+    elsewhere = msgspec.structs.replace(theirs, symbol="ETHUSDT")
+    well = orders_check("BTCUSDT", [stop, elsewhere])
+    assert well.good and well.found == "a stop loss of 2 at 95"
+    bad = orders_check("BTCUSDT", [stop, theirs])
+    assert not bad.good and "1 open of somebody else" in bad.found and "cancel" in bad.fix
 
 
 def test_a_bad_clock_a_withdrawing_key_a_wrong_mode_and_a_missing_symbol_are_named_each_with_its_fix(

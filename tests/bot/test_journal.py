@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -411,15 +412,15 @@ def limited(journal: Journal) -> Callable[[int | None], None]:
     """Sets how many pages the file may grow by from now on: SQLite then says what it says when the disk is full."""
     allowed: list[int] = []
 
-    def on_checkout(connection: Any, _record: Any, _proxy: Any) -> None:
-        connection.execute(f"PRAGMA max_page_count={allowed[-1] if allowed else 1_000_000}").fetchall()
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={allowed[-1] if allowed else 1_000_000}")
 
     def grow(pages: int | None) -> None:
         with journal.engine.connect() as connection:
             used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         allowed.append(1_000_000 if pages is None else used + pages)
 
-    sa.event.listen(journal.engine, "checkout", on_checkout)
+    sa.event.listen(journal.engine, "begin", on_begin)
     return grow
 
 
@@ -746,3 +747,25 @@ def test_nothing_stays_beside_a_file_whose_run_was_let_go(tmp_path: Path) -> Non
 def test_a_journal_in_memory_has_no_other_users() -> None:
     with closing(Journal("sqlite://", durable=True)) as journal, journal.hold_run("run-a"), journal.hold_run("run-a"):
         pass
+
+
+def test_a_checkpoint_moves_what_the_log_holds_into_the_database_itself(tmp_path: Path) -> None:
+    with closing(Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}", durable=True)) as journal:
+        journal.create_run(record_of())
+        written, _ = steps(40)
+
+        def bars_without_the_log() -> int:
+            shutil.copy(tmp_path / "journal.sqlite", tmp_path / "alone.sqlite")
+            with closing(sqlite3.connect(tmp_path / "alone.sqlite")) as alone:
+                return int(alone.execute("SELECT count(*) FROM bars").fetchone()[0])
+
+        journal.checkpoint()
+        asked = 0
+        for step in written:
+            journal.write_step("run-1", step)
+            if journal.wants_checkpoint:
+                asked += 1
+                assert bars_without_the_log() == 0
+                journal.checkpoint()
+                assert bars_without_the_log() == journal.count("run-1", "bars") > 0
+        assert asked == 1

@@ -79,6 +79,10 @@ class BookSide(msgspec.Struct, omit_defaults=True):
     """Price at which the venue takes the position over."""
     bankruptcy: Decimal | None = None
     """Price at which the position's margin is gone: what it is closed at then."""
+    guard: Order | None = None
+    """Of coins at a venue: the conditional sale there that is their stop loss; see ``bot.orders.GuardOrder``."""
+    guards: int = 0
+    """How many there have been."""
 
     def copy(self) -> BookSide:
         """One that does not change with this one."""
