@@ -28,6 +28,7 @@ from backtest.sandbox.rows import CoinBalance, PositionView
 from backtest.sandbox.standing import Standing
 from backtest.sandbox.tickets import TPSL, Ticket
 from bot.execution.fills import BandAction, MarginMode
+from bot.execution.fills.margin import is_margin_gone
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, OrderReason, Side
 from strategies.bars import Bar
@@ -289,11 +290,36 @@ class Exchange:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def on_close(self, bar: Bar) -> None:
-        """Let the orders and levels of a symbol meet a bar that has closed."""
+        """Let the orders and levels of a symbol meet a bar that has closed.
+
+        Under cross margin the account is looked at with the positions before it and after, as in replays.
+        """
+        self._margin_call(bar)
         for key in (*(BookKey(_LINEAR, bar.symbol, index) for index in (0, 1, 2)), BookKey(_SPOT, bar.symbol)):
             book = self._books[key]
             levels = book.levels
             self.records.settle(book, levels, *book.close(bar))
+        self._margin_call(bar)
+
+    def _margin_call(self, bar: Bar) -> None:
+        """Under cross margin: take all positions over where the margin is gone, at the worst that a bar does to its symbol."""
+        if self.setting.rules.margin is not MarginMode.CROSS:
+            return
+        held = [book for key, book in self._books.items() if key.category is _LINEAR and book.quantity]
+        prices = [
+            book.worst_price(bar) if book.key.symbol == bar.symbol else self.records.price(book.key.symbol)
+            for book in held
+        ]
+        cash = self._ledger.wallet_balance - sum((self._ledger.position(book.key).cost for book in held), ZERO)
+        positions = [(book.quantity, price, book.instrument) for book, price in zip(held, prices, strict=True)]
+        if not is_margin_gone(cash, positions, self.setting.rules.maintenance_rate):
+            return
+        for key, book in self._books.items():
+            moment = bar if key.symbol == bar.symbol else self._market.flat(key.symbol)
+            if key.category is _LINEAR and moment is not None:
+                levels = book.levels
+                price = prices[held.index(book)] if book in held else ZERO
+                self.records.settle(book, levels, *book.liquidate(moment, price))
 
     def fund(self, symbol: str, rate: Decimal) -> None:
         """Settle the funding of a symbol: longs pay ``rate`` times position value when it is positive."""

@@ -60,8 +60,9 @@ class JournalReader(Database):
             row = connection.execute(query).mappings().first()
         if row is None:
             known = [run.record.run_id for run in self.list_runs(limit=3)]
-            hint = f"known runs are {', '.join(known)}" if known else "there are none yet: start recall paper"
-            raise UsageError(f"run {run_id!r} is not in the journal; {hint}")
+            if not known:
+                raise UsageError("there is no run in the journal yet; start one with recall paper or recall backtest")
+            raise UsageError(f"run {run_id!r} is not in the journal; known runs are {', '.join(known)}")
         return _stored_run(row)
 
     def list_runs(self, *, kinds: Collection[RunKind] | None = None, limit: int = 50) -> list[StoredRun]:

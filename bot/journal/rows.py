@@ -45,6 +45,10 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
     "notice": Notice,
     "rules": RuleChange,
 }
+Fate = tuple[str, str | None]
+"""What has become of an order: its status, and why it ended unless it was filled."""
+INTENDED: Final[Fate] = ("intended", None)
+FILLED: Final[Fate] = ("filled", None)
 UNDECIDED: Final = -1
 """In place of the decision's number in rows of orders that no decision asked for."""
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
@@ -89,12 +93,13 @@ _ORDERS: Final = Insertion(
     "status",
     "decided_at",
     "payload",
+    "reason",
 )
 _EVENTS: Final = Insertion(schema.events, "run_id", "sequence", "kind", "payload")
 _TRADES: Final = Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
 _EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
 _STATES: Final = Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
-_MARK_ORDER: Final = "UPDATE orders SET status = ? WHERE run_id = ? AND client_order_id = ?"
+_MARK_ORDER: Final = "UPDATE orders SET status = ?, reason = ? WHERE run_id = ? AND client_order_id = ?"
 _TAKE_BANK: Final = (
     schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
 )
@@ -128,6 +133,11 @@ def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, kee
         _STATES(connection, [(run_id, step.sequence, step.trades_closed, step.state.decode())])
 
 
+def fate_of(update: OrderUpdate) -> Fate:
+    """What has become of an order that is told to have ended."""
+    return str(update.status), None if update.reason is None else str(update.reason)
+
+
 def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple[int, float]]) -> None:
     """Write an equity curve, by time."""
     _EQUITY(connection, [(run_id, time, value) for time, value in equity])
@@ -136,16 +146,14 @@ def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple
 def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> None:
     """Write the orders of a step, and mark those that it filled or that have come to an end otherwise."""
     fills = [execution for _, execution in step.executions if execution.names_its_order]
-    statuses = {execution.client_order_id: "filled" for execution in fills}
-    statuses |= {update.client_order_id: str(update.status) for update in step.updates if update.is_final}
+    fates: dict[str, Fate] = {execution.client_order_id: FILLED for execution in fills}
+    fates |= {update.client_order_id: fate_of(update) for update in step.updates if update.is_final}
     numbered = [(decision.number, order) for decision in step.decisions for order in decision.orders]
     numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder | GuardOrder)]
-    rows = [
-        _order_row(run_id, number, order, statuses.pop(order.client_order_id, "intended")) for number, order in numbered
-    ]
+    rows = [_order_row(run_id, number, order, fates.pop(order.client_order_id, INTENDED)) for number, order in numbered]
     _ORDERS(connection, rows)
-    if statuses:
-        change_plain(connection, _MARK_ORDER, [(statuses[order], run_id, order) for order in sorted(statuses)])
+    if fates:
+        change_plain(connection, _MARK_ORDER, [(*fates[order], run_id, order) for order in sorted(fates)])
 
 
 def _bar_rows(run_id: str, step: StepRecord) -> list[tuple[Any, ...]]:
@@ -191,7 +199,8 @@ def _event_row(run_id: str, sequence: int, event: SideEvent) -> tuple[Any, ...]:
     return run_id, sequence, EVENT_KINDS[type(event)], msgspec.json.encode(event).decode()
 
 
-def _order_row(run_id: str, decision_number: int, order: Order, status: str) -> tuple[Any, ...]:
+def _order_row(run_id: str, decision_number: int, order: Order, fate: Fate) -> tuple[Any, ...]:
+    status, reason = fate
     return (
         run_id,
         order.client_order_id,
@@ -202,6 +211,7 @@ def _order_row(run_id: str, decision_number: int, order: Order, status: str) -> 
         status,
         order.decided_at,
         msgspec.json.encode(order).decode(),
+        reason,
     )
 
 

@@ -129,7 +129,7 @@ def test_the_table_names_each_with_its_fix_too(tmp_path: Path) -> None:
         ("key may not withdraw", "make a key"),
         ("position mode of BTCUSDT", "switch the position"),
         ("symbol NOSUCHUSDT", "take it out"),
-        ("model", "recall train"),
+        ("model", "start recall paper"),
     ):
         assert "bad" in told[name], name
         assert fix in told[name], name
@@ -174,6 +174,24 @@ def test_the_command_answers_in_json_without_the_secret_and_fails_where_somethin
     assert {check["name"] for check in told["checks"]} >= {"clock", "key may trade", "balance", "symbol BTCUSDT"}
     assert KEY.secret not in result.output
     assert result.exception is not None
+    assert getattr(result.exception, "exit_code", None) is ExitCode.CHECK_FAILED
+
+
+def test_without_a_key_the_rest_is_looked_at_and_the_key_is_named_with_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RECALL_LIVE__API_KEY", raising=False)
+    monkeypatch.delenv("RECALL_LIVE__API_SECRET", raising=False)
+    venue = trading_venue()
+    with threaded(venue):
+        words = ["doctor", "--symbols", "BTCUSDT", "--venue", "sandbox", "--json"]
+        for setting in (f"storage.data_dir={tmp_path}", f"venue.sandbox_url={venue.rest_url}"):
+            words += ["--set", setting]
+        result = CliRunner().invoke(recall, words)
+    told = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert not told["key"]["good"] and "RECALL_LIVE__API_KEY" in told["key"]["fix"]
+    assert told["symbol BTCUSDT"]["good"]
+    assert "clock" in told
     assert getattr(result.exception, "exit_code", None) is ExitCode.CHECK_FAILED
 
 

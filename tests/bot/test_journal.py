@@ -34,6 +34,9 @@ from bot.orders import (
     Funding,
     OperatorAction,
     OperatorCommand,
+    OrderReason,
+    OrderStatus,
+    OrderUpdate,
     Pruning,
     Side,
     SymbolAvailability,
@@ -227,6 +230,17 @@ def test_an_order_is_an_intention_until_its_fill_is_written(journal: Journal) ->
     assert filled
 
 
+def test_an_order_that_ended_unfilled_says_why(journal: Journal) -> None:
+    journal.create_run(record_of())
+    first, second = steps(2)[0]
+    (name,) = {order.client_order_id for decision in first.decisions for order in decision.orders if order.symbol == A}
+    journal.write_step("run-1", first)
+    end = OrderUpdate(name, A, OrderStatus.CANCELLED, START, OrderReason.REDUCE_ONLY)
+    journal.write_step("run-1", StepRecord(updates=(end,), sequence=second.sequence))
+    (row,) = journal.read_rows(schema.orders, run_id="run-1", client_order_id=name)
+    assert (row["status"], row["reason"]) == ("cancelled", "reduce_only")
+
+
 def test_a_replay_is_written_whole_with_its_summary(journal: Journal) -> None:
     written, trades = steps(8)
     fills = [fill for step in written for _, fill in step.executions]
@@ -342,7 +356,7 @@ def test_runs_do_not_see_each_others_rows(journal: Journal) -> None:
 
 
 def test_runs_are_found_by_id_or_as_the_latest_paper_run(journal: Journal) -> None:
-    with pytest.raises(UsageError, match="there are none yet"):
+    with pytest.raises(UsageError, match="there is no run in the journal yet"):
         journal.find_run("latest")
     journal.create_run(record_of("replay", kind=RunKind.REPLAY, started_at=9))
     assert journal.find_run("latest").record.run_id == "replay"
@@ -597,6 +611,7 @@ def made_by_format_1(url: str) -> None:
             schema.outlooks.drop(connection)
             schema.probes.drop(connection)
             connection.exec_driver_sql("ALTER TABLE executions DROP COLUMN withheld")
+            connection.exec_driver_sql("ALTER TABLE orders DROP COLUMN reason")
             serial = "INTEGER" if connection.dialect.name == "sqlite" else "SERIAL"
             connection.exec_driver_sql(FORMAT_1.format(serial=serial))
             connection.exec_driver_sql("CREATE INDEX ix_commands_run_id ON commands (run_id)")
@@ -637,6 +652,7 @@ def test_fills_of_the_third_format_are_read_as_they_were_and_those_of_the_spot_m
         made.create_run(record_of())
         with made.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE executions DROP COLUMN withheld")
+            connection.exec_driver_sql("ALTER TABLE orders DROP COLUMN reason")
             connection.exec_driver_sql(
                 "INSERT INTO executions (run_id, sequence, execution_id, client_order_id, symbol, side, quantity, price, fee,"
                 " kind, time) VALUES ('run-1', 1, '1', 'a', 'BTCUSDT', 'buy', '0.01', '50000', '0.275', 'market', 5)"
