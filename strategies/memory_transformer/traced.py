@@ -58,9 +58,11 @@ def traced(model: MemoryTransformer, rows: int, n_neighbors: int) -> TracedForwa
         graph = torch.jit.trace(_Plain(model).eval(), blank, check_trace=False)  # type: ignore[no-untyped-call]
 
     def forward(hidden: Tensor, query: Tensor, retrieved: Retrieved) -> Forecast:
-        prediction, quantiles, log_volatility, weights, gate = cast(
-            tuple[Tensor, ...], graph(hidden, query, *retrieved)
-        )
+        # As recorded: what torch would make of the graph after a few calls need not have the bits of the first.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            prediction, quantiles, log_volatility, weights, gate = cast(
+                tuple[Tensor, ...], graph(hidden, query, *retrieved)
+            )
         return Forecast(prediction, Distribution(quantiles, log_volatility), weights, gate)
 
     return forward
