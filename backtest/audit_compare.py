@@ -53,6 +53,8 @@ class Form:
     """Columns that tell rows of a run apart."""
     document: str = "payload"
     """What the paths of the fields of its column ``payload`` begin with."""
+    later: frozenset[str] = frozenset()
+    """Columns that journals of earlier formats leave empty: compared where they are recorded."""
     label: str = "{column}"
     """How a column is named in a difference; may name other columns."""
 
@@ -80,6 +82,7 @@ class OrderRow(msgspec.Struct, frozen=True):
     status: str
     decided_at: int
     payload: bytes
+    reason: str | None = None
 
 
 class TradeRow(msgspec.Struct, frozen=True):
@@ -171,7 +174,12 @@ DECISION: Final = Form(
     ("number",),
     document="",
 )
-ORDER: Final = Form("order", lambda row: f"order {row['client_order_id']} ({row['symbol']})", ("client_order_id",))
+ORDER: Final = Form(
+    "order",
+    lambda row: f"order {row['client_order_id']} ({row['symbol']})",
+    ("client_order_id",),
+    later=frozenset({"reason"}),
+)
 TRADE: Final = Form("trade", lambda row: f"trade {row['number']} ({row['symbol']})", ("number",))
 EQUITY: Final = Form("equity", lambda row: f"equity at {moment(row['time'])}", ("time",))
 STATE: Final = Form("state", lambda _row: "state after the last step", document="")
@@ -223,6 +231,8 @@ def row_differences(
         return
     for column in replayed.__struct_fields__:
         old, new = recorded[column], getattr(replayed, column)
+        if old is None and column in form.later:
+            continue
         if column == "payload":
             yield from document_differences(form.where(msgspec.structs.asdict(replayed)), form.document, old, new)
         elif not _same(old, new):

@@ -19,8 +19,8 @@ from backtest.audit_compare import (
     TradeRow,
 )
 from bot.engine import Engine, Step
-from bot.journal.rows import UNDECIDED
-from bot.orders import PROTECTIVE, Decision, EmergencyOrder, Event, Execution, Order, OrderUpdate
+from bot.journal.rows import FILLED, INTENDED, UNDECIDED, Fate, fate_of
+from bot.orders import Decision, EmergencyOrder, Event, Execution, GuardOrder, Order, OrderUpdate
 from bot.portfolio import ClosedTrade
 from memory_store import BankChanges, MemoryBank
 from memory_store.registry import config_columns
@@ -53,7 +53,7 @@ class Trail:
             self._mark_fill(event)
         elif isinstance(event, OrderUpdate):
             self._mark_end(event)
-        elif isinstance(event, EmergencyOrder):
+        elif isinstance(event, EmergencyOrder | GuardOrder):
             self._intend(event.order, UNDECIDED)
 
     def _intend(self, order: Order, decision_number: int) -> None:
@@ -63,23 +63,22 @@ class Trail:
             order.symbol,
             order.side.value,
             str(order.quantity),
-            "intended",
+            INTENDED[0],
             order.decided_at,
             msgspec.json.encode(order),
         )
 
     def _mark_fill(self, execution: Execution) -> None:
-        # A fill at a level names the order that set it, and says nothing of that.
-        if execution.kind not in PROTECTIVE:
-            self._mark(execution.client_order_id, "filled")
+        if execution.names_its_order:
+            self._mark(execution.client_order_id, FILLED)
 
     def _mark_end(self, update: OrderUpdate) -> None:
         if update.is_final:
-            self._mark(update.client_order_id, str(update.status))
+            self._mark(update.client_order_id, fate_of(update))
 
-    def _mark(self, name: str, status: str) -> None:
+    def _mark(self, name: str, fate: Fate) -> None:
         if (name,) in self.orders:
-            self.orders[name,] = msgspec.structs.replace(self.orders[name,], status=status)
+            self.orders[name,] = msgspec.structs.replace(self.orders[name,], status=fate[0], reason=fate[1])
 
 
 class MemoryTrail:

@@ -125,6 +125,7 @@ def replay(
             engine.run(source, log, kept.extend, keep_all_decisions)
         else:
             engine.run(source, log, record)
+        outlooks = None if recorder is None else recorder.outlooks()
     done = core.decisions_made - before
     if progress is not None:
         progress(done)
@@ -140,7 +141,7 @@ def replay(
         decisions=kept,
         fundings=fundings,
         updates=log.updates,
-        outlooks=None if recorder is None else recorder.outlooks(),
+        outlooks=outlooks,
     )
 
 

@@ -38,7 +38,7 @@ Without names all are measured. With a candle store, such as data/candles after 
 hours in it as well, under names that end in _stored_hours. With --evaluate the tasks of known optimum and the public table are
 measured instead, the latter where RECALL_TEST_DATA names a folder with ETTh1.csv, and written to docs/results.md;
 --results takes what recall evaluate --json said of real candles, merges its figures and writes docs/results.md;
-chaos_runs plays the campaign against the live run, which takes an hour and is not among all.
+chaos_runs plays the campaign against the live run, which takes half an hour or more and is not among all.
 --walk takes what recall walk-forward --json said and writes it there."""
 
 

@@ -246,7 +246,11 @@ async def _trade(run: Run, upcoming: BarSeries) -> tuple[list[float], int]:
 
 def _cores() -> str:
     """What a replay works with here."""
-    return "one thread, and a second process of one that proposes while a core is idle" if can_help() else "one thread"
+    return (
+        "two processes of one thread each, the second a helper that a replay starts where it finds an idle core"
+        if can_help()
+        else "one thread"
+    )
 
 
 def _stretches(series: BarSeries, length: int) -> Sequence[BarSeries]:

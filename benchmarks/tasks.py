@@ -131,8 +131,8 @@ def _public(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "and none seeing another (`benchmarks/etth1.py`, `benchmarks/public_table.py`).\nThe class that trades, with "
         "`output_type` path, a `linear_window` and `linear_start`: what is linear is fitted to the training part in closed "
         "form, and validation decides\nwhether what the network learns after that is kept. Settings are those that had the "
-        "lowest error on the validation part at 96 hours, of four shapes\nwith one seed each and of five shrinkages of the "
-        "keys with one seed; none were tried at 192.",
+        "lowest error on the validation part at 96 hours, of four shapes\nwith one seed each and of five shrinkages of "
+        "the keys with one seed; none were tried at 192.",
         "\n".join([heading, "| --- " + "| ---: " * len(horizons) + "|", *rows, *wanted]),
         "\n".join(notes),
     ]

@@ -22,6 +22,7 @@ from bot.execution.instruments import Instrument
 from bot.market.candles import CandleStore
 from bot.market.funding import FundingStore
 from bot.market.instrument_book import InstrumentBook
+from bot.market.margin_tiers import MarginTierStore, Tiers
 from bot.risk import SPOT_EXPOSURE
 from strategies.bars import Calendar
 from strategies.base import Strategy
@@ -55,6 +56,11 @@ class Home:
     def instruments(self) -> InstrumentBook:
         """The trading rules that the venue told last."""
         return InstrumentBook(self.root / "instruments.json")
+
+    @property
+    def margin_tiers(self) -> MarginTierStore:
+        """The margin tiers that were fetched."""
+        return MarginTierStore(self.root / "margin_tiers.json")
 
     @property
     def models(self) -> Path:
@@ -98,8 +104,12 @@ def instruments_of(
     symbols: tuple[str, ...],
     calendars: Mapping[str, Calendar],
     venue: Mapping[str, Instrument] | None = None,
+    tiers: Mapping[str, Tiers] | None = None,
 ) -> dict[str, Instrument]:
-    """Trading rules in the order of symbols: from the configuration, else the venue, else the built-in table."""
+    """Trading rules in the order of symbols: from the configuration, else the venue, else the built-in table.
+
+    Margin tiers are those that come with the rules, else those of ``tiers``.
+    """
     found: dict[str, Instrument] = {}
     for symbol in symbols:
         section = config.instruments.get(symbol)
@@ -111,6 +121,8 @@ def instruments_of(
             found[symbol] = builtin_instrument(symbol, calendars[symbol])
         if config.market.category == "spot":
             found[symbol] = msgspec.structs.replace(found[symbol], is_spot=True, maximum_leverage=Decimal(1))
+        elif tiers and not found[symbol].margin_tiers:
+            found[symbol] = msgspec.structs.replace(found[symbol], margin_tiers=tiers.get(symbol, ()))
     return found
 
 

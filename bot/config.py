@@ -8,6 +8,7 @@ is allowed.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from strategies.stretches import FEWEST_STRETCHES
 
 ENVIRONMENT_PREFIX: Final = "RECALL_"
 DEFAULT_FILE: Final = Path("config.toml")
+_NEARLY_A_KEY: Final = re.compile(
+    f"{ENVIRONMENT_PREFIX}(?P<section>{'|'.join(Settings.model_fields)})_(?P<key>[A-Z0-9]\\w*)", re.IGNORECASE
+)
+"""A variable that was meant to be ``RECALL_SECTION__KEY``."""
 
 
 class Config(Settings):
@@ -106,8 +111,9 @@ def read_layers(
     path = DEFAULT_FILE if file is None else file
     if path.is_file():
         _merge(values, origin, _read_toml(path), str(path))
-    elif file is not None:
-        raise UsageError(f"config file {file} does not exist; give --config an existing TOML file")
+    elif path.exists() or file is not None:
+        wrong = "is not a file" if path.exists() else "does not exist"
+        raise UsageError(f"config file {path} {wrong}; give --config an existing TOML file")
     for name, layer in _from_environment(os.environ if environment is None else environment):
         _merge(values, origin, layer, f"environment variable {name}")
     for text in overrides:
@@ -121,7 +127,7 @@ def stored_config(values: Mapping[str, Any], run_id: str) -> Config:
     Raises:
         UsageError: this version no longer understands it.
     """
-    values = {"fills": PLAIN_FILLS.model_dump(), **values}
+    values = {**values, "fills": {**PLAIN_FILLS.model_dump(), **values.get("fills", {})}}
     return _validated(values, {(section,): f"the record of run {run_id}" for section in values})
 
 
@@ -156,15 +162,26 @@ def _validated(values: Mapping[str, Any], origin: Origin) -> Config:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except tomllib.TOMLDecodeError as problem:
         raise UsageError(f"{path} is not valid TOML: {problem}; mend that line") from None
+    except UnicodeDecodeError as problem:
+        raise UsageError(
+            f"{path} is not UTF-8 at byte {problem.start:,}, as TOML has to be; save it as UTF-8"
+        ) from None
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}; check the file and its rights") from None
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """One layer for every variable that means a key."""
+    """One layer for every variable that means a key.
+
+    Raises:
+        UsageError: a variable has one underscore where two part section and key, so that it would count for nothing.
+    """
     for name in sorted(environment):
+        if near := _NEARLY_A_KEY.fullmatch(name):
+            meant = f"{ENVIRONMENT_PREFIX}{near['section']}__{near['key']}"
+            raise UsageError(f"environment variable {name} means no key; two underscores part section and key: {meant}")
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
             section, *keys = name.removeprefix(ENVIRONMENT_PREFIX).split("__")
             # Symbols are upper case, sections and keys lower case.

@@ -21,6 +21,7 @@ from bot.orders import (
     Event,
     Execution,
     Funding,
+    GuardOrder,
     ModelSwap,
     Notice,
     OperatorAction,
@@ -124,7 +125,7 @@ class DecisionCore:
             self.risk.obey(event.instrument)
             self.portfolio.obey(event.instrument)
         else:
-            assert isinstance(event, Retraining | OrderUpdate | EmergencyOrder | Notice)
+            assert isinstance(event, Retraining | OrderUpdate | EmergencyOrder | GuardOrder | Notice)
         return ()
 
     def offer(self, strategy: Strategy) -> None:

@@ -207,8 +207,8 @@ class SimulatedEngine:
             for symbol, book in fills.books.items()
             if book.quantity
         }
-        rate = self.account.rules.maintenance_rate
-        if not is_margin_gone(portfolio.cash, fills.books, prices, self.instruments, rate):
+        held = [(fills.books[symbol].quantity, price, self.instruments[symbol]) for symbol, price in prices.items()]
+        if not is_margin_gone(portfolio.cash, held, self.account.rules.maintenance_rate):
             return []
         return fills.liquidate(prices, by_symbol, bars[0].open_time)
 

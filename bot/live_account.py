@@ -34,6 +34,7 @@ from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueExecution, VenueOrder
 from bot.execution.bybit.reconciliation import VenueView
 from bot.execution.bybit.snapshot import look_at
+from bot.live_guards import Guards
 from bot.market.batches import BarBatch, FeedEvent
 from bot.market.bybit_private_stream import PrivateConnected, PrivateDisconnected, PrivateEvent
 from bot.orders import (
@@ -44,7 +45,9 @@ from bot.orders import (
     NoticeKind,
     Order,
     OrderType,
+    RuleChange,
     Side,
+    is_guard,
 )
 from bot.trading import AccountNews
 
@@ -112,6 +115,7 @@ class LiveAccount:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._guards = Guards(client, book, token, self, self._change_until)
         self._standing = AccountStanding(True)
         self._unseen: dict[str, float] = {}
         self._suspects: frozenset[tuple[str, str]] = frozenset()
@@ -139,6 +143,7 @@ class LiveAccount:
             await asyncio.wait(self._sending.values(), timeout=self._limits.patience_s)
         for task in [*self._tasks, *self._sending.values()]:
             task.cancel()
+        await self._guards.end()
         await asyncio.gather(*self._tasks, *self._sending.values(), return_exceptions=True)
 
     async def has_news(self) -> None:
@@ -161,8 +166,9 @@ class LiveAccount:
 
     def deliver(self, orders: Sequence[Order]) -> None:
         """Send orders, which are durable, each once; what becomes of them comes with the news."""
+        self._guards.delivered(orders)
         for order in orders:
-            if order.client_order_id in self._book.working:
+            if order.client_order_id in self._book.waiting:
                 self._book.expect(order)
             else:
                 self._book.submit(order)
@@ -187,12 +193,12 @@ class LiveAccount:
 
     async def idle(self) -> None:
         """Wait until nothing is on its way and no comparison is due."""
-        while self._sending or self._is_comparing:
+        while self._sending or self._is_comparing or self._guards.is_busy:
             await self._changed.wait()
 
     async def compare(self) -> None:
         """Ask the venue once more; returns once that was done, and nothing is on its way."""
-        self._ask()
+        self.ask()
         await self.idle()
 
     @property
@@ -202,6 +208,8 @@ class LiveAccount:
             return self._standing.reason
         if self._book.working:
             return f"order {next(iter(self._book.working))} is working"
+        if self._guards.unsettled:
+            return self._guards.unsettled
         return "something was told that was not taken yet" if self._news else ""
 
     # -- what comes in -----------------------------------------------------------------------------------------------
@@ -210,7 +218,7 @@ class LiveAccount:
         async for event in self._stream:
             if isinstance(event, PrivateConnected):
                 self._connected = True
-                self._ask()
+                self.ask()
             elif isinstance(event, PrivateDisconnected):
                 self._connected = False
                 if event.refused:
@@ -221,42 +229,50 @@ class LiveAccount:
             elif isinstance(event, VenueExecution):
                 self._executed(event)
             elif isinstance(event, VenueOrder):
-                self._tell(self._book.heard(event))
+                self.tell(self._book.heard(event))
                 if not self._book.is_own(event) or self._book.missing_fills:
-                    self._ask()
+                    self.ask()
 
     def _executed(self, execution: VenueExecution) -> None:
         events = self._book.executed(execution)
         if events is None:
-            self._ask()
+            self.ask()
         elif events:
-            self._tell(events)
-            asyncio.get_running_loop().call_later(self._limits.verify_s, self._ask)
+            self.tell(events)
+            asyncio.get_running_loop().call_later(self._limits.verify_s, self.ask)
 
     async def _send(self, order: Order) -> None:
+        guards = is_guard(order.client_order_id)
         try:
+            if order.side is Side.SELL and not guards:
+                await self._guards.release(order.symbol, self._limits.patience_s)
             sent = await self._client.send(order)
             if sent.is_accepted:
                 self._book.acknowledged(order.client_order_id, sent.order_id)
             elif sent.action is Action.LOOK_UP:
                 log.warning("order unknown", order=order.client_order_id, reason=sent.reason)
-                self._ask()
+                self.ask()
             else:
                 self._declined(order, sent.action, sent.reason)
-                self._tell(self._book.declined(order, sent))
+                events = self._book.declined(order, sent)
+                if guards:
+                    self._guards.refused(order, events, sent.reason)
+                else:
+                    self.tell(events)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
         finally:
             self._sending.pop(order.client_order_id, None)
-            self._signal()
+            self.signal()
+            self._guards.tend(order.symbol)
 
     def _declined(self, order: Order, action: Action, reason: str) -> None:
-        self._alarm(order.symbol, f"the venue refused order {order.client_order_id}: {reason}")
+        self.alarm(order.symbol, f"the venue refused order {order.client_order_id}: {reason}")
         if action is Action.STAND_DOWN:
             self._stand(False, f"the venue refused an order: {reason}")
-            self._ask()
+            self.ask()
         elif action is Action.STOP:
-            self._fail(VenueError(f"the venue does not let this key trade: {reason}; look with recall doctor"))
+            self.fail(VenueError(f"the venue does not let this key trade: {reason}; look with recall doctor"))
 
     # -- comparing ---------------------------------------------------------------------------------------------------
 
@@ -266,7 +282,7 @@ class LiveAccount:
             self._wake.clear()
             delay = await self._compare()
             self._comparing = False
-            self._signal()
+            self.signal()
             # Not wait_for: that of Python 3.11 loses a cancellation that comes together with what it waits for.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
@@ -275,7 +291,11 @@ class LiveAccount:
     async def _compare(self) -> float:
         """Compare once; returns after how many seconds to do so again."""
         limits, book = self._limits, self._book
-        asked = {name: order for name, order in book.working.items() if name not in self._sending}
+        asked = {
+            name: order
+            for name, order in book.waiting.items()
+            if name not in self._sending and self._guards.is_durable(name)
+        }
         asked_at = book.newest
         try:
             if self.comparisons % _CLOCK_EVERY == 0:
@@ -290,9 +310,9 @@ class LiveAccount:
         self._failures = 0
         self.comparisons += 1
         if self._rule_changes is not None:
-            self._tell(await self._rule_changes())
+            self._obey(await self._rule_changes())
         found = book.compare(view, asked, asked_at)
-        self._tell(found.events)
+        self.tell(found.events)
         unclear = self._judge_unseen(found)
         if found.foreign and book.is_newer_than(view):
             return _AGAIN_S
@@ -300,9 +320,19 @@ class LiveAccount:
             return limits.retry_s
         if wallet is not None and not book.working and not found.events:
             unclear |= self._judge_wallet(wallet, view)
-        for symbol in found.naked:
-            await self._protect(symbol)
-        return limits.retry_s if unclear or found.naked or book.missing_fills else limits.every_s
+        if book.coins is not None:
+            self._guards.verify(found.naked, found.astray, self._standing.foreign)
+        else:
+            for symbol in found.naked:
+                await self._protect(symbol)
+        unclear |= bool(found.naked or found.astray or book.missing_fills)
+        return limits.retry_s if unclear else limits.every_s
+
+    def _obey(self, events: Sequence[AccountEvent]) -> None:
+        for event in events:
+            if isinstance(event, RuleChange):
+                self._book.obey(event.instrument)
+        self.tell(events)
 
     def _judge_unseen(self, found: Compared) -> bool:
         """End orders that the venue has not known for long enough; whether there are others that it does not know."""
@@ -310,7 +340,7 @@ class LiveAccount:
         self._unseen = {name: self._unseen.get(name, now) for name in found.unseen}
         for name, since in list(self._unseen.items()):
             if now - since >= self._limits.lost_after_s:
-                self._tell(self._book.lost(name))
+                self.tell(self._book.lost(name))
                 del self._unseen[name]
         return bool(self._unseen)
 
@@ -328,7 +358,7 @@ class LiveAccount:
             return False
         for symbol, text in sorted(ours.items()):
             if symbol not in self._standing.foreign:
-                self._alarm(symbol, f"somebody else trades {symbol} on this account: {text}; nothing of it is touched")
+                self.alarm(symbol, f"somebody else trades {symbol} on this account: {text}; nothing of it is touched")
         self._stand(True, foreign=tuple(sorted(ours)))
         return False
 
@@ -342,13 +372,13 @@ class LiveAccount:
             self._odd_wallet = wallet
             return True
         self._odd_wallet = None
-        self._tell(book.transferred(wallet, view, outside=not self._whole_wallet))
+        self.tell(book.transferred(wallet, view, outside=not self._whole_wallet))
         return False
 
     async def _protect(self, symbol: str) -> None:
         """Give a position its stop loss back; where the venue does not take it, close the position."""
         held = self._book.venue.books[symbol]
-        self._alarm(
+        self.alarm(
             symbol, f"the position of {held.quantity:f} has no stop loss at the venue; {held.stop_loss} is set again"
         )
         try:
@@ -358,30 +388,34 @@ class LiveAccount:
             if problem.is_ambiguous:
                 return
             reason = str(problem)
-        if held.quantity and not held.working:
-            self._exit(symbol, reason)
+        self.close_out(symbol, reason)
 
-    def _exit(self, symbol: str, reason: str) -> None:
+    def close_out(self, symbol: str, reason: str) -> None:
+        """Close a position that cannot be protected, unless an order of it is at work already."""
         held = self._book.venue.books[symbol]
+        quantity = self._book.portfolio.instruments[symbol].whole_lots(abs(held.quantity))
+        if not quantity or held.working:
+            return
         moment = self._book.newest
         order = Order(
             # The bars do not name it, and a run may need several in one bar.
             f"{self._token}-exit-{time.time_ns() // 1_000_000:x}",
             symbol,
             Side.SELL if held.quantity > 0 else Side.BUY,
-            abs(held.quantity),
+            quantity,
             moment,
             moment,
             order_type=OrderType.MARKET,
             reduce_only=True,
         )
-        self._alarm(symbol, f"the venue does not take a stop loss ({reason}): the position is closed")
+        self.alarm(symbol, f"the position cannot have a stop loss ({reason}): it is closed")
         self._book.submit(order)
-        self._tell([EmergencyOrder(order, reason)])
+        self.tell([EmergencyOrder(order, reason)])
 
     # -- what goes out -----------------------------------------------------------------------------------------------
 
-    def _tell(self, events: Iterable[AccountEvent]) -> None:
+    def tell(self, events: Iterable[AccountEvent]) -> None:
+        """Let the run take in what has happened, together."""
         told = tuple(events)
         if not told:
             return
@@ -390,33 +424,39 @@ class LiveAccount:
                 log.warning(str(event.kind), symbol=event.symbol, text=event.text)
         self._news.append(told)
         self._told.set()
-        self._signal()
+        self.signal()
+        self._guards.heard(told)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End the run with an error, once it has taken what was told before."""
         self._news.append(error)
         self._told.set()
-        self._signal()
+        self.signal()
 
-    def _signal(self) -> None:
+    def signal(self) -> None:
         """Let everybody look again who waits for a change."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def _alarm(self, symbol: str, text: str) -> None:
+    def alarm(self, symbol: str, text: str) -> None:
+        """Let a person know."""
         self.alarms += 1
-        self._tell([Notice(NoticeKind.ALARM, symbol, text)])
+        self.tell([Notice(NoticeKind.ALARM, symbol, text)])
 
     def _stand(self, known: bool, reason: str = "", *, foreign: tuple[str, ...] | None = None) -> None:
         """Tell how far the account is known, where that has changed."""
         foreign = self._standing.foreign if foreign is None else foreign
         before, self._standing = self._standing, AccountStanding(known, foreign, reason)
         if (before.known, before.foreign) != (known, foreign):
-            self._tell([self._standing])
+            self.tell([self._standing])
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         """Compare with the venue now."""
         self._wake.set()
+
+    def is_sending(self, client_order_id: str) -> bool:
+        """Whether an order is on its way."""
+        return client_order_id in self._sending
 
     @property
     def _is_comparing(self) -> bool:
@@ -448,7 +488,7 @@ class LiveAccount:
         try:
             await work
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
 
 async def with_account(
@@ -457,6 +497,7 @@ async def with_account(
     """The market's events and the account's in one order: a batch comes after all that the account had to say before it."""
     from_market: asyncio.Future[FeedEvent] | None = None
     from_account: asyncio.Future[None] | None = None
+    settling: asyncio.Future[None] | None = None
     try:
         while True:
             while (told := account.take_news()) is not None:
@@ -473,12 +514,20 @@ async def with_account(
             except StopAsyncIteration:
                 return
             if isinstance(event, BarBatch):
-                await account.settled([bar.symbol for bar in event.bars])
+                # What the account tells meanwhile is taken at once: an order that it is about must not wait.
+                settling = asyncio.ensure_future(account.settled([bar.symbol for bar in event.bars]))
+                while not settling.done():
+                    from_account = asyncio.ensure_future(account.has_news())
+                    await asyncio.wait({settling, from_account}, return_when=asyncio.FIRST_COMPLETED)
+                    from_account.cancel()
+                    while (told := account.take_news()) is not None:
+                        yield told
+                settling.result()
                 while (told := account.take_news()) is not None:
                     yield told
             yield event
     finally:
-        unfinished = [task for task in (from_market, from_account) if task is not None]
+        unfinished = [task for task in (from_market, from_account, settling) if task is not None]
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)

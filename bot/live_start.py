@@ -155,9 +155,10 @@ def book_of(run: Run, journal: Journal) -> AccountBook:
     """What a run believes of its account, from its engine and its journal. The run must not be deciding meanwhile."""
     engine = run.engine
     assert isinstance(engine, LiveEngine)
-    portfolio = Portfolio(engine.account.initial_cash, engine.instruments)
+    instruments = engine.portfolio.instruments
+    portfolio = Portfolio(engine.account.initial_cash, dict(instruments))
     portfolio.restore(engine.portfolio.state())
-    venue = VenueBooks(engine.instruments)
+    venue = VenueBooks(instruments)
     state = engine.state()
     venue.restore(state.books, state.outside)
     fills: list[Execution] = [fill for _, fill in journal.read_executions(run.run_id)]

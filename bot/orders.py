@@ -92,6 +92,13 @@ class ExecutionKind(StrEnum):
 
 PROTECTIVE: Final = frozenset({ExecutionKind.STOP_LOSS, ExecutionKind.TAKE_PROFIT})
 """Kinds of fills at the levels of a position."""
+GUARD: Final = "stop"
+"""What the last part of the client order id of a guard begins with; that of any other order is a number in hexadecimal."""
+
+
+def is_guard(client_order_id: str) -> bool:
+    """Whether an order of a run guards coins of the spot market; see ``GuardOrder``."""
+    return client_order_id.rpartition("-")[2].startswith(GUARD)
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -225,6 +232,12 @@ class Execution(msgspec.Struct, frozen=True, omit_defaults=True):
     def is_maker(self) -> bool:
         """Whether others took it."""
         return self.kind is ExecutionKind.LIMIT
+
+    @property
+    def names_its_order(self) -> bool:
+        """Whether its client order id is that of the order that was filled: at a level of a position it is the order that
+        has set the level."""
+        return self.kind not in PROTECTIVE or is_guard(self.client_order_id)
 
 
 class Verdict(StrEnum):
@@ -439,6 +452,12 @@ class EmergencyOrder(msgspec.Struct, frozen=True):
     reason: str
 
 
+class GuardOrder(msgspec.Struct, frozen=True):
+    """A conditional sale that is the stop loss of coins of the spot market, where nothing else at the venue can be one."""
+
+    order: Order
+
+
 class NoticeKind(StrEnum):
     """What a notice is about."""
 
@@ -462,7 +481,9 @@ class RuleChange(msgspec.Struct, frozen=True):
     instrument: Instrument
 
 
-AccountEvent = Execution | OrderUpdate | Funding | AccountStanding | Transfer | EmergencyOrder | Notice | RuleChange
+AccountEvent = (
+    Execution | OrderUpdate | Funding | AccountStanding | Transfer | EmergencyOrder | GuardOrder | Notice | RuleChange
+)
 """What a venue tells besides bars."""
 
 Event = BarBatch | OperatorCommand | SymbolAvailability | ModelSwap | Retraining | AccountEvent

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from bot.execution.instruments import Instrument, exact
-from bot.orders import ZERO, AccountStanding, OperatorAction, OperatorCommand, Order, Side, Verdict, written
+from bot.orders import GUARD, ZERO, AccountStanding, OperatorAction, OperatorCommand, Order, Side, Verdict, written
 from bot.portfolio import Portfolio
 from strategies.bars import DAY_MS, Bar
 from strategies.base import Signal
@@ -357,8 +357,10 @@ class RiskLayer:
         if too_small and (instrument.is_spot or not (reducing and target_lots == 0)):
             return _NO_ORDERS, (*verdicts, Verdict.BELOW_MINIMUM)
         side = _BUY if change > 0 else _SELL
-        bare = reducing or instrument.is_spot
-        stop_loss, take_profit = (None, None) if bare else self._levels(signal, close, side, instrument)
+        stop_loss, take_profit = (None, None) if reducing else self._levels(signal, close, side, instrument)
+        if instrument.is_spot:
+            # The stop loss holds the coins at the venue, so that nothing is left for a target to sell.
+            take_profit = None
         name = client_order_id(self._run_token, symbol, bar.open_time)
         order = Order(
             name,
@@ -424,7 +426,17 @@ def run_token(run_id: str) -> str:
 
 
 def client_order_id(token: str, symbol: str, bar_open_time: int) -> str:
-    """The id of the order decided on one bar: the same after a crash, and unique, as one bar has at most one order.
+    """The id of the order decided on one bar: the same after a crash, and unique, as one bar has at most one order."""
+    return _order_name(token, symbol, f"{bar_open_time // 1000:x}")
+
+
+def guard_order_id(token: str, symbol: str, number: int) -> str:
+    """The id of the guard of coins that is the so-manieth of its symbol: the same after a crash, and unique."""
+    return _order_name(token, symbol, f"{GUARD}{number:x}")
+
+
+def _order_name(token: str, symbol: str, last: str) -> str:
+    """Of the run, the symbol and what tells its orders apart.
 
     Bybit allows 36 characters of ``[A-Za-z0-9_-]`` (https://bybit-exchange.github.io/docs/v5/order/create-order). A
     symbol that does not fit is cut and told apart by a hash.
@@ -432,4 +444,4 @@ def client_order_id(token: str, symbol: str, bar_open_time: int) -> str:
     name = _UNFIT.sub("", symbol)
     if name != symbol or len(name) > _LONGEST_NAME:
         name = name[: _LONGEST_NAME - 8] + hashlib.sha256(symbol.encode()).hexdigest()[:8]
-    return f"{token}-{name}-{bar_open_time // 1000:x}"
+    return f"{token}-{name}-{last}"

@@ -67,7 +67,7 @@ class Run:
             ) from None
         for _, event in self.journal.read_events(self.run_id):
             if isinstance(event, RuleChange):
-                self.engine.core.apply(event)
+                self.engine.apply([event])
         return True
 
     def decide(self, batch: BarBatch) -> Step:
@@ -93,6 +93,15 @@ class Run:
             self.models.observe(batch.bars, [decision.signal for decision in step.decisions])
         self._watch_recall()
         return step
+
+    @property
+    def wants_rest(self) -> bool:
+        """Whether there is something that ``rest`` would do."""
+        return self.journal.wants_checkpoint
+
+    def rest(self) -> None:
+        """Do what no order has to wait for."""
+        self.journal.checkpoint()
 
     def _watch_recall(self) -> None:
         """Say it when the memory's approximate index begins to miss too many true neighbours, and when it ceases to."""

@@ -165,7 +165,7 @@ def open_session(
     history = history_before(
         home.candles, symbols, interval, start, at_most=strategy.history_bars, at_least=strategy.required_bars
     )
-    instruments = instruments_of(config, symbols, calendars, venue_instruments)
+    instruments = instruments_of(config, symbols, calendars, venue_instruments, home.margin_tiers.load())
     return Session(config, home, symbols, interval, calendars, instruments, strategy, model_id, history)
 
 

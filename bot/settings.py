@@ -394,6 +394,9 @@ class FillsSection(Section):
     participation: float = Field(
         _FILLS.participation, ge=0, le=1, description="share of a bar's volume that orders may be filled with; 0: any"
     )
+    share_exits: bool = Field(
+        _FILLS.share_exits, description="stops and targets share that volume too; false: they close all at once"
+    )
     queue: float = Field(
         _FILLS.queue, ge=0, le=100, description="share of a bar's volume that stands before a new limit order"
     )
@@ -423,7 +426,7 @@ class FillsSection(Section):
 PLAIN_FILLS: Final = FillsSection(
     **{field.name: getattr(PLAIN, field.name) for field in fields(PLAIN)}, funding_rate=Decimal(0)
 )
-"""What runs were filled by that were recorded before there was a section for it."""
+"""What runs were filled by that were recorded before there was a section, or a key of it."""
 
 
 class AccountSection(Section):

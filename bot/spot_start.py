@@ -20,11 +20,6 @@ def require_spot_settings(config: Config) -> None:
     """
     if config.market.category != "spot":
         return
-    if config.live.require_stop_loss:
-        raise UsageError(
-            "Bybit keeps no stop loss for coins of the spot market, so nothing would close a position while this machine is "
-            'away; set live.require_stop_loss = false to trade all the same, or market.category = "linear"'
-        )
     if config.live.positions == "adopt":
         raise UsageError(
             "coins that are in the wallet when a run begins cannot be taken over, since nobody knows what they cost; set "

@@ -16,7 +16,7 @@ import structlog
 
 from bot.engine import Step
 from bot.market.batches import BarBatch, FeedEvent, SymbolAvailable, SymbolUnavailable
-from bot.orders import AccountEvent, EmergencyOrder, Execution, Order, SymbolAvailability
+from bot.orders import AccountEvent, EmergencyOrder, Execution, GuardOrder, Order, SymbolAvailability
 from bot.run import Run
 
 log = structlog.get_logger()
@@ -81,9 +81,11 @@ async def trade(
         await loop.run_in_executor(thread, run.apply_waiting, *news)
         progress.fills += sum(isinstance(event, Execution) for event in news)
         if entry is not None:
-            entry.deliver([event.order for event in news if isinstance(event, EmergencyOrder)])
+            entry.deliver([event.order for event in news if isinstance(event, EmergencyOrder | GuardOrder)])
         if on_news is not None:
             on_news(news)
+        if run.wants_rest:
+            await loop.run_in_executor(thread, run.rest)
 
     stopping = asyncio.ensure_future(stop.wait())
     waiting: asyncio.Future[FeedEvent | AccountNews] | None = None
@@ -131,6 +133,8 @@ async def trade(
                     entry.deliver([order for decision in step.decisions for order in decision.orders])
                 if on_step is not None:
                     on_step(step)
+                if run.wants_rest:
+                    await loop.run_in_executor(thread, run.rest)
                 if max_bars is not None and progress.bars >= max_bars:
                     break
             elif isinstance(event, tuple):
@@ -141,9 +145,12 @@ async def trade(
                 await loop.run_in_executor(thread, run.apply_waiting, change)
         if entry is not None:
             taken = [waiting.result()] if waiting is not None and waiting.done() and not waiting.exception() else []
-            for news in [*taken, *await entry.last_news()]:
-                if isinstance(news, tuple):
-                    await take(news)
+            # What is taken may send more, such as the stop loss of what has been bought.
+            while told := [*taken, *await entry.last_news()]:
+                taken = []
+                for news in told:
+                    if isinstance(news, tuple):
+                        await take(news)
     finally:
         unfinished = [task for task in (stopping, waiting, advancing) if task is not None]
         for task in unfinished:

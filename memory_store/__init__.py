@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from memory_store.ahead import Outlook
+from memory_store.ahead import Outlook, Terms
 from memory_store.bank import MemoryBank
 from memory_store.policy import Asker, RegimeRule, RetrievalPolicy, Scope
 from memory_store.pruning import PruneRule
@@ -54,5 +54,6 @@ __all__ = [
     "Scope",
     "SearchResult",
     "Settlement",
+    "Terms",
     "open_database",
 ]

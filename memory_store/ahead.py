@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,17 +23,22 @@ from memory_store.ring import EMPTY, Ring
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outlook:
-    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``foreseen`` and ``still_foreseen``."""
+class Terms:
+    """What the answers of an outlook rest on: tells of each whether it holds when its time has come.
+
+    It refers to no ring, so that a copy of the process can make it for this one.
+    """
 
     as_of: tuple[int, ...]
     """When each search is going to be made, milliseconds."""
-    results: tuple[SearchResult, ...]
-    """What each would give if no entry were evicted until then; without meaning where not ``complete``."""
+    counts: tuple[int, ...]
+    """Entries that each could choose from if none were evicted until then."""
     complete: tuple[bool, ...]
     """Whether the proposal had an answer to the query."""
+    ids: IntArray
+    """``[n, k]`` of the results, ``EMPTY`` where there are fewer."""
     slots: IntArray
-    """``[n, k]`` where the entries of the results lie."""
+    """``[n, k]`` where they lie."""
     lowest: tuple[int, ...]
     """Lowest id of each result."""
     first_stable: int
@@ -51,46 +57,58 @@ class Outlook:
     """Whether the oldest are evicted first."""
     disorder: int
     """The bank's count of events that no outlook survives, when it was made."""
-    ring: Ring = field(repr=False)
-    """The entries that it was made for."""
+    owner: int
+    """Number of the ring that it was made for."""
     looked_into: CellsLookedInto | None = field(default=None, repr=False)
     """As the proposal has it."""
 
-    def visible_count(self, place: int, *, size: int, next_id: int, partition: Partition | None) -> int | None:
+    def visible_count(
+        self, place: int, ring: Ring, *, size: int, next_id: int, partition: Partition | None
+    ) -> int | None:
         """How many entries a search could choose from, ``None`` if an eviction or other cells changed its result.
 
         Args:
             place: of the search.
+            ring: the entries by now.
             size: entries held by now.
             next_id: the id that the next append gets by now.
             partition: cells of the approximate index by now, if there is one.
         """
         if not self.complete[place]:
             return None
-        gone = self._gone_in_order(place, next_id) if self.in_order else self._gone(place, size, next_id)
+        gone = self._gone_in_order(place, ring, next_id) if self.in_order else self._gone(place, ring, size, next_id)
         if gone is None:
             return None
-        result, cells = self.results[place], self.looked_into
-        visible = result.visible - gone
-        return visible if cells is None or cells.apply(partition, visible, len(result.ids)) else None
+        cells = self.looked_into
+        visible = self.counts[place] - gone
+        return visible if cells is None or cells.apply(partition, visible, self.ids.shape[1]) else None
 
-    def _gone_in_order(self, place: int, next_id: int) -> int | None:
+    def _gone_in_order(self, place: int, ring: Ring, next_id: int) -> int | None:
         """How many entries that the search could choose are evicted, ``None`` if one that it chose is; the oldest go first."""
-        oldest_id = next_id - self.ring.config.capacity
+        oldest_id = next_id - ring.config.capacity
         if oldest_id > self.lowest[place] or oldest_id > self.first_stable:
             return None
         evicted = int(np.searchsorted(self.outside, oldest_id))
         return int(np.count_nonzero(self.visible[place, :evicted]))
 
-    def _gone(self, place: int, size: int, next_id: int) -> int | None:
+    def _gone(self, place: int, ring: Ring, size: int, next_id: int) -> int | None:
         """The same where any may go."""
-        ids = self.results[place].ids
-        if np.count_nonzero(self.ring.still(ids, self.slots[place])) < np.count_nonzero(ids != EMPTY):
+        ids = self.ids[place]
+        if np.count_nonzero(ring.still(ids, self.slots[place])) < np.count_nonzero(ids != EMPTY):
             return None
-        held = self.ring.still(self.outside, self.outside_slots)
-        newer = np.count_nonzero(self.ring.still(*self.ring.slots.since(self.next_id, next_id)))
+        held = ring.still(self.outside, self.outside_slots)
+        newer = np.count_nonzero(ring.still(*ring.slots.since(self.next_id, next_id)))
         stable = size - np.count_nonzero(held) - newer
         return int(self.stable_count - stable + np.count_nonzero(self.visible[place] & ~held))
+
+
+class Outlook(NamedTuple):
+    """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``foreseen``."""
+
+    results: tuple[SearchResult, ...]
+    """What each would give if no entry were evicted until then; without meaning where not ``complete``."""
+    terms: Terms
+    """On which they hold, see ``MemoryBank.still_foreseen``."""
 
 
 def look_ahead(
@@ -116,7 +134,7 @@ def look_ahead(
         symbol_names: symbol of every number.
         size: entries held.
         next_id: the id that the next append gets.
-        disorder: see ``Outlook``.
+        disorder: see ``Terms``.
     """
     rows = slice(first_row, first_row + len(as_of))
     queries, times = proposal.queries[rows], np.array(as_of, dtype=np.int64)
@@ -150,10 +168,12 @@ def look_ahead(
     found_slots = ring.slots.slots(ids.ravel()).reshape(ids.shape)
     held = ring.rows(symbol_names, found_slots)
     held.ids[ids == EMPTY] = EMPTY
-    return Outlook(
+    visible_counts = counts.tolist()
+    terms = Terms(
         as_of=tuple(as_of),
-        results=results(held, found, found, times, counts.tolist()),
+        counts=tuple(visible_counts),
         complete=tuple((proposal.complete[rows] & enough).tolist()),
+        ids=ids,
         slots=found_slots,
         lowest=tuple(lowest.tolist()),
         first_stable=proposal.first_stable,
@@ -164,6 +184,7 @@ def look_ahead(
         next_id=next_id,
         in_order=ring.config.eviction is Eviction.FIFO,
         disorder=disorder,
-        ring=ring,
+        owner=ring.number,
         looked_into=cells,
     )
+    return Outlook(results(held, found, found, times, visible_counts), terms)

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import takewhile
 from operator import index as whole
 
 import numpy as np
 import numpy.typing as npt
 
-from memory_store.ahead import Outlook, look_ahead
 from memory_store.archive import Archive, Keeper
 from memory_store.changes import ChangeLog
-from memory_store.gpu import gpu_nearest
-from memory_store.helper import Helper, PromisedProposal, Wanted, can_help
-from memory_store.holdings import Holdings, holdings_of_entries, holdings_of_state
-from memory_store.index import scan_margin
+from memory_store.foresight import Foresight
+from memory_store.holdings import holdings_of_entries, holdings_of_state
 from memory_store.policy import Asker, RetrievalPolicy
-from memory_store.pruned import WORTHWHILE
 from memory_store.pruning import PruneRule, candidates_for_pruning
 from memory_store.question import Question
 from memory_store.recall_monitor import RecallReading, RecallState
 from memory_store.records import (
     LARGEST_NOVELTY,
     REGIME_LIMIT,
-    TIME_LIMIT,
     BankChanges,
     BankConfig,
     Entry,
-    Eviction,
-    IndexKind,
     MemoryBankError,
     Proposal,
     Recollection,
-    ScoreArray,
     SearchResult,
 )
 from memory_store.restoration import BankState
-from memory_store.retrieval import propose, result, search_proposed
-from memory_store.ring import NEVER
+from memory_store.retrieval import result, search_proposed
 from memory_store.settling import slot_to_settle
 from memory_store.vectors import prepare
 
 
-class MemoryBank:
+class MemoryBank(Foresight):
     """An exact, causal nearest-neighbour memory of fixed capacity, for one thread.
 
     An entry is visible to a search at ``as_of`` if and only if its primary outcome is known and
@@ -63,13 +52,9 @@ class MemoryBank:
     """
 
     def __init__(self, config: BankConfig, *, encoder_version: str, record_changes: bool = True) -> None:
-        self.config = config
+        super().__init__(config)
         self.encoder_version = encoder_version
         self._changes = ChangeLog(config, encoder_version, recording=record_changes)
-        self._held = Holdings(config)
-        self._settled_until = -TIME_LIMIT
-        self._disorder = 0
-        self._may_be_helped = False
 
     def __len__(self) -> int:
         """Entries held, pending and sealed ones included."""
@@ -145,11 +130,11 @@ class MemoryBank:
         held.ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
             held.evictor.changed((slot, *held.recollections.settled(entry_id, outcome)))
-            if held.helper is not None:
-                held.helper.changed(slot)
-        if settled_time < self._settled_until:
-            self._disorder += 1
-        self._settled_until = max(self._settled_until, settled_time)
+        if held.helper is not None:
+            held.helper.changed(slot)
+        if settled_time < held.settled_until:
+            held.disorder += 1
+        held.settled_until = max(held.settled_until, settled_time)
         self._changes.settle(entry_id, horizon, outcome, settled_time)
 
     def note(self, asker_id: int, *, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
@@ -182,15 +167,15 @@ class MemoryBank:
         for entry_id in leaving:
             if not 0 <= entry_id < self._held.next_id:
                 raise MemoryBankError(f"entry {entry_id} cannot be evicted: this memory has given no such id")
-        before = self._disorder
+        before = self._held.disorder
         for entry_id in dict.fromkeys(leaving):
             if self._held.ring.holds(entry_id):
                 self._held.remove(entry_id)
-                self._disorder += 1
+                self._held.disorder += 1
             elif not self._held.archive.forget(entry_id):
                 continue
             self._changes.evict(entry_id)
-        if self._disorder > before:
+        if self._held.disorder > before:
             self._held.finder.evicted()
 
     def prune(self, rule: PruneRule, as_of: int) -> tuple[int, ...]:
@@ -272,149 +257,6 @@ class MemoryBank:
             found = finder.search(held.directory, question, next_id=held.next_id)
         return result(found, partial(finder.rows, held.directory), question)
 
-    def propose(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> Proposal:
-        """Do the bulk of the work of many coming searches at once.
-
-        The proposal covers the stable set: the entries visible at ``as_of``; first in, first out only those that
-        ``skip_oldest`` more appends do not evict (at a full bank: all visible but the ``skip_oldest`` oldest). ``search``
-        adds what is outside it. Under other evictions it lists some more neighbours than wanted instead. An approximate index
-        proposes from the cells that the searches are going to look into.
-
-        Args:
-            queries: ``[n, dimension]``, one or more.
-            as_of: milliseconds, not after the first of the searches to come.
-            k: the most neighbours that they want.
-            skip_oldest: appends after which the proposal is still to serve.
-
-        Raises:
-            MemoryBankError: as ``search``, or there is no query.
-        """
-        rows, lengths = prepare(queries, self.config, "query")
-        if not len(rows):
-            raise MemoryBankError("queries are empty; propose for at least one")
-        if skip_oldest < 0:
-            raise MemoryBankError(f"skip_oldest is {skip_oldest}; it counts entries, from 0")
-        held = self._held
-        wanted = {"as_of": self._moment(as_of, k), "k": k, "next_id": held.next_id}
-        return propose(held.ring, held.finder, rows.copy(), self._margin(lengths), skip_oldest=skip_oldest, **wanted)
-
-    def propose_later(self, queries: npt.ArrayLike, *, as_of: int, k: int, skip_oldest: int = 0) -> PromisedProposal:
-        """The same for searches that come later: begun now in a second process within ``helped``, else made when wanted.
-
-        Args:
-            queries: as for ``propose``.
-            as_of: milliseconds, not after now.
-            k: as for ``propose``.
-            skip_oldest: appends, counted from now, after which the proposal is still to serve.
-
-        Raises:
-            MemoryBankError: as ``propose``.
-        """
-        rows, lengths = prepare(queries, self.config, "query")
-        wanted = Wanted(
-            rows.copy(),
-            self._margin(lengths),
-            as_of=self._moment(as_of, k),
-            k=k,
-            skip_oldest=skip_oldest,
-            next_id=self._held.next_id,
-        )
-        held = self._held
-        if self._may_be_helped and held.helper is None:
-            held.helper = Helper(held.ring, held.finder)
-        make = partial(self.propose, wanted.queries, as_of=as_of, k=k, skip_oldest=skip_oldest)
-        return PromisedProposal(held.helper, wanted, make)
-
-    @contextmanager
-    def helped(self) -> Iterator[None]:
-        """Let a second process work on what ``propose_later`` asks for, where there is a core for it and enough to do.
-
-        Every bit of every answer is what it would be without.
-        """
-        held, config = self._held, self.config
-        exact = config.index is IndexKind.EXACT and not config.sealed and config.eviction is Eviction.FIFO
-        alone = self._may_be_helped or not exact or config.capacity < WORTHWHILE or not can_help()
-        if alone or gpu_nearest() is not None:  # a copy of a process cannot go on with its GPU
-            yield
-            return
-        self._may_be_helped = True
-        try:
-            yield
-        finally:
-            self._may_be_helped = False
-            helper, held.helper = held.helper, None
-            if helper is not None:
-                helper.close()
-
-    @property
-    def has_help(self) -> bool:
-        """Whether a second process works on proposals, or is going to when it is asked."""
-        return self._may_be_helped
-
-    def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
-        """Answer coming searches at once, as far as what is still to happen cannot change their answers.
-
-        Args:
-            proposal: from ``propose`` of this bank.
-            first_row: row of the first search's query in the proposal; the others follow.
-            as_of: when the searches are going to be made, in order, milliseconds; the first of them may be now.
-
-        Returns:
-            Answers to the first of the searches, at least one of them; ``None`` if not even the first can be given: an
-            outcome may still come that it has to see, or the proposal no longer holds.
-
-        Raises:
-            MemoryBankError: the proposal is of another bank or has no such row.
-        """
-        self._check_proposal(proposal, first_row)
-        end = self._settled_until + self.config.embargo_ms
-        times = list(takewhile(lambda time: time < end, as_of[: len(proposal.ids) - first_row]))
-        fifo = self.config.eviction is Eviction.FIFO
-        turned = fifo and self._held.next_id - self.config.capacity > proposal.first_stable
-        if not times or times[0] < proposal.as_of or turned or not proposal.complete.any():
-            return None
-        return look_ahead(
-            self._held.ring,
-            proposal,
-            first_row,
-            times,
-            key_norm=self._held.key_norm,
-            symbol_names=self._held.directory.names,
-            size=self._held.size,
-            next_id=self._held.next_id,
-            disorder=self._disorder,
-        )
-
-    def foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> SearchResult | None:
-        """What ``search`` would give now, if the outlook still knows it; arguments and errors of ``still_foreseen``."""
-        visible = self.still_foreseen(outlook, place, as_of=as_of)
-        if visible is None:
-            return None
-        result = outlook.results[place]
-        return result if visible == result.visible else result.with_visible(visible)
-
-    def still_foreseen(self, outlook: Outlook, place: int, *, as_of: int) -> int | None:
-        """Whether ``search`` would give now what the outlook says, and how many entries it could choose from.
-
-        Args:
-            outlook: from ``look_ahead``.
-            place: of the search among those that it answered.
-            as_of: milliseconds; another time than was foreseen has no answer.
-
-        Raises:
-            MemoryBankError: the outlook has no such place.
-        """
-        if not 0 <= place < len(outlook.results):
-            raise MemoryBankError(f"place {place} is not in the outlook, which has {len(outlook.results)} searches")
-        held, finder = self._held, self._held.finder
-        same = outlook.ring is held.ring and outlook.disorder == self._disorder and outlook.as_of[place] == as_of
-        if not same or finder.checks_next:
-            return None
-        visible = outlook.visible_count(place, size=held.size, next_id=held.next_id, partition=finder.partition)
-        if visible is not None:
-            finder.answered_ahead()
-        return visible
-
     def visible_count(self, as_of: int) -> int:
         """How many entries a search at this time may choose from."""
         return self._held.visible_count(self._moment(as_of, 1))
@@ -445,22 +287,6 @@ class MemoryBank:
         Hits, credits and the recollections that wait for an outcome are content too.
         """
         return self._held.digest(self.encoder_version)
-
-    @staticmethod
-    def _moment(as_of: int, k: int) -> int:
-        """The time asked, before the time at which nothing is ever usable."""
-        if k < 1:
-            raise MemoryBankError(f"k is {k}; ask for at least 1 neighbour")
-        return min(whole(as_of), NEVER - 1)
-
-    def _margin(self, lengths: ScoreArray) -> ScoreArray:
-        return scan_margin(self.config.dimension, self._held.key_norm, lengths)
-
-    def _check_proposal(self, proposal: Proposal, row: int) -> None:
-        if proposal.owner is not self._held.ring:
-            raise MemoryBankError("the proposal was made by another memory bank; ask this one for its own")
-        if not 0 <= row < len(proposal.ids):
-            raise MemoryBankError(f"row {row} is not in the proposal, which has {len(proposal.ids)} queries")
 
     # -- from storage -----------------------------------------------------------------------------------------------
 

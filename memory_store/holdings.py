@@ -14,7 +14,7 @@ from memory_store.eviction import make_evictor
 from memory_store.finding import Finder
 from memory_store.helper import Helper
 from memory_store.recollections import Recollections
-from memory_store.records import BankConfig, Entry, KeyArray, Recollection
+from memory_store.records import TIME_LIMIT, BankConfig, Entry, KeyArray, Recollection
 from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of, state_of_entries
 from memory_store.ring import EMPTY, Ring
 
@@ -33,6 +33,7 @@ class Holdings:
         "archive",
         "config",
         "directory",
+        "disorder",
         "evictor",
         "finder",
         "helper",
@@ -40,6 +41,7 @@ class Holdings:
         "next_id",
         "recollections",
         "ring",
+        "settled_until",
         "size",
     )
 
@@ -57,10 +59,14 @@ class Holdings:
         self.evictor = make_evictor(self.ring)
         self.finder = Finder(self.ring, self.archive)
         self.helper: Helper | None = None
-        """A second process that follows what is written and proposes, where there is one."""
+        """A second process that follows what is written and works ahead, where there is one."""
         self.next_id = next_id
         self.size = int(np.count_nonzero(self.ring.ids != EMPTY))
         """Entries in the ring."""
+        self.settled_until = -TIME_LIMIT
+        """When the latest outcome became known, milliseconds."""
+        self.disorder = 0
+        """How often something happened that no outlook survives."""
 
     def __len__(self) -> int:
         return self.size + len(self.archive)
@@ -155,7 +161,9 @@ class Holdings:
     def with_archive(self, archive: Archive) -> Holdings:
         """The same with another archive."""
         parts = Refilled(self.ring, self.directory, self.recollections, self.key_norm)
-        return Holdings(self.config, parts, archive, next_id=self.next_id)
+        held = Holdings(self.config, parts, archive, next_id=self.next_id)
+        held.settled_until, held.disorder = self.settled_until, self.disorder
+        return held
 
 
 def holdings_of_state(

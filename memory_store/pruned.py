@@ -47,7 +47,17 @@ class PrunedIndex:
         gather_cost: by which the number of directions is chosen; ``BULK_GATHER_COST`` for an index asked in bulk.
     """
 
-    __slots__ = ("_basis", "_bounds", "_changed", "_columns", "_gather_cost", "_keys", "_refit_after", "_worthwhile")
+    __slots__ = (
+        "_basis",
+        "_bounds",
+        "_changed",
+        "_columns",
+        "_gather_cost",
+        "_keys",
+        "_refit_after",
+        "_room",
+        "_worthwhile",
+    )
 
     def __init__(self, keys: KeyArray, *, worthwhile: int = WORTHWHILE, gather_cost: float = GATHER_COST) -> None:
         self._keys = keys
@@ -55,6 +65,8 @@ class PrunedIndex:
         self._worthwhile = worthwhile
         self._columns: KeyArray | None = None
         self._bounds: KeyArray = np.empty(0, dtype=np.float32)
+        self._room: KeyArray = np.empty(0, dtype=np.float32)
+        """For the bounds of many queries at once."""
         self._basis: ScoreArray = np.empty((0, 0))
         self._changed: list[int] = []
         self._refit_after = 0
@@ -139,13 +151,19 @@ class PrunedIndex:
             return candidates(self._keys[:size], hidden, queries, k, margin, give_up=give_up)
         columns = self._follow(size)[:, :size]
         covered = np.flatnonzero(hidden)
-        buffer = np.empty((min(len(queries), _QUERIES), size), dtype=np.float32)
+        buffer = self._room_for_many(min(len(queries), _QUERIES), size)
         parts = []
         for start in range(0, len(queries), _QUERIES):
             part = slice(start, start + _QUERIES)
             rows, slots, complete = self._of_some(columns, covered, queries[part], k, margin[part], give_up, buffer)
             parts.append((rows + start, slots, complete))
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _room_for_many(self, count: int, size: int) -> KeyArray:
+        """Room for ``[count, size]`` bounds, the same again and again: to be given new memory costs half of a scan."""
+        if len(self._room) < count * size:
+            self._room = np.empty(count * len(self._keys), dtype=np.float32)
+        return self._room[: count * size].reshape(count, size)
 
     def _of_some(
         self,

@@ -300,7 +300,7 @@ class Proposal:
     """Where they lie."""
     next_id: int
     """The id that the next append was going to get."""
-    owner: object = field(repr=False)
-    """The ring that it was made for."""
+    owner: int
+    """Number of the ring that it was made for."""
     looked_into: CellsLookedInto | None = field(default=None, repr=False)
     """Where an approximate index looked for them; ``None`` where it was everywhere."""

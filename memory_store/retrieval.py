@@ -69,7 +69,7 @@ def propose(
         outside=ids[outside],
         outside_slots=outside,
         next_id=next_id,
-        owner=ring,
+        owner=ring.number,
         looked_into=looked_into,
     )
 

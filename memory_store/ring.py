@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ NOT_YET: Final = np.iinfo(np.int64).min
 """The last hit of an entry that nobody used."""
 EMPTY: Final = -1
 """Id of a slot without entry."""
+
+
+_numbers = count()
 
 
 class Rows(NamedTuple):
@@ -53,6 +57,7 @@ class Ring:
         "keys",
         "last_hits",
         "novelties",
+        "number",
         "outcomes",
         "regimes",
         "slots",
@@ -64,6 +69,8 @@ class Ring:
 
     def __init__(self, config: BankConfig) -> None:
         self.config = config
+        self.number = next(_numbers)
+        """Tells it from all others of this process; a copy that another process has keeps it."""
         self.slots: Slots = TurningSlots(config.capacity) if config.eviction is Eviction.FIFO else FreeSlots()
         size = -(-config.capacity // BLOCK) * BLOCK
         self.ids: IntArray = np.full(size, EMPTY, dtype=np.int64)

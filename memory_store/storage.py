@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -29,15 +29,9 @@ from memory_store.schema import memory_banks as memory_banks
 from memory_store.schema import memory_entries, memory_recollections, memory_settlements
 from memory_store.schema import memory_metadata as memory_metadata
 from memory_store.schema import open_database as open_database
+from memory_store.statements import Insertion, change_plain
 
-_EVICT = (
-    memory_entries.update()
-    .where(
-        memory_entries.c.bank_id == sa.bindparam("of_bank"),
-        memory_entries.c.entry_id.between(sa.bindparam("first"), sa.bindparam("last")),
-    )
-    .values(evicted_time=sa.bindparam("at_time"))
-)
+_EVICT: Final = "UPDATE memory_entries SET evicted_time = ? WHERE bank_id = ? AND entry_id BETWEEN ? AND ?"
 
 
 def write_changes(connection: sa.Connection, bank_id: int, changes: BankChanges, at_time: int) -> None:
@@ -61,11 +55,8 @@ def write_changes(connection: sa.Connection, bank_id: int, changes: BankChanges,
     )
     insert_rows(connection, memory_recollections, [_recollection_row(bank_id, each) for each in changes.recollections])
     if changes.evicted:
-        spans = [
-            {"of_bank": bank_id, "first": first, "last": last, "at_time": at_time}
-            for first, last in spans_of(changes.evicted)
-        ]
-        connection.execute(_EVICT, spans)
+        spans = [(at_time, bank_id, first, last) for first, last in spans_of(changes.evicted)]
+        change_plain(connection, _EVICT, spans)
 
 
 def drop_entries(connection: sa.Connection, bank_id: int, at_once: int) -> bool:
@@ -105,12 +96,8 @@ def weight_bytes(recollection: Recollection) -> bytes:
 
 
 def insert_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows, each with all columns of the table in their order.
-
-    Past SQLAlchemy's handling of parameters, which takes four times as long as SQLite itself.
-    """
-    if rows:
-        connection.exec_driver_sql(_insert_statement(table, connection.dialect.paramstyle), list(rows))
+    """Insert rows, each with all columns of the table in their order."""
+    _insertion(table)(connection, rows)
 
 
 def spans_of(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -124,10 +111,8 @@ def spans_of(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 @cache
-def _insert_statement(table: sa.Table, paramstyle: str) -> str:
-    place = "?" if paramstyle == "qmark" else "%s"
-    names = [column.name for column in table.columns]
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join([place] * len(names))})"
+def _insertion(table: sa.Table) -> Insertion:
+    return Insertion(table)
 
 
 def _entry_row(bank_id: int, entry: Entry, at_time: int) -> tuple[Any, ...]:

@@ -109,6 +109,15 @@ class Comparison:
         }
 
 
+def require_different(runs: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: there are fewer than two, or one is named twice.
+    """
+    if len(set(runs)) < max(2, len(runs)):
+        raise UsageError(f"compare two runs or more, each named once; these are {', '.join(runs)}; see recall runs")
+
+
 def compare(materials: Sequence[Material]) -> Comparison:
     """Hold runs against the first of them.
 
@@ -120,8 +129,7 @@ def compare(materials: Sequence[Material]) -> Comparison:
         UsageError: there are fewer than two, one is named twice, or a run has no day in common with the first.
     """
     runs = tuple(each.about.run_id for each in materials)
-    if len(runs) < 2 or len(set(runs)) < len(runs):
-        raise UsageError(f"compare two runs or more, each named once; these are {', '.join(runs)}; see recall runs")
+    require_different(runs)
     first = materials[0]
     return Comparison(
         runs,

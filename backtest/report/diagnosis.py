@@ -13,6 +13,7 @@ from backtest.report.costs import costs_of
 from backtest.report.formats import number, percent
 from backtest.report.material import STREAMS, Material
 from backtest.report.returns import monthly_returns
+from backtest.significance.verdict import LATE, TWICE
 from strategies.bars import format_time
 
 FEWEST_TRADES: Final = 30
@@ -50,6 +51,7 @@ def diagnose(material: Material) -> list[Finding]:
         _one_month,
         _windows,
         _costs,
+        _fragile,
         _beaten_by_holding,
         _out_of_sample,
         _lookahead,
@@ -149,6 +151,24 @@ def _costs(material: Material) -> Finding | None:
         Severity.PASSED,
         "Costs leave an edge",
         f"Fees and funding took {percent(paid / costs.gross, 0)} of what was earned before costs.",
+    )
+
+
+def _fragile(material: Material) -> Finding | None:
+    """Whether a gain is left under assumptions that are a little worse."""
+    cases = {each["name"]: each["total_return"] for each in material.judgement.significance["stresses"]}
+    own = material.equity[-1] / material.initial_cash - 1.0
+    worse = {name: cases[name] for name in (TWICE, LATE) if name in cases}
+    if own <= 0.0 or not worse:
+        return None
+    told = ", ".join(f"{percent(value, 1, signed=True)} with {name}" for name, value in worse.items())
+    text = f"The same decisions returned {told}, as they were {percent(own, 1, signed=True)}"
+    if min(worse.values()) > 0.0:
+        return Finding(Severity.PASSED, "A gain is left under worse assumptions", f"{text}.")
+    return Finding(
+        Severity.WARNING,
+        "Worse assumptions take the gain",
+        f"{text}. What such a change takes away is no edge to trade on.",
     )
 
 

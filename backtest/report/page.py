@@ -38,7 +38,7 @@ _OPEN: Final = "open"
 MARKS: Final = {Severity.WARNING: "!", Severity.NOTE: "i", Severity.PASSED: "✓", _OPEN: "–"}
 _CHECKED: Final = {True: Severity.PASSED, False: Severity.WARNING, None: _OPEN}
 _ANNUAL: Final = (
-    "annual_return", "volatility", "sharpe_ratio", "sortino_ratio", "annual_turnover", "alpha", "beta",
+    "annual_return", "volatility", "sharpe_ratio", "sortino_ratio", "calmar_ratio", "annual_turnover", "alpha", "beta",
 )  # fmt: skip
 """Figures that are shown from ``FEWEST_DAYS`` days on."""
 TRADE_COLUMNS: Final = (
@@ -179,10 +179,15 @@ def _tiles(figures: Mapping[str, Any], initial_cash: float) -> list[tuple[str, s
         ("Volatility, a year", percent(known["volatility"], 1), ""),
         ("Sharpe ratio", number(known["sharpe_ratio"], 2), ""),
         ("Sortino ratio", number(known["sortino_ratio"], 2), ""),
+        ("Calmar ratio", number(known["calmar_ratio"], 2), ""),
         ("Deepest drawdown", percent(figures["max_drawdown"], 1), toned(figures["max_drawdown"])),
         ("Longest drawdown", f"{number(figures['max_drawdown_days'], 0)} d", ""),
         ("Round trips", f"{figures['trades']:,}", ""),
+        ("Worst day", percent(figures["worst_day"], 1), toned(figures["worst_day"])),
         ("Won after costs", percent(figures["win_rate"], 1), ""),
+        ("Profit factor", number(figures["profit_factor"], 2), ""),
+        ("Mean of a round trip", percent(figures["expectancy"], 2, signed=True), toned(figures["expectancy"])),
+        ("Bars with a gain", percent(figures["bar_win_rate"], 1), ""),
         ("Fees, of first equity", percent(figures["fees_paid"] / initial_cash, 1), ""),
         ("Time in the market", percent(figures["exposure_time"], 1), ""),
         ("Mean exposure", percent(figures["mean_exposure"], 1), ""),
@@ -318,11 +323,22 @@ def _facts(material: Material) -> list[tuple[str, str]]:
             f"taker {float(settings.costs.taker_fee):.4%}, maker {float(settings.costs.maker_fee):.4%}, slippage "
             f"{float(settings.costs.slippage):.4%}",
         ),
+        ("fills", _assumptions(settings.fills.model_dump(mode="json"))),
+        ("limits", _assumptions(settings.risk.model_dump(mode="json"))),
         ("decisions_sha256", str(figures.get("decisions_sha256", ""))),
         ("trades_sha256", str(figures.get("trades_sha256", ""))),
         ("versions", ", ".join(f"{name} {number}" for name, number in sorted(about.versions.items()))),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _assumptions(section: Mapping[str, Any]) -> str:
+    """A section of the settings in one line."""
+    words = {True: "yes", False: "no"}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {words[value] if isinstance(value, bool) else value}"
+        for name, value in section.items()
+    )
 
 
 def _models(walk: Walk) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 LOG_SCALE_FROM: Final = 3.0
 """Ratio of highest to lowest equity from which a linear axis would hide the early part."""
+
+MOST_TICKS: Final = 8
+STEPS: Final = (
+    (1.0,),
+    (1.0, 3.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    tuple(1.0 + 0.5 * n for n in range(18)),
+)
+"""Of a power of ten: where a logarithmic axis has its labels, the coarsest first."""
 
 INK: Final = "#1f2933"
 MUTED: Final = "#66737f"
@@ -64,7 +75,7 @@ def plot_panels(
     figure = Figure(figsize=(14.0, 9.0), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2, gridspec_kw={"hspace": 0.28, "wspace": 0.16})
-    figure.subplots_adjust(left=0.065, right=0.98, top=0.885, bottom=0.06)
+    figure.subplots_adjust(left=0.065, right=0.98, top=0.865, bottom=0.06)
     start = float(initial_cash)
     daily = returns_by_day(close_times, equity, start, calendar)
     falls = drawdowns(equity, start)
@@ -78,6 +89,15 @@ def plot_panels(
     figure.text(0.065, 0.963, title, fontsize=14, fontweight="bold", color=INK, va="center")
     figure.text(0.065, 0.931, caption.replace("-", "\N{MINUS SIGN}"), fontsize=10.5, color=MUTED, va="center")
     figure.savefig(path, format="png", metadata={"Software": None, "Title": title})
+
+
+def round_values(low: float, high: float) -> tuple[float, ...]:
+    """Labels of a logarithmic axis from ``low`` to ``high``, both above 0: as many round values as there is room for."""
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    found = [
+        tuple(step * power for power in powers for step in steps if low <= step * power <= high) for steps in STEPS
+    ]
+    return max([each for each in found if len(each) <= MOST_TICKS] or found[:1], key=len)
 
 
 def style_axes(axes: Axes, title: str) -> None:
@@ -110,7 +130,7 @@ def style_dates(axes: Axes) -> None:
 
 
 def _draw_growth(axes: Axes, times: npt.NDArray[np.datetime64], growth: FloatArray) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     shown = thin_out(growth)
     axes.plot(times[shown], growth[shown], color=LINE, linewidth=1.2, solid_joinstyle="round", zorder=3)
@@ -119,8 +139,7 @@ def _draw_growth(axes: Axes, times: npt.NDArray[np.datetime64], growth: FloatArr
     title = "Growth of 1"
     if lowest > 0.0 and highest / lowest > LOG_SCALE_FROM:
         axes.set_yscale("log")
-        steps = (1.0, 2.0, 5.0) if highest / lowest < 200.0 else (1.0,)
-        axes.yaxis.set_major_locator(LogLocator(base=10.0, subs=steps, numticks=12))
+        axes.yaxis.set_major_locator(FixedLocator(round_values(lowest, highest)))
         axes.yaxis.set_minor_locator(NullLocator())
         title += ", logarithmic"
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))

@@ -4,11 +4,12 @@ both."""
 
 from __future__ import annotations
 
-from math import ceil, floor, log10
 from typing import Any, Final
 
-from bokeh.models import DatetimeTickFormatter, FixedTicker, Range1d, Tool
+from bokeh.models import DatetimeTickFormatter, FixedTicker, NoOverlap, Range1d, Tool
 from bokeh.plotting import figure
+
+from backtest.report.panels import round_values
 
 LINE: Final = "#2f74b5"
 HOLD: Final = "#98a3ad"
@@ -22,7 +23,6 @@ FONT: Final = "Inter, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'DejaVu Sans'
 LABEL_SIZE: Final = "12px"
 WORDS: Final = "#7a8793"
 """Of legends, which the page's style sheet does not reach."""
-MOST_TICKS: Final = 8
 PERCENT: Final = "0.[0]%"
 DATE: Final = "%d %b %Y"
 DATE_AND_TIME: Final = "%d %b %Y %H:%M"
@@ -65,6 +65,8 @@ def chart(height: int, *, x_range: Range1d | None = None, dates: bool = True, **
         axis.axis_label_text_font_size = LABEL_SIZE
         axis.axis_label_text_font_style = "normal"
     if dates:
+        # On a telephone there is room for half of them.
+        drawn.xaxis.major_label_policy = NoOverlap(min_distance=30)
         drawn.xaxis.formatter = DatetimeTickFormatter(
             hours="%d %b %H:%M", days="%d %b", months="%b %Y", years="%Y", minutes="%H:%M", hourmin="%H:%M"
         )
@@ -91,17 +93,14 @@ def style_legend(drawn: figure) -> None:
 
 
 def ticks_at_round_values(drawn: figure, low: float, high: float) -> None:
-    """For a logarithmic axis: labels at 1, 2 and 5 of every power of ten, or of a wide span at the powers alone.
+    """For a logarithmic axis: labels at round values.
 
     Args:
         drawn: the chart.
         low: least value that is shown, above 0.
         high: largest value that is shown.
     """
-    powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
-    values = [step * power for power in powers for step in (1.0, 2.0, 5.0) if low <= step * power <= high]
-    ticker = FixedTicker(ticks=values if len(values) <= MOST_TICKS else powers)
-    drawn.yaxis.ticker = drawn.ygrid.ticker = ticker
+    drawn.yaxis.ticker = drawn.ygrid.ticker = FixedTicker(ticks=list(round_values(low, high)))
 
 
 def without_tools(drawn: figure, *tools: Tool) -> None:

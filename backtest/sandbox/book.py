@@ -11,7 +11,7 @@ import msgspec
 
 from backtest.sandbox.records import BookKey, Status, VenueOrder
 from bot.execution.fills import BookSide, Costs, FillModel, FillRules
-from bot.execution.fills.margin import maintenance_margin
+from bot.execution.fills.margin import maintenance_margin, worst_price
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, Execution, Order, OrderReason, OrderUpdate, TriggerDirection
 from strategies.bars import Bar
@@ -93,6 +93,16 @@ class Book:
         """Maintenance margin of a position of that value, in quote units."""
         return maintenance_margin(value, self.instrument, self._model.rules.maintenance_rate)
 
+    def worst_price(self, bar: Bar) -> Decimal:
+        """The worst that a bar of the symbol can do to the position."""
+        return worst_price(self._side, bar)
+
+    def liquidate(self, bar: Bar, price: Decimal) -> tuple[Sequence[OrderUpdate], Sequence[Execution]]:
+        """Let the venue close the position around ``price`` and cancel what waits, in a bar of the symbol."""
+        name = self.key.name
+        executions = self._model.liquidate({name: price}, {name: self._shown(bar)}, bar.open_time)
+        return self._model.take_updates(), executions
+
     def lever(self, leverage: Decimal) -> None:
         """Give positions that are opened from now on another leverage."""
         self.leverage = leverage
@@ -135,6 +145,10 @@ class Book:
         """Set what protects the position, where there is one."""
         self._model.protect(self.key.name, stop_loss=levels.stop_loss, take_profit=levels.take_profit)
 
+    def has_waiting(self, order_id: str) -> bool:
+        """Whether an order waits to be filled, or filled further."""
+        return any(waiting.client_order_id == order_id for waiting in self._side.working)
+
     def limit_of(self, order_id: str) -> Decimal | None:
         """The limit price that a waiting order has by now."""
         for waiting in self._side.working:
@@ -168,10 +182,13 @@ class Book:
 
     def meet(self, bar: Bar) -> tuple[Sequence[OrderUpdate], Sequence[Execution]]:
         """Show a bar to the matching: what it does to orders besides filling them, and its fills."""
-        shown = Bar(self.key.name, bar.open_time, bar.close_time, bar.open, bar.high, bar.low, bar.close, bar.volume)
         self._lend_levels()
-        executions = self._model.on_bar(shown)
+        executions = self._model.on_bar(self._shown(bar))
         return self._model.take_updates(), executions
+
+    def _shown(self, bar: Bar) -> Bar:
+        """A bar under the name that the matching knows."""
+        return Bar(self.key.name, bar.open_time, bar.close_time, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
     def arrive(self, bar: Bar) -> tuple[Sequence[OrderUpdate], Sequence[Execution]]:
         """Show the price of the moment, to what has just come; ``bar`` is flat and has the volume of the one that forms."""

@@ -15,10 +15,11 @@ from backtest.sandbox.registry import Registry
 from backtest.sandbox.standing import Standing, spent
 from backtest.sandbox.tickets import Ticket
 from bot.execution.instruments import Instrument
-from bot.orders import Side
+from bot.orders import ZERO, Side
 
 MAXIMUM_ORDERS: Final = 500
 MAXIMUM_CONDITIONALS: Final = 10
+MAXIMUM_SPOT_CONDITIONALS: Final = 30
 
 
 class Door:
@@ -65,8 +66,6 @@ class Door:
         """
         self.instrument(ticket.symbol)
         if ticket.category is Category.SPOT:
-            if ticket.trigger_price is not None or ticket.stop_loss is not None or ticket.take_profit is not None:
-                raise bad_parameter("the sandbox has neither conditional orders nor levels on its spot market")
             return self._books[BookKey(Category.SPOT, ticket.symbol)]
         if ticket.category is not Category.LINEAR:
             raise bad_parameter("params error: symbol invalid")
@@ -80,11 +79,21 @@ class Door:
         Raises:
             VenueRefusal: with the code that Bybit has for it.
         """
+        is_spot = order.book.category is Category.SPOT
         if order.link_id and (order.book.category, order.link_id) in self._records.links:
-            is_spot = order.book.category is Category.SPOT
             raise VenueRefusal(refusals.SPOT_DUPLICATE_LINK_ID if is_spot else refusals.DUPLICATE_LINK_ID)
         check_form(order)
-        waiting = [each for each in self._records.open.values() if each.book.symbol == order.book.symbol]
+        waiting = [
+            each
+            for each in self._records.open.values()
+            if (each.book.category, each.book.symbol) == (order.book.category, order.book.symbol)
+        ]
+        if is_spot:
+            most = MAXIMUM_SPOT_CONDITIONALS if order.is_conditional else MAXIMUM_ORDERS
+            if sum(each.is_conditional is order.is_conditional for each in waiting) >= most:
+                raise VenueRefusal(refusals.SPOT_TOO_MANY_ORDERS)
+            self.check_balance(order)
+            return
         if sum(not each.stop_order_type for each in waiting) >= MAXIMUM_ORDERS:
             raise VenueRefusal(refusals.TOO_MANY_ORDERS)
         if order.is_conditional and sum(each.stop_order_type == "Stop" for each in waiting) >= MAXIMUM_CONDITIONALS:
@@ -95,14 +104,24 @@ class Door:
         if not order.is_conditional:
             self._check_margin(book, order)
 
+    def check_balance(self, order: VenueOrder, instead_of: VenueOrder | None = None) -> None:
+        """What an order of the spot market spends must be free, a TP/SL order's as well.
+
+        Args:
+            order: new, or as it is to be.
+            instead_of: as it is, where it waits already.
+
+        Raises:
+            VenueRefusal: 170131.
+        """
+        coin = "USDT" if order.side is Side.BUY else order.book.base_coin
+        amount = spent(order, coin, order.remaining) if order.quote_quantity is None else order.quote_quantity
+        held = ZERO if instead_of is None else spent(instead_of, coin, instead_of.remaining)
+        if amount > self._standing.free(coin) + held:
+            raise VenueRefusal(refusals.SPOT_BALANCE)
+
     def _check_margin(self, book: Book, order: VenueOrder) -> None:
-        """Initial margin and the taker's fee must be there; on the spot market, what is spent."""
-        if order.book.category is Category.SPOT:
-            coin = "USDT" if order.side is Side.BUY else order.book.base_coin
-            amount = spent(order, coin, order.quantity) if order.quote_quantity is None else order.quote_quantity
-            if amount > self._standing.free(coin):
-                raise VenueRefusal(refusals.SPOT_BALANCE)
-            return
+        """Initial margin and the taker's fee must be there."""
         needed = margin_of(book, order, order.quantity)
         if not needed:
             return

@@ -26,8 +26,9 @@ from backtest.sandbox.refusals import VenueRefusal, bad_parameter
 from backtest.sandbox.registry import Market, PrivateMessage, Registry
 from backtest.sandbox.rows import CoinBalance, PositionView
 from backtest.sandbox.standing import Standing
-from backtest.sandbox.tickets import Ticket
+from backtest.sandbox.tickets import TPSL, Ticket
 from bot.execution.fills import BandAction, MarginMode
+from bot.execution.fills.margin import is_margin_gone
 from bot.execution.instruments import Instrument
 from bot.orders import ZERO, OrderReason, Side
 from strategies.bars import Bar
@@ -107,6 +108,7 @@ class Exchange:
             last_price=self.records.price(book.key.symbol),
         )
         if book.key.category is _SPOT:
+            _direct(order, order.last_price)
             order.market_unit = "quoteCoin" if ticket.in_quote else "baseCoin"
             if ticket.in_quote:
                 order.quote_quantity = ticket.quantity
@@ -159,10 +161,13 @@ class Exchange:
             raise bad_parameter("order not modified")
         check_form(amended)
         check_levels(amended)
+        if order.book.category is _SPOT:
+            _direct(amended, self.records.price(order.book.symbol))
+            self._door.check_balance(amended, order)
         now = self._market.now()
         if not book.amend(amended, now):
             raise VenueRefusal(refusals.ORDER_GONE, "order not exists or too late to replace")
-        for name in ("quantity", "price", "trigger_price", "stop_loss", "take_profit"):
+        for name in ("quantity", "price", "trigger_price", "trigger_direction", "stop_loss", "take_profit"):
             setattr(order, name, getattr(amended, name))
         order.updated = now
         self.records.tell_order(order)
@@ -285,11 +290,36 @@ class Exchange:
     # -- time --------------------------------------------------------------------------------------------------------
 
     def on_close(self, bar: Bar) -> None:
-        """Let the orders and levels of a symbol meet a bar that has closed."""
+        """Let the orders and levels of a symbol meet a bar that has closed.
+
+        Under cross margin the account is looked at with the positions before it and after, as in replays.
+        """
+        self._margin_call(bar)
         for key in (*(BookKey(_LINEAR, bar.symbol, index) for index in (0, 1, 2)), BookKey(_SPOT, bar.symbol)):
             book = self._books[key]
             levels = book.levels
             self.records.settle(book, levels, *book.close(bar))
+        self._margin_call(bar)
+
+    def _margin_call(self, bar: Bar) -> None:
+        """Under cross margin: take all positions over where the margin is gone, at the worst that a bar does to its symbol."""
+        if self.setting.rules.margin is not MarginMode.CROSS:
+            return
+        held = [book for key, book in self._books.items() if key.category is _LINEAR and book.quantity]
+        prices = [
+            book.worst_price(bar) if book.key.symbol == bar.symbol else self.records.price(book.key.symbol)
+            for book in held
+        ]
+        cash = self._ledger.wallet_balance - sum((self._ledger.position(book.key).cost for book in held), ZERO)
+        positions = [(book.quantity, price, book.instrument) for book, price in zip(held, prices, strict=True)]
+        if not is_margin_gone(cash, positions, self.setting.rules.maintenance_rate):
+            return
+        for key, book in self._books.items():
+            moment = bar if key.symbol == bar.symbol else self._market.flat(key.symbol)
+            if key.category is _LINEAR and moment is not None:
+                levels = book.levels
+                price = prices[held.index(book)] if book in held else ZERO
+                self.records.settle(book, levels, *book.liquidate(moment, price))
 
     def fund(self, symbol: str, rate: Decimal) -> None:
         """Settle the funding of a symbol: longs pay ``rate`` times position value when it is positive."""
@@ -373,6 +403,13 @@ def _spot_book(symbol: str, instrument: Instrument, setting: AccountSetting) -> 
     costs = replace(setting.costs, taker_fee=setting.spot_fee, maker_fee=setting.spot_fee)
     rules = replace(setting.rules, margin=MarginMode.NONE, price_band=BandAction.REJECT)
     return Book(BookKey(_SPOT, symbol), instrument, costs, rules, Decimal(1))
+
+
+def _direct(order: VenueOrder, price: Decimal) -> None:
+    """Let a TP/SL order of the spot market wait for its trigger from where the price is: no request says from which side."""
+    if order.trigger_price is not None:
+        order.stop_order_type = TPSL
+        order.trigger_direction = 1 if order.trigger_price > price else 2
 
 
 def _opens(index: int, side: Side) -> bool:

@@ -201,8 +201,9 @@ def _rule(number: int, row: Any) -> FaultRule:
 class FaultInjector:
     """Tells for each occurrence of something what goes wrong with it, and counts.
 
-    The answer follows from the plan and from how many occurrences of the same thing there were before, so what happens to one
-    topic does not depend on how it interleaves with others.
+    The answer follows from the plan and from how many occurrences of the same thing there were before: for what is drawn, since
+    the last close of the venue. So what happens to one topic does not depend on how it interleaves with others, and where a
+    client asks once more or once less, because time passed otherwise, the draws are the same again from the next close on.
     """
 
     def __init__(self, plan: FaultPlan) -> None:
@@ -210,6 +211,8 @@ class FaultInjector:
         self._rules = list(plan.rules)
         self._seen: dict[tuple[int, str], int] = {}
         self._struck: dict[int, int] = {}
+        self._since_close: dict[tuple[int, str], int] = {}
+        self._counted_at = 0
         self.closes = 0
         """Closes of the venue so far."""
 
@@ -220,6 +223,8 @@ class FaultInjector:
     def strike(self, target: str, kinds: frozenset[Fault]) -> FaultRule | None:
         """The first rule of these kinds that strikes this occurrence of ``target``, if any does."""
         struck: FaultRule | None = None
+        if self._counted_at != self.closes:
+            self._counted_at, self._since_close = self.closes, {}
         for number, rule in enumerate(self._rules):
             if rule.do not in kinds or not fnmatchcase(target, rule.on):
                 continue
@@ -228,11 +233,12 @@ class FaultInjector:
             if self.closes < rule.first or 0 <= rule.last <= self.closes:
                 continue
             seen = self._seen[number, target] = self._seen.get((number, target), 0) + 1
+            place = self._since_close[number, target] = self._since_close.get((number, target), 0) + 1
             if struck is not None or (rule.times and self._struck.get(number, 0) >= rule.times):
                 continue
             if seen <= rule.after or (seen - rule.after) % rule.every:
                 continue
-            if rule.chance < 1.0 and self._plan.draw("strike", number, target, seen) >= rule.chance:
+            if rule.chance < 1.0 and self._plan.draw("strike", number, target, self.closes, place) >= rule.chance:
                 continue
             self._struck[number] = self._struck.get(number, 0) + 1
             struck = rule

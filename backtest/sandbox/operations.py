@@ -11,7 +11,16 @@ from backtest.sandbox.exchange import Exchange
 from backtest.sandbox.protocol import JsonObject
 from backtest.sandbox.records import BookKey, Category, PositionMode, VenueOrder
 from backtest.sandbox.refusals import ORDER_GONE, SPOT_ORDER_GONE, VenueRefusal, bad_parameter
-from backtest.sandbox.tickets import Parameters, number, read_category, read_name, read_ticket, text, whole
+from backtest.sandbox.tickets import (
+    Parameters,
+    number,
+    order_filter,
+    read_category,
+    read_name,
+    read_ticket,
+    text,
+    whole,
+)
 
 LARGEST_BATCH: Final = {Category.LINEAR: 20, Category.SPOT: 10, Category.INVERSE: 20, Category.OPTION: 20}
 _GONE: Final = {
@@ -55,6 +64,8 @@ class Operations:
     def cancel(self, parameters: Parameters) -> Outcome:
         """``/v5/order/cancel``."""
         order = self._find(parameters, "cancel")
+        if order.book.category is Category.SPOT and not order.is_of(order_filter(parameters)):
+            raise VenueRefusal(SPOT_ORDER_GONE)
         self._exchange.cancel(order)
         return Outcome(_named(order))
 
@@ -64,14 +75,14 @@ class Operations:
         symbol, base, settle = (text(parameters, name) for name in ("symbol", "baseCoin", "settleCoin"))
         if category is Category.LINEAR and not (symbol or base or settle):
             raise bad_parameter("params error: symbol or baseCoin or settleCoin is required")
-        kind = text(parameters, "orderFilter")
+        kind = order_filter(parameters) if category is Category.SPOT else text(parameters, "orderFilter")
         cancelled = []
         for order in self._exchange.open_orders():
             if order.book.category is not category or not order.is_open:
                 continue
             if (symbol and order.book.symbol != symbol) or (base and not order.book.symbol.startswith(base)):
                 continue
-            if (settle and settle != "USDT") or (kind and (kind == "Order") == bool(order.stop_order_type)):
+            if (settle and settle != "USDT") or not order.is_of(kind):
                 continue
             self._exchange.cancel(order)
             cancelled.append(_named(order))

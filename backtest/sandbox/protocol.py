@@ -224,6 +224,29 @@ def instruments_result(instruments: Sequence[Instrument], *, more: bool) -> Json
     return {"category": CATEGORY, "list": [instrument_row(row) for row in instruments], "nextPageCursor": cursor}
 
 
+def risk_limit_rows(instrument: Instrument) -> list[JsonObject]:
+    """Rows of ``/v5/market/risk-limit``, one for every margin tier; none where nobody has told them.
+
+    Initial margins are the smallest that the symbol's leverage and the maintenance margin allow for.
+    """
+    rows: list[JsonObject] = []
+    for number, tier in enumerate(instrument.margin_tiers, start=1):
+        initial = max(1 / instrument.maximum_leverage, tier.maintenance_rate)
+        rows.append(
+            {
+                "id": number,
+                "symbol": instrument.symbol,
+                "riskLimitValue": format(tier.up_to_value, "f"),
+                "maintenanceMargin": format(tier.maintenance_rate, "f"),
+                "initialMargin": format(initial, "f"),
+                "isLowestRisk": int(number == 1),
+                "maxLeverage": format((1 / initial).quantize(Decimal("0.01")), "f"),
+                "mmDeduction": format(tier.deduction, "f") if tier.deduction else "",
+            }
+        )
+    return rows
+
+
 def acknowledgement(operation: str, connection: str, request: str, *, refusal: str = "") -> str:
     """The answer to a subscribe or unsubscribe request; ``refusal`` is the venue's reason when it does not succeed."""
     body = {"success": not refusal, "ret_msg": refusal, "conn_id": connection, "req_id": request, "op": operation}

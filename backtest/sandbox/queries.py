@@ -251,7 +251,7 @@ def _matches(order: VenueOrder, parameters: Parameters, category: Category) -> b
         and symbol.startswith(text(parameters, "baseCoin"))
         and (text(parameters, "orderId") or order.order_id) == order.order_id
         and (text(parameters, "orderId") != "" or (text(parameters, "orderLinkId") or order.link_id) == order.link_id)
-        and (not kind or (kind == "Order") != bool(order.stop_order_type))
+        and order.is_of(kind)
     )
 
 

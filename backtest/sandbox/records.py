@@ -116,6 +116,14 @@ class VenueOrder:
         """Whether something may still become of it."""
         return self.status in OPEN
 
+    def is_of(self, order_filter: str) -> bool:
+        """Whether it is of the sort that ``orderFilter`` names; of the spot market each has its own, else there are two."""
+        if not order_filter:
+            return True
+        if self.book.category is Category.SPOT:
+            return (self.stop_order_type or "Order") == order_filter
+        return (order_filter == "Order") != bool(self.stop_order_type)
+
     @property
     def is_conditional(self) -> bool:
         """Whether it waits for its trigger."""

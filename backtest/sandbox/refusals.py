@@ -39,10 +39,14 @@ DUPLICATE_LINK_ID: Final = 110072
 NOT_RISING: Final = 110092
 NOT_FALLING: Final = 110093
 BELOW_NOTIONAL: Final = 110094
+SPOT_PARAMETER: Final = 170130
 SPOT_BALANCE: Final = 170131
 SPOT_BELOW_NOTIONAL: Final = 170140
 SPOT_DUPLICATE_LINK_ID: Final = 170141
+SPOT_FILTER: Final = 170201
+SPOT_NO_TRIGGER: Final = 170202
 SPOT_ORDER_GONE: Final = 170213
+SPOT_TOO_MANY_ORDERS: Final = 170810
 
 # Texts by code, where one code has one text.
 TEXTS: Final = {
@@ -64,10 +68,14 @@ TEXTS: Final = {
     LEVERAGE_NOT_MODIFIED: "leverage not modified",
     BELOW_FILLED: "Order amount to be amended must be greater than the filled amount",
     DUPLICATE_LINK_ID: "OrderLinkedID is duplicate",
+    SPOT_PARAMETER: "Data sent for paramter '' is not valid.",
     SPOT_BALANCE: "Insufficient balance.",
     SPOT_BELOW_NOTIONAL: "Order value exceeded lower limit",
     SPOT_DUPLICATE_LINK_ID: "Duplicate clientOrderId",
+    SPOT_FILTER: "Invalid orderFilter parameter",
+    SPOT_NO_TRIGGER: "Please enter the TP/SL price.",
     SPOT_ORDER_GONE: "Order does not exist.",
+    SPOT_TOO_MANY_ORDERS: "Cannot exceed maximum of 500 conditional, TP/SL and active orders.",
 }
 
 

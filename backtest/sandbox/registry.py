@@ -140,9 +140,18 @@ class Registry:
                 cancel = CANCEL_TYPES.get(update.reason, "UNKNOWN")
                 self.end(order, cancelled_status(order, by_user=False), cancel, reason)
                 self.touch(book.key)
+        self._end_spent_reductions(book, executions)
         if book.quantity and kept != book.levels:
             book.protect(kept)
         self.show_levels(book)
+
+    def _end_spent_reductions(self, book: Book, executions: Sequence[Execution]) -> None:
+        """Cancel what is left of orders that have reduced all there was: for the fill model they are done."""
+        for execution in executions:
+            order = self.orders.get(execution.client_order_id)
+            if order is not None and order.is_open and not book.has_waiting(order.order_id):
+                status = cancelled_status(order, by_user=False)
+                self.end(order, status, CANCEL_TYPES[OrderReason.REDUCE_ONLY], "EC_NoError")
 
     def _advance(self, book: Book, order: VenueOrder, update: OrderUpdate, executions: Sequence[Execution]) -> None:
         order.updated = self._market.now()

@@ -35,6 +35,7 @@ class RestInterface:
         router.add_get("/v5/market/time", self._time)
         router.add_get("/v5/market/kline", self._kline)
         router.add_get("/v5/market/instruments-info", self._instruments_info)
+        router.add_get("/v5/market/risk-limit", self._risk_limit)
         router.add_get("/v5/market/tickers", self._tickers)
         router.add_get("/v5/market/funding/history", self._funding_history)
         router.add_get("/v5/market/price-limit", self._price_limit)
@@ -83,6 +84,15 @@ class RestInterface:
         rows = [row for row in rows if row.symbol > after]
         limit = _limit(query.get("limit"), protocol.DEFAULT_INSTRUMENTS, protocol.MAXIMUM_INSTRUMENTS)
         return self._reply(protocol.instruments_result(rows[:limit], more=len(rows) > limit))
+
+    async def _risk_limit(self, request: web.Request) -> web.Response:
+        category = request.query.get("category", "")
+        if category != protocol.CATEGORY and category not in EMPTY_CATEGORIES:
+            raise bad_parameter("params error: Category is invalid")
+        symbols = [self._symbol(request)] if request.query.get("symbol") else sorted(self._instruments)
+        rows = [row for symbol in symbols for row in protocol.risk_limit_rows(self._instruments[symbol])]
+        listed = rows if category == protocol.CATEGORY else []
+        return self._reply({"category": category, "list": listed, "nextPageCursor": ""})
 
     async def _tickers(self, request: web.Request) -> web.Response:
         category = request.query.get("category", "")

@@ -124,6 +124,8 @@ def order_push_row(order: VenueOrder) -> JsonObject:
 def _order_core(order: VenueOrder) -> JsonObject:
     instrument = order.instrument
     remaining = order.remaining
+    is_spot = order.book.category is Category.SPOT
+    created_at = price_text(order.last_price, instrument)
     price = order.price if order.price is not None else order.last_price
     return {
         "orderId": order.order_id,
@@ -157,7 +159,8 @@ def _order_core(order: VenueOrder) -> JsonObject:
         "slTriggerBy": "LastPrice" if order.stop_loss is not None else "",
         "triggerDirection": order.trigger_direction,
         "triggerBy": order.trigger_by,
-        "lastPriceOnCreated": price_text(order.last_price, instrument),
+        "lastPriceOnCreated": "" if is_spot else created_at,
+        **({"basePrice": created_at} if is_spot else {}),
         "reduceOnly": order.reduce_only,
         "closeOnTrigger": order.close_on_trigger,
         "smpType": "None",

@@ -9,13 +9,16 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from backtest.sandbox.records import Category
-from backtest.sandbox.refusals import bad_parameter
+from backtest.sandbox.refusals import SPOT_FILTER, SPOT_NO_TRIGGER, SPOT_PARAMETER, VenueRefusal, bad_parameter
 from bot.orders import ZERO, OrderType, Side, TimeInForce
 
 LINK_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 _SIDES: Final = {"Buy": Side.BUY, "Sell": Side.SELL}
 _TYPES: Final = {"Market": OrderType.MARKET, "Limit": OrderType.LIMIT}
+TPSL: Final = "tpslOrder"
+"""``orderFilter`` and ``stopOrderType`` of a TP/SL order of the spot market: what it spends is held from the start."""
+SPOT_FILTERS: Final = ("Order", TPSL, "StopOrder", "OcoOrder", "BidirectionalTpslOrder")
 _TRIGGERS: Final = ("LastPrice", "IndexPrice", "MarkPrice")
 
 Parameters = Mapping[str, Any]
@@ -65,6 +68,8 @@ def read_ticket(parameters: Parameters) -> Ticket:
     if order_type is OrderType.LIMIT and (price is None or price <= 0):
         raise bad_parameter("Price invalid")
     _refuse_unknown_features(parameters)
+    if category is Category.SPOT:
+        _check_spot(parameters, order_type, side)
     direction = whole(parameters, "triggerDirection", 0)
     trigger = number(parameters, "triggerPrice") or None
     if trigger is not None and category is Category.LINEAR and direction not in (1, 2):
@@ -184,6 +189,33 @@ def _time_in_force(parameters: Parameters, order_type: OrderType) -> TimeInForce
         return TimeInForce(text(parameters, "timeInForce") or "GTC")
     except ValueError:
         raise bad_parameter("params error: timeInForce invalid") from None
+
+
+def _check_spot(parameters: Parameters, order_type: OrderType, side: Side) -> None:
+    """What sort of order of the spot market it is, and that its parameters fit that."""
+    kind, trigger = order_filter(parameters), number(parameters, "triggerPrice")
+    if number(parameters, "stopLoss") or number(parameters, "takeProfit"):
+        if order_type is OrderType.MARKET:
+            raise VenueRefusal(SPOT_PARAMETER)
+        raise bad_parameter("the sandbox has no levels at the orders of its spot market")
+    if kind == TPSL and not trigger:
+        raise VenueRefusal(SPOT_NO_TRIGGER)
+    if (kind != TPSL and trigger) or kind not in ("Order", TPSL):
+        raise bad_parameter("of the conditional orders of the spot market the sandbox has orderFilter tpslOrder only")
+    if kind == TPSL and order_type is OrderType.MARKET and side is Side.BUY:
+        raise bad_parameter("the sandbox has no TP/SL orders that buy at market")
+
+
+def order_filter(parameters: Parameters) -> str:
+    """Which sort of orders of the spot market is meant: ordinary ones, where none is named.
+
+    Raises:
+        VenueRefusal: 170201: there is no such sort.
+    """
+    kind = text(parameters, "orderFilter") or "Order"
+    if kind not in SPOT_FILTERS:
+        raise VenueRefusal(SPOT_FILTER)
+    return kind
 
 
 def _refuse_unknown_features(parameters: Parameters) -> None:

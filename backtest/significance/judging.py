@@ -28,8 +28,8 @@ from bot.portfolio import ClosedTrade
 from bot.session import Session, open_session
 from strategies.bars import BarSeries, FloatArray
 
-MOST_RECORDED: Final = 200_000
-"""Bars above which a quick verdict does without the stress cases, whose replays would take longer than the run."""
+MOST_RECORDED: Final = 1_000_000
+"""Bars above which a quick verdict does without the stress cases, whose signals would take gigabytes."""
 PROBE_CUTS: Final = 3
 PROBE_BARS: Final = 500
 

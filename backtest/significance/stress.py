@@ -11,6 +11,7 @@ import numpy as np
 
 from backtest.replay import replay
 from backtest.significance.recording import RecordedStrategy, SignalTape
+from backtest.significance.verdict import LATE
 from bot.engine import AccountSettings, SimulatedEngine
 from bot.execution.fills import Costs
 from bot.orders import Execution, ExecutionKind
@@ -19,7 +20,6 @@ from strategies.base import Strategy
 
 EngineOf = Callable[[Strategy, AccountSettings], SimulatedEngine]
 COST_FACTORS: Final = (0, 1, 2)
-LATE: Final = "one bar late"
 
 
 def stress_runs(

@@ -11,6 +11,10 @@ from typing import Any, Final
 
 from backtest.evaluation.intervals import Figure
 
+TWICE: Final = "costs x2"
+LATE: Final = "one bar late"
+"""Stress cases that a result has to survive."""
+
 LEVEL: Final = 0.05
 """Share of strategies without an edge that may be called significant."""
 FEWEST_DAYS: Final = 60
@@ -128,7 +132,7 @@ class SignificanceReport:
     @property
     def survives_stress(self) -> bool | None:
         """Whether it still earns with twice the costs and one bar late; ``None`` where that was not looked at."""
-        looked = [each for each in self.stresses if each.name in ("costs x2", "one bar late")]
+        looked = [each for each in self.stresses if each.name in (TWICE, LATE)]
         return all(each.total_return > 0.0 for each in looked) if looked else None
 
     def sentences(self) -> tuple[str, ...]:

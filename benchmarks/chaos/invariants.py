@@ -12,6 +12,8 @@ from backtest.sandbox.exchange import Exchange
 from backtest.sandbox.records import Category, Status, VenueOrder
 from backtest.sandbox.venue import SandboxVenue
 from benchmarks.chaos.rehearsal import INTERVAL, Rehearsal
+from bot.execution.bybit.guarding import wanted_guard
+from bot.execution.bybit.spot import base_coin
 from bot.journal import schema
 from bot.live_engine import LiveEngine
 from bot.orders import Execution, Funding, Transfer
@@ -31,7 +33,7 @@ def breaches(rehearsal: Rehearsal, *, transferred: Decimal | None = Decimal(0)) 
             ``None`` where nobody has reckoned that up.
     """
     found = [f"it did not come to rest: {rehearsal.unsettled}"] if rehearsal.unsettled else []
-    found += _positions(rehearsal)
+    found += _coins(rehearsal) if _is_spot(rehearsal) else _positions(rehearsal)
     found += _orders(rehearsal)
     found += _fills(rehearsal)
     found += _money(rehearsal, transferred)
@@ -69,6 +71,32 @@ def _positions(rehearsal: Rehearsal) -> Iterator[str]:
             yield f"{symbol}: the stop loss at the venue is {view.stop_loss}, the run's {book.stop_loss}"
 
 
+def _is_spot(rehearsal: Rehearsal) -> bool:
+    return rehearsal.config.market.category == "spot"
+
+
+def _coins(rehearsal: Rehearsal) -> Iterator[str]:
+    """Coins in the wallet == the run's, and a stop loss of just these at the venue where the run wants one."""
+    engine = rehearsal.run.engine
+    assert isinstance(engine, LiveEngine)
+    exchange = exchange_of(rehearsal.venue)
+    wallet = {coin.coin: coin.balance for coin in exchange.coins()}
+    for symbol in rehearsal.scene.symbols:
+        believed, book = engine.portfolio.positions[symbol].quantity, engine.venue.books[symbol]
+        held = wallet.get(base_coin(symbol), Decimal(0))
+        if held != believed or book.quantity != believed:
+            yield f"{symbol}: the wallet holds {held}, the run {believed}, its book {book.quantity}"
+        wanted = wanted_guard(book, engine.portfolio.instruments[symbol])
+        guards = [
+            (order.quantity, order.trigger_price, order.trigger_direction)
+            for order in exchange.open_orders()
+            if order.book.category is Category.SPOT and order.book.symbol == symbol and order.is_conditional
+        ]
+        due = [] if wanted is None else [(wanted.quantity, wanted.trigger, 2)]
+        if guards != due:
+            yield f"{symbol}: the stop losses at the venue are {guards}, the run wants {due}"
+
+
 def _orders(rehearsal: Rehearsal) -> Iterator[str]:
     """Each order at most once at the venue, none that the journal does not have, and the same end on both sides."""
     venue = orders_of(rehearsal)
@@ -86,6 +114,9 @@ def _orders(rehearsal: Rehearsal) -> Iterator[str]:
         if order is None:
             if status != "rejected":
                 yield f"order {name} is {status} in the journal and the venue does not know it"
+        elif order.is_conditional:
+            if status != "intended":
+                yield f"order {name} is {status} in the journal and waits at the venue"
         elif status != _END.get(order.status):
             yield f"order {name} is {status} in the journal and {order.status} at the venue"
 
@@ -106,14 +137,22 @@ def _fills(rehearsal: Rehearsal) -> Iterator[str]:
     at_venue = {
         fill.execution_id: (fill.book.symbol, fill.side, fill.quantity, fill.price, fill.fee)
         for fill in exchange.records.executions
-        if fill.kind == "Trade" and fill.book.category is Category.LINEAR
+        if fill.kind == "Trade" and fill.book.category == rehearsal.config.market.category
         if fill.order_id in ours or (fill.stop_order_type and fill.book.symbol in rehearsal.scene.symbols)
     }
+    bought = {fill.execution_id for fill in exchange.records.executions if fill.fee_coin not in ("", "USDT")}
     recorded: list[Execution] = [fill for _, fill in rehearsal.journal.read_executions(rehearsal.run_id)]
     for name, times in Counter(fill.execution_id for fill in recorded).items():
         if times > 1:
             yield f"fill {name} is in the journal {times} times"
-    written = {fill.execution_id: (fill.symbol, fill.side, fill.quantity, fill.price, fill.fee) for fill in recorded}
+    written = {
+        fill.execution_id: (
+            *(fill.symbol, fill.side, fill.quantity, fill.price),
+            # A purchase on the spot market pays its fee in the coin.
+            fill.withheld if fill.execution_id in bought else fill.fee,
+        )
+        for fill in recorded
+    }
     yield from _unlike("fill", at_venue, written)
     paid = {
         each.execution_id: (each.book.symbol, each.fee)
@@ -139,7 +178,8 @@ def _money(rehearsal: Rehearsal, transferred: Decimal | None) -> Iterator[str]:
     wallet = next(coin.balance for coin in exchange_of(rehearsal.venue).coins() if coin.coin == "USDT")
     # Not the run's own cost of what it holds: the average price depends on the order in which fills were booked.
     views = [view for symbol in rehearsal.scene.symbols for view in exchange_of(rehearsal.venue).positions(symbol)]
-    held = sum((view.quantity * view.entry_price for view in views), Decimal(0))
+    # Coins are paid for, and are no part of the money.
+    held = sum((view.quantity * view.entry_price for view in views if not _is_spot(rehearsal)), Decimal(0))
     believed = engine.portfolio.cash + held + engine.venue.outside
     if abs(wallet - believed) > _CENT_OF_A_CENT:
         yield f"the wallet holds {wallet}, the run explains {believed}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from backtest.sandbox.faults import CLOSE, Fault, FaultPlan, FaultRule
-from benchmarks.chaos.rehearsal import Crash, Rehearsal, Scene
+from benchmarks.chaos.rehearsal import INTERVAL, Crash, Rehearsal, Scene
 from bot.engine import Step
+from bot.execution.instruments import Category
 from bot.orders import OperatorAction, OperatorCommand, Order
 from bot.trading import AccountNews, OrderRouter
 
@@ -104,7 +106,17 @@ _KINDS: Final[Sequence[Draw]] = (
 )
 
 
-def plan_of(seed: int, bars: int) -> FaultPlan:
+_ON_SPOT: Final[Sequence[Draw]] = (
+    *(
+        _request(do, "POST /v5/order/cancel")
+        for do in (Fault.LOSE, Fault.DROP, Fault.CORRUPT, Fault.DELAY, Fault.DUPLICATE)
+    ),
+    *(_told(do, "POST /v5/order/cancel") for do in (Fault.ANSWER, Fault.LOSE)),
+)
+"""Stop losses are orders of their own there, and are taken back."""
+
+
+def plan_of(seed: int, bars: int, category: Category = "linear") -> FaultPlan:
     """The faults of a seed; the last bars of the run have none."""
     rng = random.Random(f"plan {seed}")
     last = max(2, bars - CALM)
@@ -118,10 +130,14 @@ def plan_of(seed: int, bars: int) -> FaultPlan:
         begin = rng.randint(1, last)
         rules.append(FaultRule(Fault.SKEW, CLOSE, first=begin, times=1, milliseconds=off))
         rules.append(FaultRule(Fault.SKEW, CLOSE, first=min(last, begin + 10), times=1, milliseconds=0))
+    for draw in _ON_SPOT if category == "spot" else ():
+        rule = draw(rng)
+        if rng.random() < _SHARE:
+            rules.append(_until(rule, last))
     return FaultPlan(tuple(rules), seed)
 
 
-def scene_of(seed: int, bars: int) -> Scene:
+def scene_of(seed: int, bars: int, category: Category = "linear") -> Scene:
     """The market and the account of a seed."""
     rng = random.Random(f"scene {seed}")
     symbols = ("BTCUSDT", "ETHUSDT", "SOLUSDT")[: rng.randint(1, 3)]
@@ -130,7 +146,9 @@ def scene_of(seed: int, bars: int) -> Scene:
         "fills": {"participation": rng.choice((0.0, 0.0, 0.0002, 0.001))},
         "risk": {"daily_loss_limit": rng.choice((0.0, 0.0, 0.02)), "take_profit": rng.choice((0.0, 0.01))},
     }
-    return Scene(bars, symbols, seed, plan_of(seed, bars), settings)
+    if category == "spot":
+        settings["market"] = {"category": "spot", "symbols": symbols, "interval": INTERVAL}
+    return Scene(bars, symbols, seed, plan_of(seed, bars, category), settings)
 
 
 class Accidents:
@@ -144,8 +162,9 @@ class Accidents:
 
     def __init__(self, rehearsal: Rehearsal, seed: int, chance: float = 0.004) -> None:
         self._rehearsal = rehearsal
-        self._rng = random.Random(f"accidents {seed}")
+        self._draws = FaultPlan(seed=seed)
         self._chance = chance
+        self._drawn: Counter[tuple[int, str]] = Counter()
         self._entry: OrderRouter | None = None
         rehearsal.on_step = self._after_step
         rehearsal.between = self._between_bars
@@ -158,10 +177,10 @@ class Accidents:
     def deliver(self, orders: Sequence[Order]) -> None:
         """Pass orders on, or not."""
         assert self._entry is not None
-        if orders and self._happens():
+        if orders and self._happens("before sending"):
             raise Crash("between the journal and the sending of an order")
         self._entry.deliver(orders)
-        if orders and self._happens():
+        if orders and self._happens("after sending"):
             raise Crash("between the sending of an order and its answer")
 
     async def last_news(self) -> list[AccountNews]:
@@ -170,24 +189,31 @@ class Accidents:
         return await self._entry.last_news()
 
     def _after_step(self, _step: Step) -> None:
-        if self._happens():
+        if self._happens("after a step"):
             raise Crash("after a step")
 
     async def _between_bars(self) -> None:
-        if self._happens():
-            delay = self._rng.uniform(0.0, 0.05)
-            asyncio.get_running_loop().call_later(delay, self._rehearsal.kill, "at any moment")
-        if self._happens():
-            action = self._rng.choice((OperatorAction.HALT, OperatorAction.FLATTEN))
+        if self._happens("a kill"):
+            asyncio.get_running_loop().call_later(0.05 * self._draw("when"), self._rehearsal.kill, "at any moment")
+        if self._happens("a command"):
+            action = OperatorAction.HALT if self._draw("which") < 0.5 else OperatorAction.FLATTEN
             self._rehearsal.journal.issue_command(self._rehearsal.run_id, OperatorCommand(action, "drawn"))
-        elif self._rng.random() < 20 * self._chance:
+        elif self._draw("resume") < 20 * self._chance:
             command = OperatorCommand(OperatorAction.RESUME, "drawn")
             self._rehearsal.journal.issue_command(self._rehearsal.run_id, command)
 
-    def _happens(self) -> bool:
-        venue = self._rehearsal.venue
-        is_calm = venue.tape.closes >= self._rehearsal.scene.bars - CALM
-        return not is_calm and self._rng.random() < self._chance
+    def _happens(self, what: str) -> bool:
+        is_calm = self._rehearsal.venue.tape.closes >= self._rehearsal.scene.bars - CALM
+        return self._draw(what) < self._chance and not is_calm
+
+    def _draw(self, what: str) -> float:
+        """Follows from the seed, the bar and how often it was drawn in that bar, so that a seed can be played again.
+
+        What time alone decides, such as one request more, moves no later draw.
+        """
+        closes = self._rehearsal.venue.tape.closes
+        self._drawn[closes, what] += 1
+        return self._draws.draw("accident", what, closes, self._drawn[closes, what])
 
 
 def _until(rule: FaultRule, last: int) -> FaultRule:

@@ -32,6 +32,8 @@ from bot.engine import Step
 from bot.errors import RecallError
 from bot.execution.bybit.client import BybitAccount, Credentials
 from bot.execution.bybit.rate_limits import RateLimits
+from bot.execution.bybit.spot import GUARD_FILTER
+from bot.execution.instruments import Category
 from bot.journal import Journal, RunKind
 from bot.live_account import AccountLimits, LiveAccount, with_account
 from bot.live_start import book_of, open_account, set_leverage
@@ -145,6 +147,10 @@ class Rehearsal:
         assert self._run is not None, "nothing has been played"
         return self._run
 
+    @property
+    def _category(self) -> Category:
+        return self.config.market.category
+
     async def __aenter__(self) -> Self:
         await self.venue.start()
         return self
@@ -161,6 +167,14 @@ class Rehearsal:
         try:
             sent = await account.send(order)
             assert sent.is_accepted, sent
+        finally:
+            account.close()
+
+    async def cancel_by_hand(self, order: Order) -> None:
+        """Let a person take back a conditional order of the run's on the spot market."""
+        account = self._account(HUMAN)
+        try:
+            await account.cancel(order.symbol, order.client_order_id, order_filter=GUARD_FILTER)
         finally:
             account.close()
 
@@ -206,7 +220,8 @@ class Rehearsal:
         """One life."""
         async with contextlib.AsyncExitStack() as stack:
             connection = Connection(
-                BybitRest(self.venue.rest_url, timeout_s=2.0, backoff=AT_ONCE), self.venue.public_url
+                BybitRest(self.venue.rest_url, timeout_s=2.0, backoff=AT_ONCE, category=self._category),
+                self.venue.stream_url(self._category),
             )
             stack.callback(connection.rest.close)
             client = self._account(ApiKey(*SANDBOX_KEY))
@@ -229,6 +244,7 @@ class Rehearsal:
                     venue_ms=lambda: time.time_ns() // 1_000_000 + client.clock.offset,
                     silence_timeout_s=2.0,
                     backoff=AT_ONCE,
+                    category=self._category,
                 )
             )
             account = await stack.enter_async_context(
@@ -367,6 +383,7 @@ class Rehearsal:
             self.venue.rest_url,
             timeout_s=2.0,
             backoff=AT_ONCE,
+            category=self._category,
             limits=RateLimits(time.monotonic(), share=UNTHROTTLED),
         )
 

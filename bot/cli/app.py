@@ -26,7 +26,11 @@ class Entry(NamedTuple):
 # Modules are loaded when their command is used, so that `recall --help` answers at once.
 SECTIONS: Final[Mapping[str, Mapping[str, Entry]]] = {
     "Candles": {
-        "fetch": Entry("data", "fetch", "Download candles or funding rates, or import them from a file at PATH."),
+        "fetch": Entry(
+            "data",
+            "fetch",
+            "Download candles, funding rates or margin tiers, or import candles or rates from a file at PATH.",
+        ),
         "data": Entry("data", "data", "List and check stored candles."),
     },
     "Models": {

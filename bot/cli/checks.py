@@ -27,7 +27,7 @@ from bot.cli.common import (
 )
 from bot.cli.help import ExampleCommand
 from bot.cli.runs import open_journal
-from bot.cli.terminal import console, listing, output, progress_bar
+from bot.cli.terminal import listing, output, progress_bar, watched_bar
 from bot.errors import CheckFailed, UsageError
 from bot.journal import RunKind
 from bot.journal.probes import ProbeRecord, probed_settings
@@ -50,9 +50,10 @@ def audit(context: Context, run: str) -> None:
         raise UsageError(f"run {stored.record.run_id} is a replay itself; audit a paper or live run, see recall runs")
     session = reopen_session(context.config, stored)
     trades: list[ClosedTrade] = []
-    with console.status("replaying the run from its journal ..."):
+    with watched_bar("replaying", unit="decisions") as watch:
         session.warm(stored=True)
         engine = engine_of(stored.record.kind, session, stored.record.run_id, trades)
+        watch(lambda: engine.core.decisions_made, journal.count(stored.record.run_id, "decisions"))
         report = audit_run(journal, stored, session, engine, trades)
     if context.as_json:
         context.answer(report.to_json())

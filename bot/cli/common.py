@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -188,6 +188,11 @@ def stored_calendars(store: CandleStore, symbols: tuple[str, ...], interval: str
             )
         found[symbol] = stored.calendar
     return found
+
+
+def market_words(symbols: Sequence[str], interval: str) -> str:
+    """Symbols and interval for a table, in one column so that tables fit narrow windows: ``BTCUSDT, ETHUSDT 60``."""
+    return f"{', '.join(symbols)} {interval}"
 
 
 def _finite(value: Any) -> Any:

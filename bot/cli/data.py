@@ -16,12 +16,14 @@ from bot.cli.common import (
     chosen_span,
     existing_homes,
     market_options,
+    market_words,
     span_options,
     standard_options,
     stored_calendars,
 )
 from bot.cli.funding import BYBIT_BEGAN, fetch_rates, market_rest
 from bot.cli.help import ExampleCommand, ExampleGroup
+from bot.cli.margin import fetch_tiers
 from bot.cli.terminal import console, listing, output, progress_bar
 from bot.config import Config
 from bot.errors import CheckFailed, UsageError
@@ -44,6 +46,7 @@ _YEARS_OF_STOCKS = "1990-01-01"
         "recall fetch --source file candles.parquet --symbol BTCUSDT --interval 60",
         "recall fetch --funding --symbols BTCUSDT,ETHUSDT --start 2021-01-01",
         "recall fetch --funding --source file funding.parquet --symbol BTCUSDT",
+        "recall fetch --margin-tiers --symbols BTCUSDT,ETHUSDT",
     ),
 )
 @click.option(
@@ -58,7 +61,14 @@ _YEARS_OF_STOCKS = "1990-01-01"
     help="For files: does the market never close, or has it sessions?",
 )  # fmt: skip
 @click.option("--funding", is_flag=True, help="Get funding rates, not candles: from Bybit, or from a file.")
-@click.option("--prepend", is_flag=True, help="Also fetch what lies before the first stored bar, from --start on.")
+@click.option(
+    "--margin-tiers", is_flag=True, help="Get margin tiers from Bybit, not candles: for liquidation in replays."
+)
+@click.option(
+    "--prepend",
+    is_flag=True,
+    help="Also take what lies before the first stored bar: of a download from --start on, of a file all of it.",
+)
 @click.option("--repair", "repairs", is_flag=True, help="Widen bars whose open or close is outside high and low.")
 @standard_options
 def fetch(
@@ -71,10 +81,11 @@ def fetch(
     end: str | None,
     calendar: str,
     funding: bool,
+    margin_tiers: bool,
     prepend: bool,
     repairs: bool,
 ) -> None:
-    """Download candles or funding rates, or import them from a file at PATH.
+    """Download candles, funding rates or margin tiers, or import candles or rates from a file at PATH.
 
     PATH is a Parquet or CSV file with columns open, high, low, close, volume and one of times. Only what is missing is
     fetched; an interrupted download goes on where it stopped. Files of funding rates have a column of times and one of
@@ -83,6 +94,11 @@ def fetch(
     config = context.config
     names, code = chosen_market(config, symbols, interval)
     first, last = chosen_span(start, end)
+    if margin_tiers:
+        if funding or path is not None or source not in ("auto", "bybit"):
+            raise UsageError("--margin-tiers come from bybit alone; leave out --funding, --source and PATH")
+        fetch_tiers(context, names)
+        return
     if funding:
         fetch_rates(context, source, path, names, first, last)
         return
@@ -90,7 +106,7 @@ def fetch(
     if source == "file":
         if path is None or len(names) != 1:
             raise UsageError("--source file takes one PATH and exactly one --symbol")
-        results = [_import_file(context, store, path, names[0], code, calendar, repairs)]
+        results = [_import_file(context, store, path, names[0], code, calendar, repairs, prepend)]
     elif path is not None:
         raise UsageError(f"PATH {path} goes with --source file; leave it out or add --source file")
     else:
@@ -135,11 +151,11 @@ def list_data(context: Context) -> None:
     if not rows:
         output.print("The candle store is empty: get some with recall fetch.")
         return
-    table = listing("symbol", "interval", "bars", "from", "to", "calendar", "market", right=("interval", "bars"))
+    table = listing("candles", "bars", "from", "to", "calendar", "market", right=("bars",))
     for row in rows:
         first, last = (format_time(row[name])[:10] for name in ("first_open", "last_open"))
-        cells = [row["symbol"], row["interval"], f"{row['bars']:,}", first, last, row["calendar"], row["market"]]
-        table.add_row(*cells)
+        name = market_words([row["symbol"]], row["interval"])
+        table.add_row(name, f"{row['bars']:,}", first, last, row["calendar"], row["market"])
     output.print(table)
 
 
@@ -205,14 +221,21 @@ def _download(
 
 
 def _import_file(
-    context: Context, store: CandleStore, path: Path, symbol: str, code: str, calendar: str, repairs: bool
+    context: Context,
+    store: CandleStore,
+    path: Path,
+    symbol: str,
+    code: str,
+    calendar: str,
+    repairs: bool,
+    prepend: bool,
 ) -> dict[str, Any]:
     frame = read_candle_frame(path, symbol, code)
     chosen = detect_calendar(frame) if calendar == "auto" else Calendar(calendar)
     series, report = repair(frame, chosen, Policy.REPAIR if repairs else Policy.REFUSE)
     if not context.as_json and report.findings:
         _show_report(symbol, code, report)
-    added = store.append(series, source=f"file {path.name}")
+    added = store.append(series, source=f"file {path.name}", prepend=prepend)
     return _result_json(store, symbol, code, added.added)
 
 

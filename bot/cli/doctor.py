@@ -15,7 +15,7 @@ from bot.cli.terminal import console, listing, output
 from bot.cli.venues import account_at, connect
 from bot.config import Config
 from bot.doctor import Check, examine
-from bot.errors import CheckFailed
+from bot.errors import CheckFailed, UsageError
 
 
 @click.command(
@@ -31,6 +31,11 @@ def doctor(context: Context, symbols: str | None, interval: str | None, venue: s
     Nothing is changed. Every line that is not well names its fix; then the exit code is 1.
     """
     config = at_venue(context.config, symbols, interval, venue)
+    if config.venue.name == "sandbox" and not config.venue.sandbox_url:
+        raise UsageError(
+            "the sandbox that starts inside recall paper and recall live has no account to look at; give --venue testnet, "
+            "demo or bybit, or start recall sandbox and set venue.sandbox_url to its URL"
+        )
     with console.status("asking the venue ..."):
         checks = asyncio.run(_examined(config))
     bad = [check for check in checks if not check.good]
@@ -47,10 +52,12 @@ def doctor(context: Context, symbols: str | None, interval: str | None, venue: s
 
 
 async def _examined(config: Config) -> list[Check]:
-    account = account_at(config)
+    has_key = bool(config.live.api_key.get_secret_value() and config.live.api_secret.get_secret_value())
+    account = account_at(config, needs_key=has_key)
     rest = connect(config, None).rest
     try:
-        return await examine(config, home_of(config, venue=config.venue.name), rest, account, datetime.now(UTC))
+        home = home_of(config, venue=config.venue.name)
+        return await examine(config, home, rest, account, datetime.now(UTC), has_key=has_key)
     finally:
         rest.close()
         account.close()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bot.assembly import LATEST, Home, home_named
-from bot.cli.common import REAL_MARKET, Context, existing_homes, standard_options
+from bot.cli.common import REAL_MARKET, Context, existing_homes, market_words, standard_options
 from bot.cli.help import ExampleCommand, ExampleGroup
 from bot.cli.runs import open_journal
 from bot.cli.terminal import console, listing, output
@@ -39,12 +39,11 @@ def list_all(context: Context) -> None:
     if not rows:
         output.print("There are no models yet: run recall train.")
         return
-    table = listing("model", "symbols", "interval", "from", "to", "market", "latest", right=("interval",))
+    table = listing("model", "candles", "learned until", "market", "latest")
     for row in rows:
-        first, last = (format_time(moment)[:10] for moment in row["training_span"])
         latest = "promoted" if row["promoted"] else "newest" if row["latest"] else ""
-        symbols = ", ".join(row["symbols"])
-        table.add_row(row["model_id"], symbols, row["interval"], first, last, row["market"], latest)
+        candles = market_words(row["symbols"], row["interval"])
+        table.add_row(row["model_id"], candles, format_time(row["training_span"][1])[:10], row["market"], latest)
     output.print(table)
 
 

@@ -40,8 +40,8 @@ _MODULES: Final = ("bokeh", "jinja2")
 def report(context: Context, run: str, out: Path | None) -> None:
     """Write one HTML page about RUN: result, trades, memory, and what may be wrong.
 
-    RUN is a replay, a paper run or a walk; 'latest' is the paper run last started, else the newest replay. The page needs no
-    network, and the same run gives the same bytes. Beside it lies a PNG with its four panels.
+    RUN is a replay, a paper or live run, or a walk; 'latest' is the paper or live run last started, else the newest replay.
+    The page needs no network, and the same run gives the same bytes. Beside it lies a PNG with its four panels.
     """
     require_extra()
     from backtest.report.page import render_run
@@ -94,8 +94,10 @@ def compare(context: Context, runs: tuple[str, ...], out: Path | None) -> None:
     """
     require_extra()
     from backtest.report.comparison import compare as hold_together
+    from backtest.report.comparison import require_different
     from backtest.report.walk_material import find_material
 
+    require_different(runs)
     with closing(open_journal(context)) as journal, console.status("reading the runs ..."):
         materials = [find_material(journal, run, context.config) for run in runs]
         found = hold_together(materials)

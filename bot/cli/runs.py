@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from bot.banks.recall import recall_document
-from bot.cli.common import Context, standard_options
+from bot.cli.common import Context, market_words, standard_options
 from bot.cli.help import ExampleCommand
 from bot.cli.instance import is_running
 from bot.cli.terminal import console, facts, listing, output
@@ -24,7 +24,7 @@ from strategies.bars import format_time
 def run_option(command: Any) -> Any:
     """Add ``--run``."""
     return click.option(
-        "--run", "run_id", default="latest", metavar="RUN", help="A run's id [default: newest paper run]."
+        "--run", "run_id", default="latest", metavar="RUN", help="A run's id [default: newest paper or live run]."
     )(command)
 
 
@@ -80,9 +80,9 @@ def runs(context: Context, limit: int) -> None:
     if not rows:
         output.print("There are no runs yet: start one with recall paper or recall backtest.")
         return
-    table = listing("run", "status", "strategy", "symbols", "interval", "return", right=("interval", "return"))
+    table = listing("run", "status", "strategy", "market", "return", right=("return",))
     for row in rows:
-        cells = [row["run_id"], row["status"], row["strategy"], ", ".join(row["symbols"]), row["interval"]]
+        cells = [row["run_id"], row["status"], row["strategy"], market_words(row["symbols"], row["interval"])]
         table.add_row(*cells, "-" if row["total_return"] is None else f"{row['total_return']:+.2%}")
     output.print(table)
 
@@ -177,7 +177,9 @@ def _operator(action: OperatorAction, effect: str, summary: str) -> click.Comman
             context.answer({"run_id": run.record.run_id, "command": str(action), "command_id": command_id})
             return
         when = (
-            "from its next step on" if _status(context, run) == "running" else "as soon as recall paper goes on with it"
+            "from its next step on"
+            if _status(context, run) == "running"
+            else f"as soon as recall {run.record.kind} goes on with it"
         )
         console.print(f"[bold]{run.record.run_id}[/] {effect}, {when}.", soft_wrap=True)
 

@@ -31,6 +31,7 @@ from bot.cli.help import ExampleCommand
 from bot.cli.terminal import console
 from bot.cli.venues import Trade, make_sandbox
 from bot.errors import UsageError
+from strategies.bars import interval_ms
 
 
 @click.command(
@@ -135,7 +136,8 @@ def sandbox(
     tls = None if certificate is None else certificate.context
     trade = Trade(account, _plan(plan, fault_seed), partial_pushes, tls)
     if now:
-        first = _now()
+        # A tape begins where a candle opens: with the one that forms now, not the one that follows.
+        first = _now() - interval_ms(code) + 1
     venue = make_sandbox(config, names, code, clock, start=first, end=last, trade=trade)
     asyncio.run(_serve(context, venue, port, keeps_time=now))
 
@@ -186,7 +188,7 @@ async def _serve(context: Context, venue: SandboxVenue, port: int, *, keeps_time
     except OSError as problem:
         raise UsageError(f"port {port} cannot be used: {problem.strerror or problem}; choose another --port") from None
     if keeps_time:
-        # The history took a moment to make, and the market stood still meanwhile.
+        # The candle that forms opened a while ago, and the history took a moment to make.
         venue.tape.clock.advance_to(_now())
     try:
         _tell(context, venue)

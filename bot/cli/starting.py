@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -32,14 +33,36 @@ from strategies.bars import Calendar, format_time
 _DECIDING: Final = ("market", "strategy", "memory", "signal", "risk", "instruments")
 _SIMULATING: Final = ("costs", "fills", "account")
 """Of a live run the venue says what these come to."""
+_STANDARD_OUTPUT: Final = 1
+_STANDARD_ERROR: Final = 2
 
 
 def stop_on_signals() -> asyncio.Event:
-    """From now on Ctrl-C and SIGTERM mean: stop after the step in hand. Before, nothing is lost by stopping at once."""
+    """From now on Ctrl-C, SIGTERM and a terminal that is closed mean: stop after the step in hand.
+
+    Before, nothing is lost by stopping at once. Whoever began with ``nohup`` wants to outlive the terminal, and does.
+    """
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        terminals = [stream for stream in (_STANDARD_OUTPUT, _STANDARD_ERROR) if os.isatty(stream)]
+
+        def hang_up() -> None:
+            _fall_silent(terminals)
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
     return stop
+
+
+def _fall_silent(streams: Iterable[int]) -> None:
+    """Write no more to terminals that are gone, which would be refused and end the run before it is put in order."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def decision_thread() -> ThreadPoolExecutor:

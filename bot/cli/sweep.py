@@ -129,7 +129,7 @@ def _sweep(
         if outcome.jobs:
             ledger.enter(entry(outcome))
 
-    console.print(f"sweep [bold]{sweep_id}[/], {len(windows)} windows")
+    console.print(f"sweep [bold]{sweep_id}[/], windows: {len(windows)}")
     with progress_bar("trying", plan.trials, unit="trials") as update:
         outcomes = search(
             config,

@@ -10,8 +10,9 @@ from threading import Event, Thread
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
 
 _GLANCE_S: Final = 0.1
 PIPE_WIDTH: Final = 120
@@ -52,16 +53,23 @@ def facts() -> Table:
     return table
 
 
+class _Note(ProgressColumn):
+    """What is said beside a bar: it alone is cut where the window is narrow."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def progress_bar(label: str, total: float | None, *, unit: str = "bars") -> Iterator[Callable[..., None]]:
     """A progress bar on standard error; yields ``update(done, total=None, note="")``. Nothing is drawn off a terminal."""
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=24, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn(unit),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        _Note(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=total, note="")

@@ -16,6 +16,7 @@ from backtest.sandbox.venue import SandboxVenue
 from bot.assembly import Home, home_of, instruments_of
 from bot.cli.common import stored_calendars
 from bot.config import Config
+from bot.doctor import KEY_FIX
 from bot.errors import NothingLeftToPlay, UsageError
 from bot.execution.bybit.client import BybitAccount, Credentials
 from bot.execution.bybit.trade_stream import TradeStream
@@ -71,14 +72,16 @@ def connect(config: Config, sandbox: SandboxVenue | None) -> Connection:
     return Connection(rest, f"{_stream_host(config, _PUBLIC_STREAMS)}/v5/public/{category}")
 
 
-def account_at(config: Config, sandbox: SandboxVenue | None = None) -> BybitAccount:
+def account_at(config: Config, sandbox: SandboxVenue | None = None, *, needs_key: bool = True) -> BybitAccount:
     """The account of the configured venue and key, or that of a sandbox that has been started inside this process.
+
+    Without a key, where none is needed, it can be asked for its clock.
 
     Raises:
         UsageError: there is no key, or the venue is a sandbox inside a process that has not been started.
     """
     name, timeout, category = config.venue.name, config.venue.rest_timeout, config.market.category
-    credentials = Credentials(*_key_of(config, sandbox))
+    credentials = Credentials(*_key_of(config, sandbox)) if needs_key else Credentials("", "")
     if sandbox is not None:
         return BybitAccount(credentials, sandbox.rest_url, timeout_s=timeout, category=category)
     if name == "sandbox" and not config.venue.sandbox_url:
@@ -139,7 +142,7 @@ def _key_of(config: Config, sandbox: SandboxVenue | None) -> tuple[str, str]:
         return SANDBOX_KEY
     key, secret = config.live.api_key.get_secret_value(), config.live.api_secret.get_secret_value()
     if not key or not secret:
-        raise UsageError("there is no API key; set RECALL_LIVE__API_KEY and RECALL_LIVE__API_SECRET in the environment")
+        raise UsageError(f"there is no API key; {KEY_FIX}")
     return key, secret
 
 
@@ -200,7 +203,7 @@ def make_sandbox(
         )
     home = home_of(config, venue="sandbox")
     calendars = stored_calendars(home.candles, symbols, interval)
-    instruments = instruments_of(config, symbols, calendars)
+    instruments = instruments_of(config, symbols, calendars, tiers=home.margin_tiers.load())
     stored: dict[str, BarSeries | BarSource] = {
         symbol: home.candles.load(symbol, interval, end=end) for symbol in symbols
     }

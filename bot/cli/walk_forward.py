@@ -87,7 +87,7 @@ def _walk(plan: PlannedWalk, asked: WalkOptions, only_plain: bool) -> tuple[dict
         probes=True,
     )
     walk_id = jobs[0].folder.name
-    console.print(f"walk [bold]{walk_id}[/], {len(windows)} windows, {len(jobs)} runs")
+    console.print(f"walk [bold]{walk_id}[/], windows: {len(windows)}, runs: {len(jobs)}")
     with ExitStack() as stack:
         executor = chosen_executor(stack, asked)
         update = stack.enter_context(progress_bar("walking", HUNDREDTHS * len(jobs), unit="hundredths"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import expm1
 from typing import Final
 
@@ -14,8 +15,8 @@ from bot.cli.help import ExampleCommand
 from bot.cli.runs import open_journal, read_state, run_option
 from bot.cli.terminal import facts, listing, output
 from bot.errors import UsageError
-from bot.journal import Journal, RunKind, StoredRun
-from bot.orders import Decision, Order, Verdict
+from bot.journal import Journal, RunKind, StoredRun, schema
+from bot.orders import Decision, Order, OrderReason, Verdict
 from strategies.bars import format_time
 from strategies.base import Explanation, Signal
 
@@ -39,6 +40,23 @@ VERDICTS: Final[dict[Verdict, str]] = {
     Verdict.ORDER_WORKING: "an earlier order of this symbol is still working",
     Verdict.LONG_ONLY: "a coin of the spot market cannot be sold short, so the target became flat",
     Verdict.BANKRUPT: "equity is gone, so nothing can be opened",
+    Verdict.ACCOUNT_UNKNOWN: "the venue cannot be asked what the account is, so only exits are allowed",
+    Verdict.FOREIGN: "somebody else trades the symbol on this account, so it is left alone",
+}
+REASONS: Final[dict[OrderReason, str]] = {
+    OrderReason.CLIENT: "whoever sent it took it back",
+    OrderReason.POST_ONLY: "it could have been filled at once, and was never to take",
+    OrderReason.IMMEDIATE_OR_CANCEL: "the rest could not be filled at once",
+    OrderReason.FILL_OR_KILL: "not all of it could be filled at once",
+    OrderReason.REDUCE_ONLY: "there was no position left that it could reduce",
+    OrderReason.PRICE_BAND: "its price is farther from the market than the venue allows",
+    OrderReason.OFF_GRID: "its price is not on the tick, or its quantity not on the lot",
+    OrderReason.BELOW_MINIMUM: "it is smaller than the venue takes",
+    OrderReason.ABOVE_MAXIMUM: "it is larger than the venue takes",
+    OrderReason.LIQUIDATION: "the margin of the account was gone",
+    OrderReason.INCOMPLETE: "it lacks a price or a direction",
+    OrderReason.VENUE: "the venue did not want it, or ended it by itself",
+    OrderReason.LOST: "it was written down, and the venue has never heard of it",
 }
 
 
@@ -52,11 +70,14 @@ def why(context: Context, decision: str, run_id: str) -> None:
     DECISION is a number from 0 on, or 'last'.
     """
     journal = open_journal(context)
-    found = find_decision(journal, journal.find_run(run_id), decision)
+    run = journal.find_run(run_id)
+    found = find_decision(journal, run, decision)
+    rows = journal.read_rows(schema.orders, run_id=run.record.run_id, decision_number=found.number)
+    fates = {row["client_order_id"]: {"status": row["status"], "reason": row["reason"]} for row in rows}
     if context.as_json:
-        context.answer(msgspec.to_builtins(found))
+        context.answer({**msgspec.to_builtins(found), "order_fates": fates})
         return
-    _explain(found)
+    _explain(found, fates)
 
 
 def find_decision(journal: Journal, run: StoredRun, name: str) -> Decision:
@@ -89,7 +110,7 @@ def _decisions_made(journal: Journal, run: StoredRun) -> int:
     return 0 if state is None else state.core.decisions
 
 
-def _explain(decision: Decision) -> None:
+def _explain(decision: Decision, fates: Mapping[str, Mapping[str, str | None]]) -> None:
     signal = decision.signal
     seen = signal.explanation
     output.print(f"[bold]Decision {decision.number:,}[/]  {signal.symbol}, bar {format_time(signal.bar_open_time)}\n")
@@ -106,6 +127,7 @@ def _explain(decision: Decision) -> None:
         table.add_row("" if position else "ruled", VERDICTS[verdict])
     for order in decision.orders:
         table.add_row("ordered", _order_text(order))
+        table.add_row("became", _fate_text(fates.get(order.client_order_id, {})))
     output.print(table)
     if seen is not None and seen.neighbours:
         _show_neighbours(seen)
@@ -149,6 +171,14 @@ def _order_text(order: Order) -> str:
         levels = "only to reduce the position"
     price = "market" if order.limit_price is None else f"limit {order.limit_price}"
     return f"{order.side} {order.quantity} at {price}, {levels} (id {order.client_order_id})"
+
+
+def _fate_text(fate: Mapping[str, str | None]) -> str:
+    """What has become of an order."""
+    status, reason = fate.get("status"), fate.get("reason")
+    if status in (None, "intended"):
+        return "not known yet: it waits"
+    return f"{status}: {REASONS[OrderReason(reason)]}" if reason else str(status)
 
 
 def _show_neighbours(seen: Explanation) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from bot.doctor.check import Check
-from bot.doctor.examination import examine
+from bot.doctor.examination import KEY_FIX, examine
 
-__all__ = ["Check", "examine"]
+__all__ = ["KEY_FIX", "Check", "examine"]

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from bot.doctor.check import Check, check
 from bot.execution.bybit.clock import ALARMING_OFFSET_MS
-from bot.execution.bybit.decode import VenuePosition, VenueWallet, time_of
+from bot.execution.bybit.decode import VenueOrder, VenuePosition, VenueWallet, time_of
 from bot.execution.instruments import Category, Instrument
+from bot.orders import is_guard
 
 EXPIRY_WARNING: Final = timedelta(days=7)
 MARGIN_MODES: Final = {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated"}
@@ -114,6 +115,17 @@ def position_checks(symbol: str, rows: Sequence[VenuePosition], most_leverage: f
             "give the open position a stop loss, or close it",
         ),
     ]
+
+
+def orders_check(symbol: str, orders: Sequence[VenueOrder]) -> Check:
+    """Open orders of a pair of the spot market: stop losses of a run, and others, which a run must not share it with."""
+    own = [order for order in orders if order.symbol == symbol]
+    stops = [order for order in own if is_guard(order.client_order_id) and order.trigger_price is not None]
+    told = [f"a stop loss of {order.quantity:f} at {order.trigger_price:f}" for order in stops]
+    others = len(own) - len(stops)
+    told += [f"{others} open of somebody else"] if others else []
+    fix = "cancel them, or take the symbol out of market.symbols"
+    return check(f"orders of {symbol}", not others, ", ".join(told) or "none", fix)
 
 
 def _expiry(value: object) -> datetime | None:

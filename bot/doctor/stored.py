@@ -56,6 +56,8 @@ def candle_check(config: Config, home: Home, symbol: str, strategy: Strategy | N
     interval, name = config.market.interval, f"candles of {symbol}"
     needed = 1 if strategy is None else max(1, strategy.required_bars)
     fetch = f"recall fetch --symbols {symbol} --interval {interval}"
+    if not _is_real(home):
+        fetch = "start recall paper at this venue: it fetches them"
     try:
         series = home.candles.load(symbol, interval)
     except RecallError as problem:
@@ -69,6 +71,11 @@ def candle_check(config: Config, home: Home, symbol: str, strategy: Strategy | N
         return Check(name, False, f"{found}; {missing:,} are missing between the first and the last", again)
     days = 0 if now is None else _age_days(series, now)
     return check(name, days <= STALE_DAYS, found if days <= STALE_DAYS else f"{found}, {days} days ago", fetch)
+
+
+def _is_real(home: Home) -> bool:
+    """Whether a market is one that ``recall fetch`` and ``recall train`` work on; others are filled by the runs at them."""
+    return home.name in ("", "spot")
 
 
 def memory_check(config: Config, home: Home, strategy: Strategy | None) -> Check:
@@ -106,6 +113,9 @@ def _strategy(config: Config, home: Home) -> tuple[Strategy | None, list[Check]]
         fix = "mend strategy.name and strategy.parameters"
         if needs_model(config):
             fix = f"recall train --symbols {','.join(config.market.symbols)} --interval {config.market.interval}"
+            if not _is_real(home):
+                fix = "start recall paper at this venue: it trains a first one"
+            return None, [Check(name, False, str(problem).partition("; ")[0], fix)]
         return None, [Check(name, False, str(problem), fix)]
     if not model_id or strategy.learned_until is None:
         return strategy, [Check(name, True, config.strategy.name)]

@@ -49,6 +49,10 @@ class Instrument(msgspec.Struct, frozen=True):
         """A quantity that lies on the grid, counted in lots."""
         return int(quantity / self.lot_size)
 
+    def whole_lots(self, quantity: Decimal) -> Decimal:
+        """The part of a quantity that lies on the grid."""
+        return self.lots(quantity) * self.lot_size
+
     def floor_price(self, price: Decimal) -> Decimal:
         """The tick at or below ``price``."""
         return (price / self.tick_size).to_integral_value(ROUND_FLOOR) * self.tick_size

@@ -21,6 +21,8 @@ _CREATION_LOCK: Final = 0x5EC0
 """Name of the lock under which the tables are created on PostgreSQL: any number of our own."""
 _WAL_ATTEMPTS: Final = 200
 _WAL_WAIT_S: Final = 0.01
+_LONGEST_LOG: Final = 8_000
+"""Pages in the write-ahead log after which a commit moves them into the database itself; 32 MiB."""
 
 
 class Database:
@@ -40,6 +42,8 @@ class Database:
             self.url = sa.engine.make_url(url)
         self._place = self.url.render_as_string()
         self._pinned: sa.Connection | None = None
+        self._kept: sa.Connection | None = None
+        """Of whoever takes steps: to take one out of the pool and put it back costs more than most statements."""
         with _translated(self._place):
             if self.url.get_backend_name() == "sqlite" and self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +54,13 @@ class Database:
 
     def close(self) -> None:
         """Let go of the database."""
+        self._release()
         self.engine.dispose()
+
+    def _release(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _create_tables(self) -> None:
         with self.engine.connect() as connection:
@@ -80,6 +90,23 @@ class Database:
     def _transaction(self) -> Iterator[sa.Connection]:
         with _translated(self._place), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _stepping(self) -> Iterator[sa.Connection]:
+        """A transaction on the connection that is kept for steps, which one thread at a time may use."""
+        if self._pinned is not None:
+            yield self._pinned
+            return
+        with _translated(self._place):
+            try:
+                if self._kept is None:
+                    self._kept = self.engine.connect()
+                with self._kept.begin():
+                    yield self._kept
+            except BaseException:
+                # What went wrong may be the connection.
+                self._release()
+                raise
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -117,7 +144,8 @@ def _lock_out_others(connection: sa.Connection) -> None:
 def _configure_sqlite(engine: sa.Engine, *, durable: bool) -> None:
     """Write-ahead log, so that readers never wait; ``synchronous=FULL`` syncs it at every commit.
 
-    https://www.sqlite.org/pragma.html#pragma_synchronous
+    https://www.sqlite.org/pragma.html#pragma_synchronous. A durable journal is also told to let the log grow for longer
+    before a commit empties it, so that ``Journal.checkpoint`` comes first: https://www.sqlite.org/wal.html#ckpt
     """
 
     def on_connect(connection: Any, _record: Any) -> None:
@@ -125,6 +153,8 @@ def _configure_sqlite(engine: sa.Engine, *, durable: bool) -> None:
         cursor.execute("PRAGMA busy_timeout=30000")
         _write_ahead(cursor)
         cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        if durable:
+            cursor.execute(f"PRAGMA wal_autocheckpoint={_LONGEST_LOG}")
         cursor.close()
 
     sa.event.listen(engine, "connect", on_connect)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -32,9 +32,14 @@ from memory_store.locking import hold_bank
 from memory_store.opening import save_snapshot
 from memory_store.pruning import PruneRule
 
+_STEPS_PER_CHECKPOINT: Final = 32
+"""Of one symbol they make about as many pages as SQLite by itself would let gather."""
+
 
 class Journal(JournalReader):
     """The database of all runs."""
+
+    _steps_in_log = 0
 
     def create_run(self, record: RunRecord, *, bank: MemoryBank | None = None) -> int | None:
         """Begin a run; with ``bank`` also store its memory as it is now. Returns the id of the bank."""
@@ -118,11 +123,31 @@ class Journal(JournalReader):
         Raises:
             StorageError: the database refused, for example because the disk is full; nothing of the step was written.
         """
-        with self._transaction() as connection:
+        with self._stepping() as connection:
             insert_step(connection, run_id, step)
             if bank_id is not None:
                 for at_time, changes in step.memory:
                     memory_storage.write_changes(connection, bank_id, changes, at_time=at_time)
+        self._steps_in_log += 1
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether enough steps have been written since the last ``checkpoint``."""
+        return self._steps_in_log >= _STEPS_PER_CHECKPOINT
+
+    def checkpoint(self) -> None:
+        """Move SQLite's write-ahead log into the database: between two steps, as it takes several syncs of the disk.
+
+        Left to itself, SQLite does it in a commit, and an order waits. Nobody is kept from reading or writing meanwhile
+        (https://www.sqlite.org/pragma.html#pragma_wal_checkpoint).
+
+        Raises:
+            StorageError: the disk is full, for example; what was written is safe in the log.
+        """
+        self._steps_in_log = 0
+        if self.url.get_backend_name() == "sqlite":
+            with self._reading() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
     def write_replay(
         self,

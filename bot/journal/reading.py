@@ -26,12 +26,16 @@ from memory_store import MemoryBank
 from memory_store import storage as memory_storage
 from memory_store.opening import OpenedBank, open_bank
 from memory_store.registry import find_bank, list_banks, read_bank
+from memory_store.statements import select_plain
 from strategies.bars import Bar
 
 if TYPE_CHECKING:
     from memory_store.transfer import Export
 
 _ROWS_AT_ONCE: Final = 512
+_WAITING: Final = (
+    "SELECT command_id, action, reason, payload FROM commands WHERE run_id = ? AND sequence IS NULL ORDER BY command_id"
+)
 
 
 class JournalReader(Database):
@@ -56,8 +60,9 @@ class JournalReader(Database):
             row = connection.execute(query).mappings().first()
         if row is None:
             known = [run.record.run_id for run in self.list_runs(limit=3)]
-            hint = f"known runs are {', '.join(known)}" if known else "there are none yet: start recall paper"
-            raise UsageError(f"run {run_id!r} is not in the journal; {hint}")
+            if not known:
+                raise UsageError("there is no run in the journal yet; start one with recall paper or recall backtest")
+            raise UsageError(f"run {run_id!r} is not in the journal; known runs are {', '.join(known)}")
         return _stored_run(row)
 
     def list_runs(self, *, kinds: Collection[RunKind] | None = None, limit: int = 50) -> list[StoredRun]:
@@ -303,19 +308,17 @@ class JournalReader(Database):
             return export_memory(connection, record, run.bank_id, path)
 
     def waiting_commands(self, run_id: str) -> list[tuple[int, OperatorCommand]]:
-        """Commands that the bot has not applied yet, oldest first."""
-        table = schema.commands
-        query = sa.select(table).where(table.c.run_id == run_id, table.c.sequence.is_(None))
-        with self._reading() as connection:
-            rows = connection.execute(query.order_by(table.c.command_id)).mappings().all()
+        """Commands that the bot has not applied yet, oldest first; asked for before every step, by whoever writes them."""
+        with self._stepping() as connection:
+            rows = select_plain(connection, _WAITING, run_id)
         with believed(f"a command to run {run_id}"):
-            return [(row["command_id"], _command(row)) for row in rows]
+            return [(number, _command(*rest)) for number, *rest in rows]
 
 
-def _command(row: Any) -> OperatorCommand:
-    if row["payload"] is None:
-        return OperatorCommand(OperatorAction(row["action"]), row["reason"])
-    return msgspec.json.decode(row["payload"], type=OperatorCommand)
+def _command(action: str, reason: str, payload: str | None) -> OperatorCommand:
+    if payload is None:
+        return OperatorCommand(OperatorAction(action), reason)
+    return msgspec.json.decode(payload, type=OperatorCommand)
 
 
 def _stored_run(row: Any) -> StoredRun:

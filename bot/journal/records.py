@@ -16,6 +16,7 @@ from bot.orders import (
     EmergencyOrder,
     Execution,
     Funding,
+    GuardOrder,
     ModelSwap,
     Notice,
     OperatorCommand,
@@ -108,6 +109,7 @@ SideEvent = (
     | AccountStanding
     | Transfer
     | EmergencyOrder
+    | GuardOrder
     | OrderUpdate
     | Notice
     | RuleChange

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from bot.journal import schema
 from bot.journal.records import SideEvent, StepRecord
 from bot.orders import (
-    PROTECTIVE,
     AccountStanding,
     Decision,
     EmergencyOrder,
     Execution,
     Funding,
+    GuardOrder,
     ModelSwap,
     Notice,
     OperatorCommand,
@@ -28,6 +28,7 @@ from bot.orders import (
     Transfer,
 )
 from bot.portfolio import ClosedTrade
+from memory_store.statements import Insertion, change_plain
 from strategies.bars import Bar
 
 EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
@@ -39,43 +40,23 @@ EVENT_TYPES: Final[dict[str, type[SideEvent]]] = {
     "standing": AccountStanding,
     "transfer": Transfer,
     "emergency": EmergencyOrder,
+    "guard": GuardOrder,
     "order": OrderUpdate,
     "notice": Notice,
     "rules": RuleChange,
 }
+Fate = tuple[str, str | None]
+"""What has become of an order: its status, and why it ended unless it was filled."""
+INTENDED: Final[Fate] = ("intended", None)
+FILLED: Final[Fate] = ("filled", None)
 UNDECIDED: Final = -1
 """In place of the decision's number in rows of orders that no decision asked for."""
 EVENT_KINDS: Final = {kind: name for name, kind in EVENT_TYPES.items()}
 
 
-class _Insertion:
-    """Adds rows, given as tuples in the order of ``columns``, to a table.
-
-    They go to the driver as they are: for rows by name SQLAlchemy takes twice as long as SQLite does to store them.
-    """
-
-    def __init__(self, table: sa.Table, *columns: str) -> None:
-        self._table = table
-        self._columns = [table.columns[name] for name in columns]
-        self._statements: dict[str, str] = {}
-
-    def __call__(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
-        dialect = connection.dialect
-        statement = self._statements.get(dialect.name)
-        if statement is None:
-            preparer = dialect.identifier_preparer
-            names = ", ".join(preparer.format_column(column) for column in self._columns)
-            marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * len(self._columns))
-            statement = f"INSERT INTO {preparer.format_table(self._table)} ({names}) VALUES ({marks})"
-            self._statements[dialect.name] = statement
-        connection.exec_driver_sql(statement, list(rows))
-
-
 # Statements are built once: building them costs SQLite's work several times over.
-_BARS: Final = _Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
-_EXECUTIONS: Final = _Insertion(
+_BARS: Final = Insertion(schema.bars, "run_id", "sequence", "position", "late", *Bar.__struct_fields__)
+_EXECUTIONS: Final = Insertion(
     schema.executions,
     "run_id",
     "sequence",
@@ -90,7 +71,7 @@ _EXECUTIONS: Final = _Insertion(
     "time",
     "withheld",
 )
-_DECISIONS: Final = _Insertion(
+_DECISIONS: Final = Insertion(
     schema.decisions,
     "run_id",
     "number",
@@ -101,7 +82,7 @@ _DECISIONS: Final = _Insertion(
     "verdicts",
     "payload",
 )
-_ORDERS: Final = _Insertion(
+_ORDERS: Final = Insertion(
     schema.orders,
     "run_id",
     "client_order_id",
@@ -112,18 +93,13 @@ _ORDERS: Final = _Insertion(
     "status",
     "decided_at",
     "payload",
+    "reason",
 )
-_EVENTS: Final = _Insertion(schema.events, "run_id", "sequence", "kind", "payload")
-_TRADES: Final = _Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
-_EQUITY: Final = _Insertion(schema.equity, "run_id", "time", "equity")
-_STATES: Final = _Insertion(schema.states, "run_id", "sequence", "trades", "payload")
-_MARK_ORDER: Final = (
-    schema.orders.update()
-    .where(
-        schema.orders.c.run_id == sa.bindparam("of_run"), schema.orders.c.client_order_id == sa.bindparam("of_order")
-    )
-    .values(status=sa.bindparam("as_status"))
-)
+_EVENTS: Final = Insertion(schema.events, "run_id", "sequence", "kind", "payload")
+_TRADES: Final = Insertion(schema.trades, "run_id", "number", "symbol", "closed_at", "profit", "payload")
+_EQUITY: Final = Insertion(schema.equity, "run_id", "time", "equity", replaces=True)
+_STATES: Final = Insertion(schema.states, "run_id", "sequence", "trades", "payload", replaces=True)
+_MARK_ORDER: Final = "UPDATE orders SET status = ?, reason = ? WHERE run_id = ? AND client_order_id = ?"
 _TAKE_BANK: Final = (
     schema.runs.update().where(schema.runs.c.run_id == sa.bindparam("of_run")).values(bank_id=sa.bindparam("to_bank"))
 )
@@ -132,18 +108,6 @@ _MARK_APPLIED: Final = (
     .where(schema.commands.c.command_id == sa.bindparam("of_command"))
     .values(sequence=sa.bindparam("as_sequence"))
 )
-
-
-def _update_of(table: sa.Table) -> sa.Update:
-    keys = [column == sa.bindparam(f"of_{column.name}") for column in table.primary_key]
-    values: dict[str, Any] = {
-        column.name: sa.bindparam(f"to_{column.name}") for column in table.columns if not column.primary_key
-    }
-    return table.update().where(*keys).values(values)
-
-
-_UPDATE_EQUITY: Final = _update_of(schema.equity)
-_UPDATE_STATE: Final = _update_of(schema.states)
 
 
 def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, keep_decisions: bool = True) -> None:
@@ -164,15 +128,14 @@ def insert_step(connection: sa.Connection, run_id: str, step: StepRecord, *, kee
     _TRADES(connection, [_trade_row(run_id, *numbered) for numbered in step.trades])
     if step.equity is not None and step.batch is not None:
         # A late batch may close at the same time as one before it: the last word counts.
-        time = step.batch.bars[0].close_time
-        change = {"of_run_id": run_id, "of_time": time, "to_equity": step.equity}
-        if connection.execute(_UPDATE_EQUITY, change).rowcount == 0:
-            _EQUITY(connection, [(run_id, time, step.equity)])
+        _EQUITY(connection, [(run_id, step.batch.bars[0].close_time, step.equity)])
     if step.state is not None:
-        sequence, trades, payload = step.sequence, step.trades_closed, step.state.decode()
-        change = {"of_run_id": run_id, "to_sequence": sequence, "to_trades": trades, "to_payload": payload}
-        if connection.execute(_UPDATE_STATE, change).rowcount == 0:
-            _STATES(connection, [(run_id, sequence, trades, payload)])
+        _STATES(connection, [(run_id, step.sequence, step.trades_closed, step.state.decode())])
+
+
+def fate_of(update: OrderUpdate) -> Fate:
+    """What has become of an order that is told to have ended."""
+    return str(update.status), None if update.reason is None else str(update.reason)
 
 
 def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple[int, float]]) -> None:
@@ -182,19 +145,15 @@ def insert_equity(connection: sa.Connection, run_id: str, equity: Iterable[tuple
 
 def _insert_orders(connection: sa.Connection, run_id: str, step: StepRecord) -> None:
     """Write the orders of a step, and mark those that it filled or that have come to an end otherwise."""
-    # A fill at a level names the order that set it, and says nothing of that.
-    fills = [execution for _, execution in step.executions if execution.kind not in PROTECTIVE]
-    statuses = {execution.client_order_id: "filled" for execution in fills}
-    statuses |= {update.client_order_id: str(update.status) for update in step.updates if update.is_final}
+    fills = [execution for _, execution in step.executions if execution.names_its_order]
+    fates: dict[str, Fate] = {execution.client_order_id: FILLED for execution in fills}
+    fates |= {update.client_order_id: fate_of(update) for update in step.updates if update.is_final}
     numbered = [(decision.number, order) for decision in step.decisions for order in decision.orders]
-    numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder)]
-    rows = [
-        _order_row(run_id, number, order, statuses.pop(order.client_order_id, "intended")) for number, order in numbered
-    ]
+    numbered += [(UNDECIDED, event.order) for _, event in step.events if isinstance(event, EmergencyOrder | GuardOrder)]
+    rows = [_order_row(run_id, number, order, fates.pop(order.client_order_id, INTENDED)) for number, order in numbered]
     _ORDERS(connection, rows)
-    if statuses:
-        marks = [{"of_run": run_id, "of_order": order, "as_status": statuses[order]} for order in sorted(statuses)]
-        connection.execute(_MARK_ORDER, marks)
+    if fates:
+        change_plain(connection, _MARK_ORDER, [(*fates[order], run_id, order) for order in sorted(fates)])
 
 
 def _bar_rows(run_id: str, step: StepRecord) -> list[tuple[Any, ...]]:
@@ -240,7 +199,8 @@ def _event_row(run_id: str, sequence: int, event: SideEvent) -> tuple[Any, ...]:
     return run_id, sequence, EVENT_KINDS[type(event)], msgspec.json.encode(event).decode()
 
 
-def _order_row(run_id: str, decision_number: int, order: Order, status: str) -> tuple[Any, ...]:
+def _order_row(run_id: str, decision_number: int, order: Order, fate: Fate) -> tuple[Any, ...]:
+    status, reason = fate
     return (
         run_id,
         order.client_order_id,
@@ -251,6 +211,7 @@ def _order_row(run_id: str, decision_number: int, order: Order, status: str) -> 
         status,
         order.decided_at,
         msgspec.json.encode(order).decode(),
+        reason,
     )
 
 

@@ -1,7 +1,7 @@
 """Tables of the journal: the one truth about every run, on SQLite or PostgreSQL.
 
 Format 2 added ``commands.payload``, format 3 the tables ``outlooks`` and ``probes``, format 4
-``executions.withheld``.
+``executions.withheld``, format 5 ``orders.reason``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 metadata = sa.MetaData()
 _RUN: Final = sa.String(64)
@@ -95,6 +95,7 @@ orders = sa.Table(
     sa.Column("status", sa.String(16), nullable=False, comment="intended, filled, cancelled or rejected"),
     sa.Column("decided_at", _MILLISECONDS, nullable=False),
     sa.Column("payload", sa.Text, nullable=False, comment="the whole order, as JSON"),
+    sa.Column("reason", sa.String(24), comment="why it was cancelled or rejected, where that was after format 4"),
 )
 
 events = sa.Table(
@@ -164,13 +165,14 @@ commands = sa.Table(
 _ADDED_IN_2: Final = (commands.c.payload,)
 _ADDED_IN_3: Final = (outlooks, probes)
 _ADDED_IN_4: Final = (executions.c.withheld,)
+_ADDED_IN_5: Final = (orders.c.reason,)
 
 
 def migrate(connection: sa.Connection, version: int) -> None:
     """Bring tables of an earlier format to this one, in the caller's transaction, which nobody else may interrupt."""
     assert 1 <= version < SCHEMA_VERSION, f"there is no format {version}"
-    added = (*_ADDED_IN_2, *_ADDED_IN_4) if version < 2 else _ADDED_IN_4
-    for column in added:
+    columns = {2: _ADDED_IN_2, 4: _ADDED_IN_4, 5: _ADDED_IN_5}
+    for column in [column for since, added in columns.items() if version < since for column in added]:
         specification = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
         connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {specification}")
     metadata.create_all(connection, tables=_ADDED_IN_3)

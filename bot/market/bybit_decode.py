@@ -7,10 +7,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from bot.errors import VenueError
-from bot.execution.instruments import Category, Instrument
+from bot.execution.instruments import Category, Instrument, MarginTier
 from bot.market.wire import number
 from strategies.bars import Bar, Calendar, close_time_of
 
+ZERO: Final = Decimal(0)
 _KINDS: Final[Mapping[Category, str]] = {"linear": "linear contract", "spot": "pair of the spot market"}
 
 
@@ -126,6 +127,32 @@ def _spot_instrument(symbol: str, tick: Decimal, step: Decimal, lot: Mapping[str
         maximum_leverage=Decimal(1),
         is_spot=True,
     )
+
+
+def decode_margin_tiers(rows: Iterable[Any], symbol: str, endpoint: str) -> tuple[MarginTier, ...]:
+    """Margin tiers of a symbol from rows of ``risk-limit``, by increasing value; none where there are no rows.
+
+    Rates were percentages in earlier versions of the reply, and are fractions now: the initial margin times the largest
+    leverage tells, which is 1 (https://bybit-exchange.github.io/docs/v5/market/risk-limit).
+
+    Raises:
+        VenueError: a row has no limit or no rate.
+    """
+    tiers = []
+    for row in rows:
+        if not isinstance(row, Mapping) or row.get("symbol") not in (symbol, None):
+            continue
+        limit, rate, initial, leverage = (
+            _decimal(row.get(name)) for name in ("riskLimitValue", "maintenanceMargin", "initialMargin", "maxLeverage")
+        )
+        if limit is None or rate is None:
+            raise VenueError(
+                f"{endpoint} sent a margin tier of {symbol} that cannot be read ({str(row)[:60]}); "
+                "check that this is a Bybit v5 host"
+            )
+        is_percent = initial is not None and leverage is not None and initial * leverage > 10
+        tiers.append(MarginTier(limit, rate / 100 if is_percent else rate, _decimal(row.get("mmDeduction")) or ZERO))
+    return tuple(sorted(tiers, key=lambda tier: tier.up_to_value))
 
 
 def decode_funding(rows: Iterable[Any], symbol: str, endpoint: str) -> list[tuple[int, Decimal]]:

@@ -22,12 +22,13 @@ from pybit.unified_trading import HTTP
 from bot.errors import VenueError
 from bot.execution.bybit.codes import REPEATED_READS, Action, action_of_status
 from bot.execution.bybit.rate_limits import PUBLIC_PER_SECOND, TokenBucket
-from bot.execution.instruments import Category, Instrument
+from bot.execution.instruments import Category, Instrument, MarginTier
 from bot.market.backoff import Backoff
 from bot.market.bybit_decode import (
     decode_funding,
     decode_instrument,
     decode_klines,
+    decode_margin_tiers,
     envelope_time,
     next_cursor,
     result_rows,
@@ -209,6 +210,21 @@ class BybitRest:
         }
         return _Request(self._session.get_funding_rate_history, parameters, f"funding rates of {symbol}")
 
+    def margin_tiers_page(self, symbol: str) -> tuple[MarginTier, ...]:
+        """Margin tiers of a symbol, by increasing value; blocks. There is at least one.
+
+        See https://bybit-exchange.github.io/docs/v5/market/risk-limit.
+        """
+        reply = self._thread.submit(self._attempt, self._tiers_request(symbol)).result()
+        tiers = decode_margin_tiers(result_rows(reply, self.endpoint), symbol, self.endpoint)
+        if not tiers:
+            raise VenueError(f"{self.endpoint} tells no margin tiers of {symbol}; leave it out")
+        return tiers
+
+    def _tiers_request(self, symbol: str) -> _Request:
+        parameters = {"category": "linear", "symbol": symbol}
+        return _Request(self._session.get_risk_limit, parameters, f"margin tiers of {symbol}")
+
     async def instruments(self, symbols: Iterable[str]) -> dict[str, Instrument]:
         """Trading rules of symbols, in the order given; all must exist and be open for trading."""
         found, refused = await self.tradable(symbols)
@@ -217,7 +233,10 @@ class BybitRest:
         return found
 
     async def tradable(self, symbols: Iterable[str]) -> tuple[dict[str, Instrument], dict[str, str]]:
-        """Trading rules of the symbols that exist and are open for trading, and of the others why they have none."""
+        """Trading rules of the symbols that exist and are open for trading, and of the others why they have none.
+
+        Those of perpetuals have their margin tiers with them.
+        """
         wanted = list(symbols)
         rows: dict[str, Mapping[str, Any]] = {}
         cursor = ""
@@ -237,6 +256,11 @@ class BybitRest:
                 found[symbol] = decode_instrument(symbol, rows.get(symbol), self.endpoint, self._category)
             except VenueError as reason:
                 refused[symbol] = str(reason)
+        if self._category == "linear":
+            for symbol, rules in found.items():
+                reply = await self._ask(self._tiers_request(symbol))
+                tiers = decode_margin_tiers(result_rows(reply, self.endpoint), symbol, self.endpoint)
+                found[symbol] = msgspec.structs.replace(rules, margin_tiers=tiers)
         return found, refused
 
     def _kline_request(self, symbol: str, interval: str, first: int, last: int) -> _Request:

@@ -253,8 +253,8 @@ def _append(folder: Path, parts: Sequence[Part], series: BarSeries, *, prepend: 
     if len(before) and not prepend:
         raise DataError(
             f"{series.symbol} {series.interval} is stored from {format_time(first)} on and these bars start at "
-            f"{format_time(int(before.open_time[0]))}; earlier bars would renumber the stored ones and have to be "
-            "prepended on purpose"
+            f"{format_time(int(before.open_time[0]))}; earlier bars renumber the stored ones, so models "
+            "and runs made of them have to be made anew: recall fetch --prepend takes them all the same"
         )
     if len(within):
         _require_same(within, _read_span(parts, int(within.open_time[0]), int(within.open_time[-1]) + 1)[1], folder)

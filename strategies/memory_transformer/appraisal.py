@@ -3,71 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
-from memory_store import MemoryBank, Outlook, Proposal, SearchResult
-from memory_store.helper import PromisedProposal
+from memory_store import MemoryBank, Proposal, SearchResult
+from memory_store.helper import Promise
 from memory_store.policy import Asker
 from strategies.bars import Bar, interval_ms
-from strategies.base import Neighbour
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bundle import Bundle
-from strategies.memory_transformer.forecaster import BarForecast, Forecaster
+from strategies.memory_transformer.forecaster import Forecaster
+from strategies.memory_transformer.prospect import Appraisal, Appraisals, Findings, Prospect, Stretch
 from strategies.memory_transformer.streaming import EncodedBar
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import MemoryView, neighbours, read_out_all
-from strategies.recorder import Recall, recall_of
+from strategies.readout import read_out_all
 
-_AT_ONCE: Final = 16
-"""Bars whose neighbours are proposed where they are decided on, while a second process begins with those after them."""
-_LATER: Final = 48
-"""Bars whose neighbours are proposed by a second process at once."""
-
-
-class Appraisal(NamedTuple):
-    """Forecast, memory, and what they rest on."""
-
-    visible: int
-    """Entries that the bar could choose its neighbours from."""
-    forecast: BarForecast
-    view: MemoryView
-    neighbours: tuple[Neighbour, ...]
-    recall: Recall
-
-
-class Prospect:
-    """Consecutive bars of one symbol that are expected, with all that was found out about them before they came.
-
-    Args:
-        first_ordinal: absolute number of the first bar.
-        bars: as expected.
-        encoded: their states and keys.
-        volatility: trailing volatility of each, per bar.
-    """
-
-    def __init__(
-        self, first_ordinal: int, bars: Sequence[Bar], encoded: EncodedSeries, volatility: Sequence[float]
-    ) -> None:
-        self.first_ordinal = first_ordinal
-        self.bars = bars
-        self.encoded = encoded
-        self.volatility = volatility
-        self.proposal: Proposal | None = None
-        self.first_proposed = 0
-        """Place in ``bars`` of the first that the proposal is for."""
-        self.promised: PromisedProposal | None = None
-        """For the bars after those of the proposal."""
-        self.first_promised = 0
-        """Place in ``bars`` of the first of them."""
-        self.outlook: Outlook | None = None
-        self.first_row = 0
-        """Place in ``bars`` of the first that the outlook answers."""
-        self.appraisals: list[Appraisal] = []
-        """Of the bars that the outlook answers, on the terms on which it does."""
+_STRETCHES: Final = 3
+"""What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, one
+is worked on here or there, and one waits."""
+_LONGEST: Final = 16
+"""Bars of such a stretch at most: as many as a scan takes at once."""
+_SHORTEST: Final = 4
+"""And at least, as a shorter one costs as much."""
+_KEPT: Final = 64
+"""Proposals that a second process keeps: one for every symbol, and more."""
 
 
 class Appraiser:
-    """Asks memory and model about bars; early or in time, the answer has the same bits.
+    """Asks memory and model about bars; early or in time, here or in a second process, the answer has the same bits.
 
     Args:
         bundle: the trained model.
@@ -86,6 +49,9 @@ class Appraiser:
         self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
         self._policy = rules.policy(temperature=self._temperature, cluster_ms=self._cluster_ms)
         self._skip_oldest = config.block * symbols
+        self._alone_at_once = config.block
+        self._shared_at_once = max(_SHORTEST, min(_LONGEST, config.embargo // _STRETCHES))
+        self._proposed_at_once = _STRETCHES * self._shared_at_once
 
     def appraise(
         self,
@@ -108,13 +74,14 @@ class Appraiser:
             prospect: one that expected this very bar, if there is any.
             regime: label of the bar.
         """
-        proposal, row = None, 0
+        proposal, place = None, 0
         if prospect is not None:
             row = ordinal - prospect.first_ordinal
-            early = self._early(bank, bar, prospect, row)
+            stretch, findings = self._found(bank, prospect, row, bar.close_time)
+            early = _if_true(bank, findings, row - stretch.row, bar.close_time)
             if early is not None:
                 return early
-            proposal, row = prospect.proposal, row - prospect.first_proposed
+            proposal, place = prospect.proposal(stretch.block), row - stretch.block
         result = bank.search(
             encoded.key,
             as_of=bar.close_time,
@@ -122,58 +89,103 @@ class Appraiser:
             policy=self._policy,
             asker=None if self._policy is None else Asker(bar.symbol, regime, bar.open_time),
             proposal=proposal,
-            row=row,
+            row=place,
         )
         alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
-        return self._appraisals(alone, (result,), (bar.open_time,), (volatility,), ordinal)[0]
+        appraisals = self._appraisals(alone, (result,), (bar.open_time,), (volatility,), ordinal)
+        return appraisals.appraisal(0, result.visible)
 
-    def _early(self, bank: MemoryBank, bar: Bar, prospect: Prospect, row: int) -> Appraisal | None:
-        """What was found out before, if it holds."""
-        if row - prospect.first_row >= len(prospect.appraisals):
-            self._look_ahead(bank, prospect, row)
-        if prospect.outlook is None:
-            return None
-        place = row - prospect.first_row
-        visible = bank.still_foreseen(prospect.outlook, place, as_of=bar.close_time)
-        if visible is None:
-            return None
-        appraisal = prospect.appraisals[place]
-        return appraisal if visible == appraisal.visible else appraisal._replace(visible=visible)
+    def _found(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
+        """The stretch of a bar, and what is known of it."""
+        current = prospect.current
+        if current is None or row >= current[0].end:
+            current = prospect.current = self._next(bank, prospect, row, now)
+        stretch, findings = current
+        place = row - stretch.row
+        proposal = prospect.proposal(stretch.block)
+        if place >= findings.end and proposal is not None:
+            current = prospect.current = stretch, self._answer(bank, stretch, proposal, place)
+        return current
 
-    def _look_ahead(self, bank: MemoryBank, prospect: Prospect, row: int) -> None:
-        """Find out as much as can be known now about the bars from this one on."""
-        times = [bar.close_time for bar in prospect.bars[row:]]
-        proposal = self._propose(bank, prospect, row, times[0])
-        prospect.first_row, prospect.appraisals = row, []
+    def _next(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
+        """The stretch that this bar lies in. What can be known of later ones is asked for, or found out instead of waiting."""
+        coming = prospect.take(row)
+        if coming is None:
+            size = self._shared_at_once if bank.has_help else self._alone_at_once
+            own = prospect.cut(size, max(size, self._proposed_at_once), now)
+            assert own is not None, "a bar of a prospect is in one of its stretches"
+            prospect.assign(own, None)
+            prospect.take(row)
+            coming = own, None
+        self._share(bank, prospect, row, now)
+        stretch, findings = coming
+        if isinstance(findings, Promise):
+            waiting = None if findings.is_kept else prospect.waiting()
+            if waiting is not None:
+                prospect.assign(waiting, self._find_here(bank, prospect, waiting))
+            findings = self._kept(prospect, stretch, findings)
+        if findings is None:
+            findings = self._find_here(bank, prospect, stretch._replace(as_of=now))
+        return stretch, findings
+
+    def _share(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> None:
+        """Give a second process as much as it takes; the last stretch of every block is left to this one."""
+        while bank.has_help and (later := self._later(bank, prospect, row, now)) is not None:
+            promise = None
+            if not later.ends_block:
+                promise = bank.begin(partial(self._find_there, bank, {}), later)
+                if promise is None:
+                    return
+            prospect.assign(later, promise)
+
+    def _kept(self, prospect: Prospect, stretch: Stretch, promise: Promise) -> Findings | None:
+        """What the second process found, ``None`` where it is gone."""
+        findings: Findings | None = promise.result()
+        if findings is not None and findings.proposal is not None:
+            prospect.propose(stretch.block, findings.proposal, here=False)
+        return findings
+
+    def _later(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Stretch | None:
+        """The next stretch that nobody works on, if all that can be known before its time is known."""
+        later = prospect.cut(self._shared_at_once, self._proposed_at_once, now)
+        if later is None or later.end > row + _STRETCHES * self._shared_at_once:
+            return None
+        return later if self._policy is not None or later.closed[-1] < bank.known_until else None
+
+    def _find_here(self, bank: MemoryBank, prospect: Prospect, stretch: Stretch) -> Findings:
+        """Find out as much as can be known now."""
+        proposal = prospect.proposal(stretch.block)
+        if proposal is None:
+            proposal = self._propose(bank, stretch)
+            prospect.propose(stretch.block, proposal, here=True)
+        return self._answer(bank, stretch, proposal, 0)
+
+    def _find_there(self, bank: MemoryBank, kept: dict[bytes, Proposal], stretch: Stretch) -> Findings:
+        """The same in the second process, which keeps proposals for the stretches to come, by what they are for."""
+        block = stretch.queries.tobytes()
+        known = kept.get(block) if stretch.proposal is None else stretch.proposal
+        proposal = self._propose(bank, stretch) if known is None else known
+        kept[block] = proposal
+        if len(kept) > _KEPT:
+            del kept[next(iter(kept))]
+        findings = self._answer(bank, stretch, proposal, 0)
+        return findings if known is not None else findings._replace(proposal=proposal)
+
+    def _propose(self, bank: MemoryBank, stretch: Stretch) -> Proposal:
+        return bank.propose(stretch.queries, as_of=stretch.as_of, k=self._neighbors, skip_oldest=self._skip_oldest)
+
+    def _answer(self, bank: MemoryBank, stretch: Stretch, proposal: Proposal, first: int) -> Findings:
+        """What can be known of a stretch from one of its bars on, by the proposal for its block."""
         if self._policy is not None:
-            return  # what a bar is going to prefer depends on more than its key
-        prospect.outlook = bank.look_ahead(proposal, row - prospect.first_proposed, times)
-        if prospect.outlook is not None:
-            results = prospect.outlook.results
-            part = slice(row, row + len(results))
-            encoded = EncodedSeries(prospect.encoded.hidden[part], prospect.encoded.keys[part])
-            opened = [bar.open_time for bar in prospect.bars[part]]
-            volatility = prospect.volatility[part]
-            prospect.appraisals = self._appraisals(encoded, results, opened, volatility, prospect.first_ordinal + row)
-
-    def _propose(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Proposal:
-        """The proposal for some bars from this one on; where there is help, that for the bars after them is in the making."""
-        proposal, keys = prospect.proposal, prospect.encoded.keys
-        if proposal is not None and row - prospect.first_proposed < len(proposal.queries):
-            return proposal
-        first, size = row, _AT_ONCE if bank.has_help else len(keys)
-        ready = None if prospect.promised is None else prospect.promised.result()
-        if ready is not None and row - prospect.first_promised < len(ready.queries):
-            first, size = prospect.first_promised, len(ready.queries)
-        else:
-            ready = None
-        end = first + size
-        wanted = {"as_of": now, "k": self._neighbors, "skip_oldest": self._skip_oldest}
-        # Before the work here begins, so that both are done at the same time.
-        prospect.promised = bank.propose_later(keys[end : end + _LATER], **wanted) if end < len(keys) else None
-        prospect.first_promised, prospect.first_proposed = end, first
-        prospect.proposal = bank.propose(keys[first:end], **wanted) if ready is None else ready
-        return prospect.proposal
+            return Findings(None, first, None, None)  # what a bar is going to prefer depends on more than its key
+        outlook = bank.look_ahead(proposal, stretch.row - stretch.block + first, stretch.closed[first:])
+        if outlook is None:
+            return Findings(None, first, None, None)
+        part = slice(first, first + len(outlook.results))
+        encoded = EncodedSeries(stretch.encoded.hidden[part], stretch.encoded.keys[part])
+        opened, volatility, ordinal = stretch.opened[part], stretch.volatility[part], stretch.ordinal + first
+        appraisals = self._appraisals(encoded, outlook.results, opened, volatility, ordinal)
+        return Findings(None, first, outlook.terms, appraisals)
 
     def _appraisals(
         self,
@@ -182,17 +194,17 @@ class Appraiser:
         opened: Sequence[int],
         volatility: Sequence[float],
         ordinal: int,
-    ) -> list[Appraisal]:
+    ) -> Appraisals:
         """Appraisals of consecutive bars."""
         forecasts = self._forecaster.forecast(encoded, results, opened, volatility, ordinal)
         views = read_out_all(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
-        return [
-            Appraisal(
-                result.visible,
-                forecast,
-                view,
-                neighbours(result, view, self._horizon, forecast.weights),
-                recall_of(result, view.weights),
-            )
-            for result, forecast, view in zip(results, forecasts, views, strict=True)
-        ]
+        return Appraisals.of(results, forecasts, views, self._horizon)
+
+
+def _if_true(bank: MemoryBank, findings: Findings, place: int, now: int) -> Appraisal | None:
+    """The appraisal of a bar that was found beforehand, if it still holds."""
+    if findings.terms is None or findings.appraisals is None:
+        return None
+    place -= findings.first
+    visible = bank.still_foreseen(findings.terms, place, as_of=now)
+    return None if visible is None else findings.appraisals.appraisal(place, visible)

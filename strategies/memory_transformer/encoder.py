@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strategies.memory_transformer.config import ModelConfig
+from strategies.memory_transformer.dropout import Dropout
 from strategies.memory_transformer.whitening import Whitening
 
 TILE: Final = 32
@@ -142,7 +143,7 @@ class EncoderLayer(nn.Module):
         self.attention = LocalAttention(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, previous: LayerCache, bias: Tensor) -> tuple[Tensor, LayerCache]:
         """One layer over ``[segments, blocks, block, d_model]``; see :class:`LocalAttention`."""
@@ -158,7 +159,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.inner = nn.Linear(config.d_model, config.d_ff)
         self.outer = nn.Linear(config.d_ff, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, rows: Tensor) -> Tensor:
         """``[..., d_model]`` to ``[..., d_model]``."""

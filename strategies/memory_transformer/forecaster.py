@@ -22,6 +22,7 @@ from strategies.memory_transformer.memory_read import Retrieved, describe
 from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.threads import one_thread
 from strategies.memory_transformer.tile_kernel import EncodedSeries
+from strategies.memory_transformer.traced import traced
 
 ROWS: Final = 8
 """Bars of one call. More make a replay faster and a live decision slower."""
@@ -51,14 +52,16 @@ class Forecaster:
     """
 
     def __init__(self, bundle: Bundle, n_neighbors: int) -> None:
-        self._model = bundle.model
+        self._config = bundle.config
+        self._temperature = bundle.model.memory_read.temperature
+        self._forward = traced(bundle.model, ROWS, n_neighbors)
         self._interval_ms = interval_ms(bundle.interval)
         self._neighbors = n_neighbors
 
     @property
     def temperature(self) -> float:
         """Of the model's learned softmax over cosines."""
-        return self._model.memory_read.temperature
+        return self._temperature
 
     def forecast(
         self,
@@ -95,7 +98,7 @@ class Forecaster:
         volatility: Sequence[float],
     ) -> list[BarForecast]:
         """Forecasts of bars that fit into one call, from ``row`` on."""
-        config, k, width = self._model.config, self._neighbors, encoded.keys.shape[1]
+        config, k, width = self._config, self._neighbors, encoded.keys.shape[1]
         real = slice(row, row + len(results))
         states = np.zeros((2, ROWS, width), dtype=np.float32)
         keys = np.zeros((ROWS, k, width), dtype=np.float32)
@@ -114,7 +117,7 @@ class Forecaster:
         with torch.inference_mode(), one_thread():
             hidden, query = torch.from_numpy(states)
             retrieved = Retrieved(torch.from_numpy(keys), torch.from_numpy(facts), torch.from_numpy(mask))
-            forecast = self._model(hidden, query, retrieved)
+            forecast = self._forward(hidden, query, retrieved)
             predictions = signed_view(forecast.prediction, config)[real].tolist()
             quantiles, log_volatility = forecast.distribution
             return list(

@@ -96,7 +96,9 @@ def fit_linear(
     model.eval()
     seen = _columns(model, memory, train)
     gram, cross, scale = _moments(seen, mirrored)
-    fits = [np.linalg.solve(gram + np.diag(penalty * scale), cross).astype(np.float64) for penalty in PENALTIES]
+    fits: list[Floats] = [
+        np.linalg.solve(gram + np.diag(penalty * scale), cross).astype(np.float64) for penalty in PENALTIES
+    ]
     best = PENALTIES.index(_UNCHOSEN)
     if len(validation):
         judged = _columns(model, memory, validation)

@@ -8,6 +8,7 @@ overlap with it, nor anything later.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,17 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from memory_store.index import rescore
 from strategies.memory_transformer.dataset import Flags, Floats, Integers, Moments
+from strategies.memory_transformer.rounded_scan import RoundedKeys, Scan, has_byte_products
 from strategies.outcomes import NEVER
 
-_CHUNK: Final = 128  # queries scored together
-_TILE: Final = (
-    4096  # columns per matrix product: so few that their scores are still in the cache when they are looked at
-)
-_BLOCK: Final = (
-    64  # columns whose best score is taken first, so that the selection looks at few numbers; divides a tile
-)
-_HIDDEN: Final = float("-inf")
+_CHUNK: Final = 128
+"""Queries scanned together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,41 +104,64 @@ def causal_neighbours(
     k: int,
     *,
     lifetimes: Lifetimes | None = None,
+    rounded: bool | None = None,
 ) -> NeighbourTable:
-    """The ``k`` nearest visible moments of every query.
+    """The ``k`` nearest visible moments of every query, equally near ones in the order in which they were appended.
+
+    A scan proposes, and ``memory_store.index.rescore`` decides, as it does in a bank.
 
     Args:
-        keys: ``[n, d]`` of all moments, of length one.
+        keys: ``[n, d]`` of all moments.
         moments: all moments of the span.
         queries: ``[m]`` rows that ask, increasing.
         rule: what they may see.
         k: neighbours wanted.
         lifetimes: of the moments; those of the rule by default.
+        rounded: scan keys that are rounded; where the processor is fast at it by default. What is found is the same.
     """
-    visible_from = rule.visible_from(moments) if lifetimes is None else lifetimes.born
-    gone = None if lifetimes is None else lifetimes.gone
-    capacity = rule.capacity if lifetimes is None else len(moments)
-    candidates = np.flatnonzero(visible_from < NEVER)
     rows = np.zeros((len(queries), k), dtype=np.int64)
     mask = np.zeros((len(queries), k), dtype=np.bool_)
-    columns = _Columns.of(keys, moments, candidates, visible_from, capacity, gone)
-    room = _Room.of(min(_CHUNK, len(queries)), len(candidates))
+    columns = _Columns.of(moments, rule, lifetimes)
+    shown: npt.NDArray[np.float32] = keys[columns.rows]
+    tiles = RoundedKeys.of(shown, rounded=has_byte_products() if rounded is None else rounded)
+    scan = Scan(tiles, min(_CHUNK, len(queries)))
     for start in range(0, len(queries), _CHUNK):
         chunk = queries[start : start + _CHUNK]
-        scores, peaks, first = columns.scores(keys[chunk], moments.close_time[chunk], room)
-        values, places = _largest(scores, peaks, k)
-        found = values.shape[1]
-        seen = values.numpy() > _HIDDEN
-        mask[start : start + len(chunk), :found] = seen
-        rows[start : start + len(chunk), :found] = np.where(seen, candidates[np.where(seen, places + first, 0)], 0)
+        seen = columns.seen_at(moments.close_time[chunk])
+        if seen.first >= seen.last:
+            continue
+        first, last = seen.first // tiles.tile, -(-seen.last // tiles.tile)
+        asked, found = scan.near(keys[chunk], first, last, k, partial(columns.hide, seen=seen, hidden=scan.hidden))
+        if not len(found):
+            continue
+        scores = rescore(shown[found], keys[chunk[asked]])
+        nearest, present = _best(asked, scores, len(chunk), k)
+        rows[start : start + len(chunk)] = np.where(present, columns.rows[found[nearest]], 0)
+        mask[start : start + len(chunk)] = present
     return NeighbourTable(rows, mask)
+
+
+class _Seen(NamedTuple):
+    """What queries that follow each other may see."""
+
+    close_time: Integers
+    """``[c]`` when they close."""
+    first: int
+    """Column that any of them sees."""
+    last: int
+    """Column after the last of them."""
+    settled: int
+    """Up to this one the rule hides nothing that is not evicted."""
+    oldest: Integers
+    """``[c]`` first column that is not evicted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
     """The moments that are ever visible, in the order in which they were appended."""
 
-    keys: Tensor
+    rows: Integers
+    """In the table of moments."""
     close_time: Integers
     visible_from: Integers
     latest_visible: Integers
@@ -155,98 +175,60 @@ class _Columns:
     """When each can no longer be found; ``None`` where only the capacity decides."""
 
     @classmethod
-    def of(
-        cls,
-        keys: npt.NDArray[np.float32],
-        moments: Moments,
-        candidates: Integers,
-        visible_from: Integers,
-        capacity: int,
-        gone: Integers | None,
-    ) -> _Columns:
-        visible = visible_from[candidates]
+    def of(cls, moments: Moments, rule: VisibilityRule, lifetimes: Lifetimes | None) -> _Columns:
+        visible_from = rule.visible_from(moments) if lifetimes is None else lifetimes.born
+        rows = np.flatnonzero(visible_from < NEVER)
+        visible = visible_from[rows]
         return cls(
-            torch.from_numpy(keys[candidates]),
-            moments.close_time[candidates],
+            rows,
+            moments.close_time[rows],
             visible,
             np.maximum.accumulate(visible),
-            np.cumsum(moments.has_key)[candidates] - 1,
+            np.cumsum(moments.has_key)[rows] - 1,
             moments.close_time[moments.has_key],
-            capacity,
-            None if gone is None else gone[candidates],
+            rule.capacity if lifetimes is None else len(moments),
+            None if lifetimes is None else lifetimes.gone[rows],
         )
 
-    def scores(self, queries: npt.NDArray[np.float32], close_time: Integers, room: _Room) -> tuple[Tensor, Tensor, int]:
-        """How alike queries ``[c, d]`` and columns are.
-
-        Args:
-            queries: their keys.
-            close_time: ``[c]`` when they close, increasing.
-            room: for the results, which are valid until it is used again.
-
-        Returns:
-            Scores ``[c, columns]``, ``-inf`` where a query may not see a column; the largest of every whole block of
-            ``_BLOCK`` columns; and the number of the first column.
-        """
-        # A moment is appended after the queries of its own close, so what a query can lose was appended before it.
+    def seen_at(self, close_time: Integers) -> _Seen:
+        """What queries that close at ``[c]``, increasing, may see."""
+        # What a query can lose was appended before it.
         appended = np.searchsorted(self.appended_times, close_time, side="left")
         oldest = np.searchsorted(self.number, appended - self.capacity, side="left")
-        first, last = int(oldest[0]), int(np.searchsorted(self.close_time, close_time[-1], side="left"))
-        last = max(first, last)
+        last = int(np.searchsorted(self.close_time, close_time[-1], side="left"))
         settled = int(np.searchsorted(self.latest_visible, close_time[0], side="right"))
-        asked = torch.from_numpy(queries)
-        scores, peaks = room.take(len(queries), last - first)
-        for begin in range(first, last, _TILE):
-            end = min(begin + _TILE, last)
-            part = scores[:, begin - first : end - first]
-            torch.mm(asked, self.keys[begin:end].T, out=part)
-            if settled < end:
-                after = max(settled, begin)
-                hidden = self.visible_from[after:end] > close_time[:, None]
-                part[:, after - begin :].masked_fill_(torch.from_numpy(hidden), _HIDDEN)
-            if begin < oldest[-1]:
-                evicted = np.arange(begin, min(end, int(oldest[-1]))) < oldest[:, None]
-                part[:, : evicted.shape[1]].masked_fill_(torch.from_numpy(evicted), _HIDDEN)
-            if self.gone is not None:
-                gone = self.gone[begin:end] <= close_time[:, None]
-                part.masked_fill_(torch.from_numpy(gone), _HIDDEN)
-            whole = (end - begin) // _BLOCK
-            place = (begin - first) // _BLOCK
-            blocks = part[:, : whole * _BLOCK].view(len(queries), whole, _BLOCK)
-            torch.amax(blocks, dim=2, out=peaks[:, place : place + whole])
-        return scores, peaks, first
+        return _Seen(close_time, int(oldest[0]), last, settled, oldest)
+
+    def hide(self, part: Tensor, begin: int, *, seen: _Seen, hidden: float) -> None:
+        """Put ``hidden`` in the place of scores ``[c, width]`` of columns from ``begin`` on that a query may not see."""
+        end = min(begin + part.shape[1], seen.last)
+        part[:, end - begin :] = hidden
+        part = part[:, : end - begin]
+        if seen.settled < end:
+            after = max(seen.settled, begin)
+            unknown = self.visible_from[after:end] > seen.close_time[:, None]
+            part[:, after - begin :].masked_fill_(torch.from_numpy(unknown), hidden)
+        if begin < seen.oldest[-1]:
+            evicted = np.arange(begin, min(end, int(seen.oldest[-1]))) < seen.oldest[:, None]
+            part[:, : evicted.shape[1]].masked_fill_(torch.from_numpy(evicted), hidden)
+        if self.gone is not None:
+            gone = self.gone[begin:end] <= seen.close_time[:, None]
+            part.masked_fill_(torch.from_numpy(gone), hidden)
 
 
-class _Room(NamedTuple):
-    """Memory for scores that is used again and again: to be given new memory costs more than to fill it."""
+def _best(asked: Integers, scores: Floats, count: int, k: int) -> tuple[Integers, Flags]:
+    """Places of the ``k`` best scores of every query, best first, equal ones as they come, and which there are, ``[count, k]``.
 
-    scores: Tensor
-    peaks: Tensor
-
-    @classmethod
-    def of(cls, queries: int, columns: int) -> _Room:
-        return cls(torch.empty(queries * columns), torch.empty(queries * (columns // _BLOCK)))
-
-    def take(self, queries: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Scores ``[queries, columns]`` and the peaks of their whole blocks."""
-        blocks = columns // _BLOCK
-        return (
-            self.scores[: queries * columns].view(queries, columns),
-            self.peaks[: queries * blocks].view(queries, blocks),
-        )
-
-
-def _largest(scores: Tensor, peaks: Tensor, k: int) -> tuple[Tensor, npt.NDArray[np.int64]]:
-    """The ``k`` largest of every row, or all where there are fewer: values and columns, largest first."""
-    blocks = peaks.shape[1]
-    if blocks <= 2 * k:
-        values, places = torch.topk(scores, min(k, scores.shape[1]), dim=1)
-        return values, places.numpy()
-    # The k largest lie in the k blocks with the largest peaks, or behind the last whole block.
-    whole = blocks * _BLOCK
-    best = torch.topk(peaks, k, dim=1, sorted=False).indices
-    within = scores[:, :whole].view(len(scores), blocks, _BLOCK).gather(1, best.unsqueeze(2).expand(-1, -1, _BLOCK))
-    rest = torch.arange(whole, scores.shape[1]).expand(len(scores), -1)
-    columns = torch.cat(((best.unsqueeze(2) * _BLOCK + torch.arange(_BLOCK)).flatten(1), rest), dim=1)
-    values, places = torch.topk(torch.cat((within.flatten(1), scores[:, whole:]), dim=1), k, dim=1)
-    return values, columns.gather(1, places).numpy()
+    Args:
+        asked: ``[m]`` which query, increasing.
+        scores: ``[m]``.
+        count: queries.
+        k: wanted.
+    """
+    numbers = np.bincount(asked, minlength=count)
+    starts = np.cumsum(numbers) - numbers
+    table = np.full((count, max(k, int(numbers.max()))), np.inf)
+    table[asked, np.arange(len(asked)) - starts[asked]] = -scores
+    best = np.argsort(table, axis=1, kind="stable")[:, :k]
+    present: Flags = np.arange(k) < numbers[:, None]
+    return np.where(present, starts[:, None] + best, 0), present

@@ -15,10 +15,11 @@ from strategies.base import Explanation, Signal, Strategy
 from strategies.errors import SettingsError
 from strategies.features import FEATURE_NAMES
 from strategies.memory_rules import EVERY_BAR
-from strategies.memory_transformer.appraisal import Appraisal, Appraiser
+from strategies.memory_transformer.appraisal import Appraiser
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.overlap import OverlappingTargets, StrategyState
+from strategies.memory_transformer.prospect import Appraisal
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
 from strategies.memory_transformer.tile_kernel import TileKernel

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,15 @@ import numpy.typing as npt
 from strategies.admission import AdmissionState
 from strategies.bars import Bar, BarSeries
 from strategies.features import FEATURE_WARMUP, FeatureState, feature_matrix
-from strategies.memory_transformer.appraisal import Prospect
+from strategies.memory_transformer.prospect import Prospect
 from strategies.memory_transformer.streaming import EncodedBar, StreamingEncoder
 from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
+
+_BLOCKS: Final = 8
+"""Blocks of bars to come that are encoded at once: with the last of them ends what a second process can work on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,9 +153,10 @@ class SymbolState:
         return ordinal - prospect.first_ordinal
 
     def _look_ahead(self, bar: Bar) -> Prospect | None:
-        """Encode the rest of the block at once, when the bars to come begin with this one."""
+        """Encode some blocks at once, when the bars to come begin with this one."""
         assert self._upcoming is not None
-        bars = list(islice(self._upcoming, self._encoder.rows_left))
+        count = self._encoder.rows_left + (_BLOCKS - 1) * self._kernel.config.block
+        bars = list(islice(self._upcoming, count))
         if not bars or bars[0] != bar:
             return None
         self._expected = [self._upcoming_features.update(expected) for expected in bars]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.bars import BarSeries, interval_ms
+from strategies.memory_transformer.allocation import kept_memory
 from strategies.memory_transformer.calibrating import calibrate
 from strategies.memory_transformer.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from strategies.memory_transformer.config import ModelConfig
@@ -114,7 +115,7 @@ def train_on(
         TrainingError: the loss stops being a number.
     """
     notice = notice or _ignore
-    with thread_count(training.threads), torch.random.fork_rng(devices=[]):
+    with thread_count(training.threads), kept_memory(), torch.random.fork_rng(devices=[]):
         for device in _devices(training.device, notice):
             torch.manual_seed(training.seed)
             run = _Run(dataset, config, training, progress or _ignore, device, checkpoint)

@@ -20,7 +20,7 @@ SECRETS = ("live.api_key", "live.api_secret")
 
 def write(folder: Path, text: str) -> Path:
     path = folder / "mine.toml"
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     return path
 
 
@@ -168,12 +168,33 @@ def test_a_refusal_names_the_file_or_the_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("[risk\n", "is not valid TOML: "), ("risk = 3\n", "risk was 3 in "), ("[risk]\nx = {}\n", "risk.x in ")],
+    [
+        ("[risk\n", "is not valid TOML: "),
+        ("risk = 3\n", "risk was 3 in "),
+        ("[risk]\nx = {}\n", "risk.x in "),
+        ("#\udcff\n", "is not UTF-8 at byte 1, as TOML has to be; save it as UTF-8"),
+    ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, text: str, part: str) -> None:
     """Broken syntax, a value where a section belongs, and an unknown table."""
     sentence = refused(file=write(tmp_path, text))
     assert part in sentence and "mine.toml" in sentence
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    """Also in the place of the default file."""
+    (tmp_path / "config.toml").mkdir()
+    sentence = "config file config.toml is not a file; give --config an existing TOML file"
+    assert refused(file=Path("config.toml")) == sentence == refused()
+
+
+def test_a_variable_that_nearly_means_a_key_is_refused(tmp_path: Path) -> None:
+    """One underscore too few, and a stop loss would silently not be set; other variables of that prefix are let be."""
+    assert refused(environment={"RECALL_RISK_STOP_LOSS": "0.02"}) == (
+        "environment variable RECALL_RISK_STOP_LOSS means no key; two underscores part section and key: "
+        "RECALL_RISK__STOP_LOSS"
+    )
+    assert load_config(environment={"RECALL_DEBUG": "1", "RECALL_TEST_DATA": "x"}).risk == Config().risk
 
 
 def test_a_file_that_is_not_there_is_refused() -> None:

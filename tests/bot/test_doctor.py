@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
@@ -21,13 +22,15 @@ from bot.assembly import build_strategy, home_of
 from bot.cli.app import recall
 from bot.config import load_config
 from bot.doctor import Check, examine
-from bot.doctor.account import key_checks, margin_check
+from bot.doctor.account import key_checks, margin_check, orders_check
 from bot.doctor.stored import candle_check, memory_check
 from bot.errors import ExitCode
 from bot.execution.bybit.client import BybitAccount, Credentials
+from bot.execution.bybit.decode import VenueOrder, VenueOrderStatus
 from bot.journal import Journal
 from bot.market.backoff import Backoff
 from bot.market.bybit_rest import BybitRest
+from bot.orders import Side
 from strategies.bars import DAY_MS, HOUR_MS
 from tests.backtest.sandbox.client import KEY, trading_venue
 from tests.backtest.sandbox.threaded import threaded
@@ -81,6 +84,20 @@ def test_the_spot_market_needs_its_own_right_and_has_neither_leverage_nor_positi
     assert good["key may trade"].good
     assert not [name for name in good if name.startswith(("leverage", "position"))]
     assert "leverage" not in good["symbol BTCUSDT"].found
+    assert good["orders of BTCUSDT"].good and good["orders of BTCUSDT"].found == "none"
+
+
+def test_open_orders_of_a_pair_are_named_and_stop_losses_of_a_run_told_from_those_of_others() -> None:
+    stop = VenueOrder(
+        *("v", "abcdef-BTCUSDT-stop1", "BTCUSDT", Side.SELL, VenueOrderStatus.UNTRIGGERED, Decimal(2), Decimal(0)),
+        *(None, "", 1, "tpslOrder", Decimal(95)),
+    )
+    theirs = msgspec.structs.replace(stop, client_order_id="mine")
+    elsewhere = msgspec.structs.replace(theirs, symbol="ETHUSDT")
+    well = orders_check("BTCUSDT", [stop, elsewhere])
+    assert well.good and well.found == "a stop loss of 2 at 95"
+    bad = orders_check("BTCUSDT", [stop, theirs])
+    assert not bad.good and "1 open of somebody else" in bad.found and "cancel" in bad.fix
 
 
 def test_a_bad_clock_a_withdrawing_key_a_wrong_mode_and_a_missing_symbol_are_named_each_with_its_fix(
@@ -112,7 +129,7 @@ def test_the_table_names_each_with_its_fix_too(tmp_path: Path) -> None:
         ("key may not withdraw", "make a key"),
         ("position mode of BTCUSDT", "switch the position"),
         ("symbol NOSUCHUSDT", "take it out"),
-        ("model", "recall train"),
+        ("model", "start recall paper"),
     ):
         assert "bad" in told[name], name
         assert fix in told[name], name
@@ -157,6 +174,24 @@ def test_the_command_answers_in_json_without_the_secret_and_fails_where_somethin
     assert {check["name"] for check in told["checks"]} >= {"clock", "key may trade", "balance", "symbol BTCUSDT"}
     assert KEY.secret not in result.output
     assert result.exception is not None
+    assert getattr(result.exception, "exit_code", None) is ExitCode.CHECK_FAILED
+
+
+def test_without_a_key_the_rest_is_looked_at_and_the_key_is_named_with_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RECALL_LIVE__API_KEY", raising=False)
+    monkeypatch.delenv("RECALL_LIVE__API_SECRET", raising=False)
+    venue = trading_venue()
+    with threaded(venue):
+        words = ["doctor", "--symbols", "BTCUSDT", "--venue", "sandbox", "--json"]
+        for setting in (f"storage.data_dir={tmp_path}", f"venue.sandbox_url={venue.rest_url}"):
+            words += ["--set", setting]
+        result = CliRunner().invoke(recall, words)
+    told = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert not told["key"]["good"] and "RECALL_LIVE__API_KEY" in told["key"]["fix"]
+    assert told["symbol BTCUSDT"]["good"]
+    assert "clock" in told
     assert getattr(result.exception, "exit_code", None) is ExitCode.CHECK_FAILED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -33,6 +34,9 @@ from bot.orders import (
     Funding,
     OperatorAction,
     OperatorCommand,
+    OrderReason,
+    OrderStatus,
+    OrderUpdate,
     Pruning,
     Side,
     SymbolAvailability,
@@ -226,6 +230,17 @@ def test_an_order_is_an_intention_until_its_fill_is_written(journal: Journal) ->
     assert filled
 
 
+def test_an_order_that_ended_unfilled_says_why(journal: Journal) -> None:
+    journal.create_run(record_of())
+    first, second = steps(2)[0]
+    (name,) = {order.client_order_id for decision in first.decisions for order in decision.orders if order.symbol == A}
+    journal.write_step("run-1", first)
+    end = OrderUpdate(name, A, OrderStatus.CANCELLED, START, OrderReason.REDUCE_ONLY)
+    journal.write_step("run-1", StepRecord(updates=(end,), sequence=second.sequence))
+    (row,) = journal.read_rows(schema.orders, run_id="run-1", client_order_id=name)
+    assert (row["status"], row["reason"]) == ("cancelled", "reduce_only")
+
+
 def test_a_replay_is_written_whole_with_its_summary(journal: Journal) -> None:
     written, trades = steps(8)
     fills = [fill for step in written for _, fill in step.executions]
@@ -341,7 +356,7 @@ def test_runs_do_not_see_each_others_rows(journal: Journal) -> None:
 
 
 def test_runs_are_found_by_id_or_as_the_latest_paper_run(journal: Journal) -> None:
-    with pytest.raises(UsageError, match="there are none yet"):
+    with pytest.raises(UsageError, match="there is no run in the journal yet"):
         journal.find_run("latest")
     journal.create_run(record_of("replay", kind=RunKind.REPLAY, started_at=9))
     assert journal.find_run("latest").record.run_id == "replay"
@@ -411,15 +426,15 @@ def limited(journal: Journal) -> Callable[[int | None], None]:
     """Sets how many pages the file may grow by from now on: SQLite then says what it says when the disk is full."""
     allowed: list[int] = []
 
-    def on_checkout(connection: Any, _record: Any, _proxy: Any) -> None:
-        connection.execute(f"PRAGMA max_page_count={allowed[-1] if allowed else 1_000_000}").fetchall()
+    def on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count={allowed[-1] if allowed else 1_000_000}")
 
     def grow(pages: int | None) -> None:
         with journal.engine.connect() as connection:
             used = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         allowed.append(1_000_000 if pages is None else used + pages)
 
-    sa.event.listen(journal.engine, "checkout", on_checkout)
+    sa.event.listen(journal.engine, "begin", on_begin)
     return grow
 
 
@@ -596,6 +611,7 @@ def made_by_format_1(url: str) -> None:
             schema.outlooks.drop(connection)
             schema.probes.drop(connection)
             connection.exec_driver_sql("ALTER TABLE executions DROP COLUMN withheld")
+            connection.exec_driver_sql("ALTER TABLE orders DROP COLUMN reason")
             serial = "INTEGER" if connection.dialect.name == "sqlite" else "SERIAL"
             connection.exec_driver_sql(FORMAT_1.format(serial=serial))
             connection.exec_driver_sql("CREATE INDEX ix_commands_run_id ON commands (run_id)")
@@ -636,6 +652,7 @@ def test_fills_of_the_third_format_are_read_as_they_were_and_those_of_the_spot_m
         made.create_run(record_of())
         with made.engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE executions DROP COLUMN withheld")
+            connection.exec_driver_sql("ALTER TABLE orders DROP COLUMN reason")
             connection.exec_driver_sql(
                 "INSERT INTO executions (run_id, sequence, execution_id, client_order_id, symbol, side, quantity, price, fee,"
                 " kind, time) VALUES ('run-1', 1, '1', 'a', 'BTCUSDT', 'buy', '0.01', '50000', '0.275', 'market', 5)"
@@ -746,3 +763,25 @@ def test_nothing_stays_beside_a_file_whose_run_was_let_go(tmp_path: Path) -> Non
 def test_a_journal_in_memory_has_no_other_users() -> None:
     with closing(Journal("sqlite://", durable=True)) as journal, journal.hold_run("run-a"), journal.hold_run("run-a"):
         pass
+
+
+def test_a_checkpoint_moves_what_the_log_holds_into_the_database_itself(tmp_path: Path) -> None:
+    with closing(Journal(f"sqlite:///{tmp_path / 'journal.sqlite'}", durable=True)) as journal:
+        journal.create_run(record_of())
+        written, _ = steps(40)
+
+        def bars_without_the_log() -> int:
+            shutil.copy(tmp_path / "journal.sqlite", tmp_path / "alone.sqlite")
+            with closing(sqlite3.connect(tmp_path / "alone.sqlite")) as alone:
+                return int(alone.execute("SELECT count(*) FROM bars").fetchone()[0])
+
+        journal.checkpoint()
+        asked = 0
+        for step in written:
+            journal.write_step("run-1", step)
+            if journal.wants_checkpoint:
+                asked += 1
+                assert bars_without_the_log() == 0
+                journal.checkpoint()
+                assert bars_without_the_log() == journal.count("run-1", "bars") > 0
+        assert asked == 1

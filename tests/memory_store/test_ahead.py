@@ -127,7 +127,7 @@ def test_an_outlook_reaches_to_the_end_of_the_embargo():
     next(stream.bars(1))
     outlook = stream.bank.look_ahead(proposal, 0, times)
     assert outlook is not None
-    assert outlook.as_of == tuple(times[:8])
+    assert outlook.terms.as_of == tuple(times[:8])
 
 
 def test_without_an_embargo_nothing_can_be_said_early():

@@ -1,4 +1,4 @@
-"""A second process that proposes: every bit as without it, whatever happens to it or to the memory meanwhile."""
+"""A second process that works ahead: every bit as without it, whatever happens to it or to the memory meanwhile."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from memory_store import BankConfig, Eviction, MemoryBank, Metric, Proposal
-from memory_store.helper import can_help
+from memory_store import BankConfig, Eviction, MemoryBank, Metric, Outlook, Proposal
+from memory_store.helper import Promise, can_help
 from memory_store.pruned import WORTHWHILE
 
 pytestmark = pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
@@ -40,6 +40,18 @@ class Market:
     def queries(self, count: int = 20) -> np.ndarray:
         return self.random.standard_normal((count, 6), dtype=np.float32)
 
+    def propose(self, task: tuple[np.ndarray, int]) -> Proposal:
+        queries, as_of = task
+        return self.bank.propose(queries, as_of=as_of, **WANTED)
+
+    def begin(self, queries: np.ndarray) -> Promise | None:
+        return self.bank.begin(self.propose, (queries, self.now))
+
+    def look_ahead(self, task: tuple[np.ndarray, int]) -> Outlook:
+        outlook = self.bank.look_ahead(self.propose(task), 0, range(task[1], task[1] + EMBARGO))
+        assert outlook is not None
+        return outlook
+
 
 @pytest.fixture(scope="module")
 def market() -> Iterator[Market]:
@@ -49,80 +61,114 @@ def market() -> Iterator[Market]:
     assert multiprocessing.active_children() == []
 
 
-def assert_equal(one: Proposal, other: Proposal) -> None:
-    for name in Proposal.__slots__:
-        mine, theirs = getattr(one, name), getattr(other, name)
-        assert np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine == theirs, name
+def assert_equal(one, other) -> None:
+    """To the last bit, whatever they are made of."""
+    assert type(one) is type(other)
+    if isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    elif isinstance(one, tuple):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_equal(mine, theirs)
+    elif hasattr(one, "__slots__") and not isinstance(one, str):
+        for name in one.__slots__:
+            assert_equal(getattr(one, name), getattr(other, name))
+    else:
+        assert one == other
 
 
-def test_it_proposes_what_the_bank_would_have_proposed_when_it_was_asked(market):
+def test_it_finds_what_the_bank_would_have_found_when_it_was_asked(market):
     bank = market.bank
     with bank.helped():
         assert bank.has_help
         for moments in (0, 1, 40, 200):
             market.go_on(moments)
             queries = market.queries()
-            promised = bank.propose_later(queries, as_of=market.now, **WANTED)
-            expected = bank.propose(queries, as_of=market.now, **WANTED)
+            promise, expected = market.begin(queries), market.propose((queries, market.now))
             market.go_on(5)
-            assert_equal(promised.result(), expected)
+            assert_equal(promise.result(), expected)
+            assert promise.is_kept is False  # there is one answer, and it was taken
     assert not bank.has_help
+
+
+def test_it_looks_ahead_with_all_that_the_bank_knew_of_outcomes_and_names(market):
+    bank = market.bank
+    with bank.helped():
+        for moments in (0, 30, 300):
+            market.go_on(moments)
+            queries = market.queries(EMBARGO)
+            task = queries, market.now
+            promise, expected = bank.begin(market.look_ahead, task), market.look_ahead(task)
+            answer = promise.result()
+            assert_equal(answer, expected)
+            for place in range(EMBARGO):
+                found = bank.foreseen(answer, place, as_of=market.now + place)
+                assert_equal(found, bank.search(queries[place], as_of=market.now + place, k=K))
 
 
 def test_what_it_proposed_answers_later_searches_as_a_search_in_full_does(market):
     bank, queries = market.bank, market.queries()
     with bank.helped():
-        promised = bank.propose_later(queries, as_of=market.now, **WANTED)
+        promise = market.begin(queries)
         market.go_on(50)
-        proposal = promised.result()
+        proposal = promise.result()
         for row, query in enumerate(queries):
             asked = {"as_of": market.now, "k": K}
             fast, plain = bank.search(query, proposal=proposal, row=row, **asked), bank.search(query, **asked)
             assert fast.ids.tolist() == plain.ids.tolist() and fast.scores.tolist() == plain.scores.tolist()
 
 
-def test_more_may_be_asked_than_it_takes_and_answers_may_be_left(market):
+def test_it_takes_two_tasks_at_once_and_answers_may_be_left(market):
     bank = market.bank
     with bank.helped():
         for _ in range(4):
-            asked = [market.queries() for _ in range(5)]
-            promises = [bank.propose_later(queries, as_of=market.now, **WANTED) for queries in asked]
-            expected = [bank.propose(queries, as_of=market.now, **WANTED) for queries in asked]
-            for place in (3, 1):
+            asked = [market.queries(200) for _ in range(5)]
+            promises = [market.begin(queries) for queries in asked]
+            assert all(promises[:2])
+            expected = [market.propose((queries, market.now)) for queries in asked]
+            for place in (1, 0):
                 assert_equal(promises[place].result(), expected[place])
+            market.go_on(3)
+
+
+def test_much_that_changed_is_told_while_an_answer_waits_to_be_read(market):
+    """More than the system takes off a writer, both ways."""
+    bank = market.bank
+    with bank.helped():
+        first = market.begin(market.queries(4000))
+        market.go_on(6000)
+        queries = market.queries()
+        second, expected = market.begin(queries), market.propose((queries, market.now))
+        assert second is not None and len(first.result().ids) == 4000
+        assert_equal(second.result(), expected)
 
 
 def test_an_entry_that_is_evicted_out_of_turn_is_not_proposed(market):
     bank, queries = market.bank, market.queries()
     with bank.helped():
-        bank.propose_later(queries, as_of=market.now, **WANTED).result()
+        market.begin(queries).result()
         best = bank.search(queries[0], as_of=market.now, k=1).ids
         bank.evict(best.tolist())
-        proposal = bank.propose_later(queries, as_of=market.now, **WANTED).result()
+        proposal = market.begin(queries).result()
         assert best[0] not in proposal.ids
-        assert_equal(proposal, bank.propose(queries, as_of=market.now, **WANTED))
+        assert_equal(proposal, market.propose((queries, market.now)))
 
 
 def test_a_helper_that_dies_is_not_missed(market):
-    bank, queries = market.bank, market.queries()
-    with bank.helped():
-        first = bank.propose_later(queries, as_of=market.now, **WANTED)
+    with market.bank.helped():
+        first = market.begin(market.queries())
         (process,) = multiprocessing.active_children()
         process.kill()
         process.join()
-        expected = bank.propose(queries, as_of=market.now, **WANTED)
-        second = bank.propose_later(queries, as_of=market.now, **WANTED)
-        for promised in (first, second):
-            result = promised.result()
-            assert np.array_equal(result.ids, expected.ids) and np.array_equal(result.scores, expected.scores)
+        assert first.is_kept in (True, False)
+        while (second := market.begin(market.queries())) is not None:
+            assert second.result() is None
 
 
 @pytest.mark.parametrize("changes", [{}, {"eviction": Eviction.IMPORTANCE, "half_life_ms": 10}], ids=["small", "other"])
 def test_where_help_would_not_help_everybody_works_alone(changes):
     market = Market(WORTHWHILE if changes else 100, **changes)
     market.go_on(150)
-    bank, queries = market.bank, market.queries()
-    with bank.helped():
-        assert not bank.has_help and multiprocessing.active_children() == []
-        promised = bank.propose_later(queries, as_of=market.now, **WANTED)
-        assert_equal(promised.result(), bank.propose(queries, as_of=market.now, **WANTED))
+    with market.bank.helped():
+        assert not market.bank.has_help and multiprocessing.active_children() == []
+        assert market.begin(market.queries()) is None

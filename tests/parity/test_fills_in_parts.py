@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from bot.execution.instruments import MarginTier
+from bot.market.margin_tiers import MarginTierStore
 from strategies.bars import HOUR_MS
 from tests.runs import INTERVAL, journal_connection, make_candles, recall, span, time_of
 
@@ -31,9 +36,19 @@ def store_funding(data_dir: Path) -> None:
     assert told["added"] == told["settlements"] == len(times)
 
 
+def journal_record(data_dir: Path, run_id: str) -> dict[str, Any]:
+    """What the journal noted of a run."""
+    with journal_connection(data_dir).connect() as connection:
+        text = connection.execute(sa.text("SELECT record FROM runs WHERE run_id = :run"), {"run": run_id}).scalar_one()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def test_paper_replay_and_audit_agree_on_parts_of_orders_and_on_funding(tmp_path: Path) -> None:
     make_candles(tmp_path, SYMBOLS, LAST)
     store_funding(tmp_path)
+    tiers = (MarginTier(Decimal(5_000), Decimal("0.01")), MarginTier(Decimal(10**9), Decimal("0.04"), Decimal(150)))
+    MarginTierStore(tmp_path / "margin_tiers.json").keep({"BTCUSDT": tiers})
     sandbox = ("--venue", "sandbox", "--set", "sandbox.source=store")
     half = recall(tmp_path, "paper", *MARKET, *THIN, *sandbox, *span(FIRST, LAST), "--max-bars", "150")
     paper = recall(tmp_path, "paper", *MARKET, *THIN, *sandbox, *span(FIRST, LAST))
@@ -43,6 +58,7 @@ def test_paper_replay_and_audit_agree_on_parts_of_orders_and_on_funding(tmp_path
     assert paper["trades_sha256"] == replay["trades_sha256"]
     assert paper["equity"] == replay["final_equity"]
     assert replay["funding_paid"] != 0
+    assert journal_record(tmp_path, paper["run_id"])["instruments"]["BTCUSDT"]["margin_tiers"]
     report = recall(tmp_path, "audit", paper["run_id"])
     assert report["differences"] == 0, report["first_differences"]
     with journal_connection(tmp_path).connect() as connection:
@@ -51,4 +67,5 @@ def test_paper_replay_and_audit_agree_on_parts_of_orders_and_on_funding(tmp_path
             return int(connection.execute(sa.text(text), {"run": paper["run_id"]}).scalar_one())
 
         assert count("SELECT count(*) FROM executions WHERE run_id = :run AND execution_id LIKE '%-f2'") > 10
+        assert count("SELECT count(*) FROM executions WHERE run_id = :run AND execution_id LIKE '%-p2'") > 3
         assert count("SELECT count(*) FROM events WHERE run_id = :run AND kind = 'funding'") > 20

@@ -13,9 +13,12 @@ from typing import Final
 
 from bot.execution.bybit.client import Sent
 from bot.execution.bybit.decode import ExecutionType, VenueExecution, VenueOrder, VenueOrderStatus, is_protective
+from bot.execution.bybit.guarding import Guard, waits_for_a_rise, wanted_guard
 from bot.execution.bybit.reconciliation import JournalView, VenueView, is_own, reconcile
 from bot.execution.bybit.spot import fee_of
 from bot.execution.bybit.tracking import TrackedOrder
+from bot.execution.fills.book import BookSide
+from bot.execution.instruments import Instrument
 from bot.execution.venue_books import VenueBooks
 from bot.orders import (
     ZERO,
@@ -23,6 +26,7 @@ from bot.orders import (
     Execution,
     ExecutionKind,
     Funding,
+    GuardOrder,
     Notice,
     NoticeKind,
     Order,
@@ -31,6 +35,7 @@ from bot.orders import (
     OrderUpdate,
     Side,
     Transfer,
+    is_guard,
 )
 from bot.portfolio import Portfolio
 from strategies.bars import DAY_MS, HOUR_MS, MINUTE_MS
@@ -55,6 +60,8 @@ class Compared:
     """By symbol, in words: what is not the run's."""
     naked: tuple[str, ...] = ()
     """Symbols whose position should have a stop loss at the venue and has none."""
+    astray: tuple[VenueOrder, ...] = ()
+    """Guards of coins that are open at the venue and should not be, or not so."""
 
 
 class AccountBook:
@@ -91,7 +98,7 @@ class AccountBook:
         self._newest = max(since, newest)
         self._recent: dict[str, int] = {}
         """When the fills that were applied last had happened, by execution id."""
-        self._tracked = {name: TrackedOrder(name, order.quantity) for name, order in venue.working.items()}
+        self._tracked = {name: TrackedOrder(name, order.quantity) for name, order in self.waiting.items()}
         for fill in fills:
             self._seen.add(fill.execution_id)
             self._newest = max(self._newest, fill.time)
@@ -115,6 +122,28 @@ class AccountBook:
     def working(self) -> dict[str, Order]:
         """Orders that may still be filled, by client order id."""
         return self.venue.working
+
+    @property
+    def waiting(self) -> dict[str, Order]:
+        """Orders that the venue may have, those that guard coins too, by client order id."""
+        return {**self.venue.working, **self.venue.guards}
+
+    def wanted_guard(self, symbol: str) -> Guard | None:
+        """What should guard the coins of a symbol at the venue; of contracts, nothing."""
+        if self.coins is None:
+            return None
+        return wanted_guard(self.venue.books[symbol], self.portfolio.instruments[symbol])
+
+    def obey(self, instrument: Instrument) -> None:
+        """Go by new trading rules of a symbol from now on."""
+        self.portfolio.obey(instrument)
+
+    def guard(self, order: Order) -> GuardOrder:
+        """An order that guards coins is about to be sent, once it is durable."""
+        event = GuardOrder(order)
+        self._book(event)
+        self.expect(order)
+        return event
 
     def expected_wallet(self, view: VenueView) -> Decimal:
         """What the venue's wallet should hold, in quote units.
@@ -153,7 +182,7 @@ class AccountBook:
 
     def lost(self, client_order_id: str) -> list[AccountEvent]:
         """The venue has never heard of an order, and never will."""
-        order = self.working.get(client_order_id)
+        order = self.waiting.get(client_order_id)
         if order is None:
             return []
         text = f"order {client_order_id} never came to the venue"
@@ -196,7 +225,7 @@ class AccountBook:
     @property
     def missing_fills(self) -> tuple[str, ...]:
         """Orders that are filled further than the fills that have arrived say."""
-        return tuple(name for name in self.working if self._tracked[name].missing)
+        return tuple(name for name in self.waiting if self._tracked[name].missing)
 
     def compare(self, view: VenueView, asked: Collection[str], asked_at: int) -> Compared:
         """Take over what the venue says.
@@ -230,10 +259,28 @@ class AccountBook:
         naked = [
             book.symbol
             for book in self.venue.books.values()
-            if book.quantity and book.stop_loss is not None and not book.working
-            if book.symbol not in foreign and view.stop_losses.get(book.symbol) is None
+            if not book.working and book.symbol not in foreign and self._is_naked(book, view, unseen)
         ]
-        return Compared(tuple(events), frozenset(unseen), foreign, tuple(naked))
+        astray = [order for order in view.orders if order.symbol not in foreign and self._is_astray(order)]
+        return Compared(tuple(events), frozenset(unseen), foreign, tuple(naked), tuple(astray))
+
+    def _is_naked(self, book: BookSide, view: VenueView, unseen: Collection[str]) -> bool:
+        """Whether what is held should have a stop loss, and neither the venue nor an order on its way is one."""
+        if self.coins is None:
+            return bool(book.quantity) and book.stop_loss is not None and view.stop_losses.get(book.symbol) is None
+        if self.wanted_guard(book.symbol) is None:
+            return False
+        return book.guard is None or book.guard.client_order_id in unseen
+
+    def _is_astray(self, order: VenueOrder) -> bool:
+        """Whether an order that the venue holds is a guard of the run's, and not the one that the journal has."""
+        if not order.is_open or order.client_order_id not in self._known or not is_guard(order.client_order_id):
+            return False
+        guard = self.venue.guards.get(order.client_order_id)
+        if guard is None or waits_for_a_rise(order):
+            return True
+        is_waiting = order.status is VenueOrderStatus.UNTRIGGERED
+        return is_waiting and (order.quantity, order.trigger_price) != (guard.quantity, guard.trigger_price)
 
     def is_newer_than(self, view: VenueView) -> bool:
         """Whether a fill has been applied that a view does not know: then it says nothing about positions."""
@@ -265,7 +312,7 @@ class AccountBook:
 
     def _view(self, asked: Collection[str]) -> JournalView:
         return JournalView(
-            frozenset(name for name in self.working if name in asked),
+            frozenset(name for name in self.waiting if name in asked),
             frozenset(self._known),
             frozenset(self._seen),
             {symbol: position.quantity for symbol, position in self.portfolio.positions.items()},
@@ -298,7 +345,7 @@ class AccountBook:
 
     def _ended(self, name: str, note: str = "") -> list[AccountEvent]:
         """What is to be said of an order that may just have ended."""
-        tracked, order = self._tracked.get(name), self.working.get(name)
+        tracked, order = self._tracked.get(name), self.waiting.get(name)
         if tracked is None or not tracked.is_final:
             return []
         if order is None:
@@ -334,17 +381,19 @@ def _as_execution(fill: VenueExecution, side: Side, client_order_id: str, is_spo
         fill.quantity,
         fill.price,
         fee,
-        _kind_of(fill),
+        _kind_of(fill, client_order_id),
         fill.time,
         withheld,
     )
 
 
-def _kind_of(fill: VenueExecution) -> ExecutionKind:
+def _kind_of(fill: VenueExecution, client_order_id: str) -> ExecutionKind:
     if fill.kind is ExecutionType.BUST:
         return ExecutionKind.LIQUIDATION
     if fill.kind is ExecutionType.ADL:
         return ExecutionKind.DELEVERAGED
+    if is_guard(client_order_id):
+        return ExecutionKind.STOP_LOSS
     if is_protective(fill.stop_type):
         return ExecutionKind.TAKE_PROFIT if fill.stop_type.endswith("TakeProfit") else ExecutionKind.STOP_LOSS
     return ExecutionKind.LIMIT if fill.is_maker else ExecutionKind.MARKET

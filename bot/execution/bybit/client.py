@@ -154,12 +154,23 @@ class BybitAccount(AccountQuestions):
         except VenueError:
             return None
 
-    async def cancel(self, symbol: str, client_order_id: str) -> VenueOrder | None:
+    async def cancel(self, symbol: str, client_order_id: str, *, order_filter: str = "") -> VenueOrder | None:
         """Cancel an order; returns it as it then is, ``None`` where the venue does not know it.
 
         A cancellation is only asked for: the order may have been filled meanwhile, as what is returned says.
+
+        Args:
+            symbol: of the order.
+            client_order_id: of the order.
+            order_filter: what sort of order it is, where that is none of the ordinary; of the spot market alone.
+
+        Raises:
+            Refused: the venue does not take the request.
+            VenueError: the venue does not answer.
         """
         parameters = {"category": self.category, "symbol": symbol, "orderLinkId": client_order_id}
+        if order_filter:
+            parameters["orderFilter"] = order_filter
         call = self._session.deeds.cancel_order
         try:
             await self._repeated(_Deed(EndpointGroup.CANCEL, call, parameters, Operation.CANCEL))

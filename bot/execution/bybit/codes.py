@@ -47,16 +47,18 @@ _CODES: Final[dict[Action, tuple[int, ...]]] = {
         # There is an order of this id already: the first attempt arrived.
         *(10014, 110072, 170141),
         # The order is gone: filled, cancelled or never there.
-        *(110001, 110008, 110010, 170213, 110064, 40004),
+        *(110001, 110008, 110010, 170142, 170143, 170190, 170213, 110064, 40004),
         # What is held is not what was thought.
         *(110017,),
     ),
     Action.REFUSE: (
         *(10001, 10017, 10404),
         # Out of the price band, or its trigger has been crossed.
-        *(110003, 110120, 110121, 30208, 30209, 170193, 110092, 110093),
+        *(110003, 110120, 110121, 30208, 30209, 170193, 170194, 110092, 110093),
+        # The trigger of a TP/SL order is absent, or too far away.
+        *(170130, 170201, 170202, 170203, 170204),
         # Too small, too many.
-        *(110094, 170140, 110009, 110020, 110061),
+        *(110094, 170140, 110009, 110020, 110061, 170810),
         # The mode or leverage cannot be changed now.
         *(110013, 110024, 110028, 110086, 110090),
     ),

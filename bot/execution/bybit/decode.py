@@ -81,6 +81,9 @@ class VenueOrder(msgspec.Struct, frozen=True):
     """Milliseconds."""
     stop_type: str = ""
     """``stopOrderType``: what of a position sent the order, ``Stop`` for a conditional one, empty for any other."""
+    trigger_price: Decimal | None = None
+    base_price: Decimal | None = None
+    """Of the spot market: the last price when the order was placed."""
 
     @property
     def guards_position(self) -> bool:
@@ -207,6 +210,8 @@ def _order(row: Mapping[str, Any]) -> VenueOrder | None:
         _text(row, "rejectReason"),
         time_of(row.get("updatedTime")),
         _stop_type(row),
+        _positive(row, "triggerPrice"),
+        _positive(row, "basePrice"),
     )
 
 

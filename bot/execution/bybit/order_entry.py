@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+from bot.execution.bybit.spot import GUARD_FILTER
 from bot.execution.instruments import Category
 from bot.orders import Order, OrderType, Side, TriggerDirection
 
@@ -39,7 +40,7 @@ def order_parameters(order: Order, category: Category) -> dict[str, Any]:
     """The body of an order request; numbers as plain decimal texts.
 
     The spot market knows no positions, and so nothing that only reduces or guards one. Without ``marketUnit`` it takes the
-    quantity of a market purchase as quote units.
+    quantity of a market purchase as quote units; TP/SL orders have no such unit, and those of this bot only sell.
     https://bybit-exchange.github.io/docs/v5/order/create-order
     """
     parameters: dict[str, Any] = {
@@ -55,7 +56,9 @@ def order_parameters(order: Order, category: Category) -> dict[str, Any]:
     if order.limit_price is not None:
         parameters["price"] = f"{order.limit_price:f}"
     if category == "spot":
-        if order.order_type is OrderType.MARKET:
+        if order.trigger_price is not None:
+            parameters |= {"triggerPrice": f"{order.trigger_price:f}", "orderFilter": GUARD_FILTER}
+        elif order.order_type is OrderType.MARKET:
             parameters["marketUnit"] = "baseCoin"
         return parameters
     parameters["positionIdx"] = 0

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Final
 
 from bot.execution.bybit.decode import SETTLE_COIN, VenueExecution, VenueWallet
 from bot.orders import ZERO, Side
+
+GUARD_FILTER: Final = "tpslOrder"
+"""``orderFilter`` of a TP/SL order, which holds its coins before it is triggered."""
 
 
 def base_coin(symbol: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from bot.orders import ZERO, Order, written
+from bot.orders import ZERO, ExecutionKind, Order, written
 
 ANY_BAR: Final = (math.inf, -math.inf)
 """The quiet range of a symbol with an order that waits: no bar lies in it."""
@@ -55,6 +55,15 @@ class WorkingOrder(msgspec.Struct, frozen=True):
         return self.order.quantity - self.filled
 
 
+class Exit(msgspec.Struct, frozen=True):
+    """A level that was reached by a position larger than the volume let out."""
+
+    kind: ExecutionKind
+    """Stop loss or take profit."""
+    price: Decimal
+    """Of the market when it was reached, before what a taker pays: no part of the exit gets a better one."""
+
+
 def _no_orders() -> list[Order]:
     return []
 
@@ -79,6 +88,12 @@ class BookSide(msgspec.Struct, omit_defaults=True):
     """Price at which the venue takes the position over."""
     bankruptcy: Decimal | None = None
     """Price at which the position's margin is gone: what it is closed at then."""
+    leaving: Exit | None = None
+    """The exit that is under way: what is left of the position goes to the next opens."""
+    guard: Order | None = None
+    """Of coins at a venue: the conditional sale there that is their stop loss; see ``bot.orders.GuardOrder``."""
+    guards: int = 0
+    """How many there have been."""
 
     def copy(self) -> BookSide:
         """One that does not change with this one."""
@@ -87,6 +102,8 @@ class BookSide(msgspec.Struct, omit_defaults=True):
 
     def quiet_range(self) -> tuple[float, float]:
         """Between these two prices no bar can touch a level of the position; the levels themselves count as touched."""
+        if self.leaving is not None:
+            return ANY_BAR
         stop, target = self.stop_loss, self.take_profit
         if self.liquidation is not None:
             nearer = max if self.quantity > 0 else min

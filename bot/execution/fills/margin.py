@@ -19,7 +19,7 @@ Rate and deduction are those of the tier that the value of the position lies in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 
 from bot.execution.fills.book import BookSide
@@ -93,8 +93,11 @@ def hold(book: BookSide, change: Decimal, price: Decimal, rules: FillRules, inst
 
 
 def worst_price(book: BookSide, bar: Bar) -> Decimal:
-    """The worst that a bar can do to the position of a book: its extreme, or the fill of a stop loss on the way there."""
-    opened, stop = exact(bar.open), book.stop_loss
+    """The worst that a bar can do to the position of a book: its extreme, or the fill of a stop loss on the way there.
+
+    A stop loss that was reached already, and could not close the position whole, bounds nothing.
+    """
+    opened, stop = exact(bar.open), book.stop_loss if book.leaving is None else None
     if book.quantity > 0:
         low = exact(bar.low)
         return low if stop is None else max(low, min(opened, stop))
@@ -102,25 +105,16 @@ def worst_price(book: BookSide, bar: Bar) -> Decimal:
     return high if stop is None else min(high, max(opened, stop))
 
 
-def is_margin_gone(
-    cash: Decimal,
-    books: Mapping[str, BookSide],
-    prices: Mapping[str, Decimal],
-    instruments: Mapping[str, Instrument],
-    fallback_rate: Decimal,
-) -> bool:
+def is_margin_gone(cash: Decimal, held: Iterable[tuple[Decimal, Decimal, Instrument]], fallback_rate: Decimal) -> bool:
     """Whether an account under cross margin has no more than its positions must keep.
 
     Args:
-        cash: of the account, in quote units.
-        books: with its positions.
-        prices: of every symbol with a position.
-        instruments: whose tiers count.
+        cash: of the account once its positions are paid for, in quote units.
+        held: quantity (negative when short), price and instrument, whose tiers count, of every position.
         fallback_rate: maintenance margin over value, where an instrument has no tiers.
     """
     equity, maintenance = cash, ZERO
-    for symbol, price in prices.items():
-        quantity = books[symbol].quantity
+    for quantity, price, instrument in held:
         equity += quantity * price
-        maintenance += maintenance_margin(abs(quantity) * price, instruments[symbol], fallback_rate)
-    return bool(prices) and equity <= maintenance
+        maintenance += maintenance_margin(abs(quantity) * price, instrument, fallback_rate)
+    return maintenance > 0 and equity <= maintenance

@@ -3,9 +3,9 @@
 Timing: an order decided at the close of bar *t* meets bar *t + 1* first. Inside a bar the order of events is unknown but for
 the open, so the one is assumed that is worst for the account:
 
-1. At the open, in the order of submission: market orders fill, worsened as ``pricing`` says. Limit orders that come to the
-   market either take at once, at their limit, or begin to wait. Conditional orders that the open has triggered are what
-   their type says.
+1. At the open: what is left of a stop or target that an earlier bar reached; see ``levels``. Then, in the order of submission:
+   market orders fill, worsened as ``pricing`` says. Limit orders that come to the market either take at once, at their limit,
+   or begin to wait. Conditional orders that the open has triggered are what their type says.
 2. Limit orders that wait fill only when the price went *through* the limit, at the limit, as maker, after the volume that
    stood before them. Conditional orders are triggered by a touch and fill at the trigger price or worse. Those that open or
    add to a position come before its stop loss is looked at, those that reduce or turn it after.
@@ -13,11 +13,7 @@ the open, so the one is assumed that is worst for the account:
 4. The take profit fills only when the price went through it, and never in a bar in which a limit or conditional order
    filled after the open, as the price may have been there first.
 
-A stop or target that the open has already passed fills at the open, any other at its level. Both are market orders once
-triggered, as at Bybit: worsened like these, and charged as taker. They close the whole position whatever the volume; what
-its size does to the price is in the impact.
-
-Where a bar's volume limits what an account can have, all its orders of the symbol share ``Pricing.budget``. For a limit
+Where a bar's volume limits what an account can have, all that it does with the symbol shares ``Pricing.budget``. For a limit
 order that waits, the volume of a bar counts with the share of its range that lies beyond the limit, as if every price had
 traded alike; it fills those who stood before first, and of the rest ``participation`` comes to the order.
 """
@@ -30,10 +26,10 @@ from typing import Final
 import msgspec
 
 from bot.execution.fills.book import BookSide, Progress
-from bot.execution.fills.margin import hold
-from bot.execution.fills.pricing import Pricing
-from bot.execution.fills.rules import BandAction, FillRules, MarginMode
-from bot.execution.instruments import Instrument, exact
+from bot.execution.fills.levels import LevelExits
+from bot.execution.fills.moment import Moment, is_beyond
+from bot.execution.fills.rules import BandAction
+from bot.execution.instruments import exact
 from bot.orders import (
     ZERO,
     Execution,
@@ -62,51 +58,33 @@ _AT_ONCE: Final = frozenset(_REASONS)
 class Meetings:
     """What bars of one symbol do to the orders and the position of its book, one bar after the other."""
 
-    __slots__ = (
-        "_bar",
-        "_book",
-        "_budget",
-        "_instrument",
-        "_kept",
-        "_opened",
-        "_pricing",
-        "_rules",
-        "_updates",
-        "executions",
-    )
+    __slots__ = ("_kept", "_levels", "_moment", "_updates")
 
-    def __init__(
-        self, pricing: Pricing, rules: FillRules, instrument: Instrument, book: BookSide, updates: list[OrderUpdate]
-    ) -> None:
+    def __init__(self, moment: Moment, updates: list[OrderUpdate]) -> None:
         """
         Args:
-            pricing: of the symbol.
-            rules: how orders meet bars.
-            instrument: its trading rules.
-            book: what waits and is held; changed by every bar.
+            moment: of the book.
             updates: what happens to orders besides fills is appended to it.
         """
-        self._pricing = pricing
-        self._rules = rules
-        self._instrument = instrument
-        self._book = book
+        self._moment = moment
+        self._levels = LevelExits(moment)
         self._updates = updates
         self._kept: dict[str, Order] = {}
-        self._budget: Decimal | None = None
-        self.executions: list[Execution] = []
+
+    @property
+    def executions(self) -> list[Execution]:
         """Of the bar that was met last, in the order in which they are assumed to have happened."""
+        return self._moment.executions
 
     def meet(self, bar: Bar) -> tuple[float, float] | None:
         """Let everything happen, and leave in the book what still waits.
 
         Returns the book's quiet range, where it is known already.
         """
-        book = self._book
-        self._bar = bar
-        self._opened = exact(bar.open)
-        if self._rules.participation:
-            self._budget = self._pricing.budget(bar)
-        self.executions = []
+        book, levels = self._moment.book, self._levels
+        self._moment.begin(bar)
+        if book.leaving is not None:
+            levels.go_on()
         waiting = book.working
         standing: list[Order] = []
         if waiting:
@@ -117,8 +95,8 @@ class Meetings:
         if standing:
             self._go_through(standing)
         elif bar.low <= quiet[0] or bar.high >= quiet[1]:
-            self._look_at_stop()
-            self._look_at_target()
+            levels.look_at_stop()
+            levels.look_at_target()
         elif not self._kept:
             return quiet
         if waiting and self._kept:
@@ -130,41 +108,38 @@ class Meetings:
 
     def liquidate(self, bar: Bar, price: Decimal) -> None:
         """Let the venue take over what is held, around ``price``, and cancel what waits."""
-        book = self._book
-        self._bar = bar
-        self.executions = []
+        book = self._moment.book
+        self._moment.begin(bar)
         for order in book.working:
             self._cancel(order, OrderReason.LIQUIDATION)
         book.working = []
         if book.quantity:
-            side = Side.SELL if book.quantity > 0 else Side.BUY
-            taken = self._pricing.taken(price, side, abs(book.quantity), bar, sent=False)
-            self._leave(taken, ExecutionKind.LIQUIDATION)
+            self._levels.take_over(price)
 
     # -- phases ----------------------------------------------------------------------------------------------
 
     def _open(self, waiting: list[Order]) -> list[Order]:
         """What the open does to the orders that wait; answers with those that the rest of the bar may reach."""
         standing: list[Order] = []
-        stages = self._book.progress
+        stages = self._moment.book.progress
         for order in waiting:
             progress = stages.get(order.client_order_id) if stages else None
             if progress is not None and progress.wait:
                 self._keep(order)
                 continue
             if order.trigger_price is not None and (progress is None or not progress.triggered):
-                if not _has_triggered(order, self._opened, self._opened):
+                if not _has_triggered(order, self._moment.opened, self._moment.opened):
                     standing.append(order)
                     continue
                 self._trigger(order)
-            if order.only_reduces and self._book.quantity * order.side.sign >= 0:
+            if order.only_reduces and self._moment.book.quantity * order.side.sign >= 0:
                 self._cancel(order, OrderReason.REDUCE_ONLY)
             elif order.order_type is not _LIMIT_ORDER:
-                self._take(order, self._opened, _MARKET, sent=True)
+                self._take(order, self._moment.opened, _MARKET, sent=True)
             elif progress is not None and progress.rests:
                 standing.append(order)
             else:
-                placed = self._place(order, self._opened, sent=True)
+                placed = self._place(order, self._moment.opened, sent=True)
                 if placed is not None:
                     standing.append(placed)
         return standing
@@ -172,54 +147,26 @@ class Meetings:
     def _go_through(self, standing: list[Order]) -> None:
         """Let the rest of the bar reach orders, and look at the levels of the position where that hurts most."""
         exits: list[Order] = []
-        before = len(self.executions)
+        before = len(self._moment.executions)
         for order in standing:
             if not self._is_reached(order):
                 self._keep(order)
-            elif self._book.quantity * order.side.sign < 0:
+            elif self._moment.book.quantity * order.side.sign < 0:
                 exits.append(order)
             else:
                 self._reach(order)
-        self._look_at_stop()
+        self._levels.look_at_stop()
         # Orders that cut a loss come before those that take a profit.
         exits.sort(key=lambda order: not self._is_waiting_for_trigger(order))
         for order in exits:
             self._reach(order)
-            self._look_at_stop()
-        if not any(execution.kind in (_LIMIT, _MARKET, _TAKEN) for execution in self.executions[before:]):
-            self._look_at_target()
-
-    def _look_at_stop(self) -> None:
-        """Stop loss or liquidation, whichever the price comes to first."""
-        book = self._book
-        stop, liquidation, opened = book.stop_loss, book.liquidation, self._opened
-        if not book.quantity or (stop is None and liquidation is None):
-            return
-        is_long = book.quantity > 0
-        extreme = exact(self._bar.low) if is_long else exact(self._bar.high)
-        if liquidation is not None and _is_beyond(extreme, liquidation, is_long):
-            is_first = stop is None or not _is_beyond(liquidation, stop, is_long) or liquidation == stop
-            if is_first or _is_beyond(opened, liquidation, is_long):
-                assert book.bankruptcy is not None
-                self._leave(book.bankruptcy, ExecutionKind.LIQUIDATION)
-                return
-        if stop is not None and _is_beyond(extreme, stop, is_long):
-            worst = min(opened, stop) if is_long else max(opened, stop)
-            self._leave(worst, ExecutionKind.STOP_LOSS)
-
-    def _look_at_target(self) -> None:
-        book = self._book
-        target = book.take_profit
-        if target is None or not book.quantity:
-            return
-        if book.quantity > 0 and exact(self._bar.high) > target:
-            self._leave(max(self._opened, target), ExecutionKind.TAKE_PROFIT)
-        elif book.quantity < 0 and exact(self._bar.low) < target:
-            self._leave(min(self._opened, target), ExecutionKind.TAKE_PROFIT)
+            self._levels.look_at_stop()
+        if not any(execution.kind in (_LIMIT, _MARKET, _TAKEN) for execution in self._moment.executions[before:]):
+            self._levels.look_at_target()
 
     def _drop_reductions(self) -> None:
         """Cancel orders that could only have reduced a position that is gone; triggers go on waiting for the next one."""
-        book = self._book
+        book = self._moment.book
         kept = []
         for order in book.working:
             if order.only_reduces and not self._is_waiting_for_trigger(order):
@@ -231,12 +178,13 @@ class Meetings:
     # -- single orders ---------------------------------------------------------------------------------------
 
     def _is_waiting_for_trigger(self, order: Order) -> bool:
-        progress = self._book.progress.get(order.client_order_id)
+        progress = self._moment.book.progress.get(order.client_order_id)
         return order.trigger_price is not None and (progress is None or not progress.triggered)
 
     def _is_reached(self, order: Order) -> bool:
         """Whether the range of the bar triggers an order, or goes through its limit."""
-        low, high = exact(self._bar.low), exact(self._bar.high)
+        bar = self._moment.bar
+        low, high = exact(bar.low), exact(bar.high)
         if self._is_waiting_for_trigger(order):
             return _has_triggered(order, low, high)
         # Touching a limit is not enough, as others queue there first.
@@ -249,7 +197,7 @@ class Meetings:
             return
         assert order.trigger_price is not None
         self._trigger(order)
-        if order.only_reduces and self._book.quantity * order.side.sign >= 0:
+        if order.only_reduces and self._moment.book.quantity * order.side.sign >= 0:
             self._cancel(order, OrderReason.REDUCE_ONLY)
         elif order.order_type is not _LIMIT_ORDER:
             self._take(order, order.trigger_price, _MARKET, sent=False)
@@ -268,14 +216,14 @@ class Meetings:
         assert order.limit_price is not None
         is_buy = order.side is _BUY
         edge = self._edge(market, order.side)
-        if edge is not None and _is_beyond(edge, order.limit_price, is_buy) and edge != order.limit_price:
-            if self._rules.price_band is BandAction.REJECT:
+        if edge is not None and is_beyond(edge, order.limit_price, is_buy) and edge != order.limit_price:
+            if self._moment.rules.price_band is BandAction.REJECT:
                 self._cancel(order, OrderReason.PRICE_BAND)
                 return None
             order = msgspec.structs.replace(order, limit_price=edge)
             self._tell(order, OrderStatus.AMENDED, OrderReason.PRICE_BAND)
         assert order.limit_price is not None
-        if _is_beyond(market, order.limit_price, is_buy) and market != order.limit_price:
+        if is_beyond(market, order.limit_price, is_buy) and market != order.limit_price:
             if order.time_in_force is TimeInForce.POST_ONLY:
                 self._cancel(order, OrderReason.POST_ONLY)
             else:
@@ -289,21 +237,21 @@ class Meetings:
 
     def _edge(self, market: Decimal, side: Side) -> Decimal | None:
         """The worst price that the venue lets a limit order have; ``None`` where it does not care."""
-        instrument = self._instrument
+        instrument = self._moment.instrument
         return instrument.highest_bid(market) if side is _BUY else instrument.lowest_offer(market)
 
     def _rest(self, order: Order) -> None:
         """Let a limit order wait at the market, behind those who are there."""
-        progress = self._progress(order)
+        progress, moment = self._progress(order), self._moment
         progress.rests = True
-        if self._rules.queue:
-            progress.ahead = self._pricing.lots(self._rules.queue * self._bar.volume)
+        if moment.rules.queue:
+            progress.ahead = moment.pricing.lots(moment.rules.queue * moment.bar.volume)
         self._tell(order, OrderStatus.RESTING)
 
     def _take(self, order: Order, market: Decimal, kind: ExecutionKind, *, sent: bool) -> None:
         """Fill an order at once as far as the bar allows, and let the rest wait or cancel it."""
         wanted = self._wanted(order)
-        budget = self._budget
+        budget = self._moment.budget
         if budget is None:
             self._fill(order, self._taken(order, market, wanted, sent), wanted, kind, wanted)
             return
@@ -322,17 +270,17 @@ class Meetings:
 
     def _taken(self, order: Order, market: Decimal, quantity: Decimal, sent: bool) -> Decimal:
         """The price at which an order takes."""
-        limit = order.limit_price
-        if limit is not None and not self._rules.improve_limits:
+        limit, moment = order.limit_price, self._moment
+        if limit is not None and not moment.rules.improve_limits:
             return limit
-        price = self._pricing.taken(market, order.side, quantity, self._bar, sent=sent)
+        price = moment.pricing.taken(market, order.side, quantity, moment.bar, sent=sent)
         if limit is None:
             return price
         return min(limit, price) if order.side is _BUY else max(limit, price)
 
     def _fill_limit(self, order: Order) -> None:
         """Fill an order that waits at the market, as far as the volume beyond its limit goes."""
-        if order.only_reduces and self._book.quantity * order.side.sign >= 0:
+        if order.only_reduces and self._moment.book.quantity * order.side.sign >= 0:
             self._cancel(order, OrderReason.REDUCE_ONLY)
             return
         wanted = self._wanted(order)
@@ -345,7 +293,8 @@ class Meetings:
 
     def _traded_for(self, order: Order, wanted: Decimal) -> Decimal:
         """What the volume beyond the limit leaves for an order, after those who stood before it."""
-        rules, bar = self._rules, self._bar
+        moment = self._moment
+        rules, bar = moment.rules, moment.bar
         if not (rules.queue or rules.participation):
             return wanted
         assert order.limit_price is not None
@@ -359,24 +308,25 @@ class Meetings:
         left = traded - served
         if progress.ahead or not left:
             return ZERO
-        if self._budget is None:
+        if moment.budget is None:
             return wanted
-        return min(wanted, self._budget, self._pricing.lots(rules.participation * float(left)))
+        return min(wanted, moment.budget, moment.pricing.lots(rules.participation * float(left)))
 
     def _wanted(self, order: Order) -> Decimal:
         """What is left of an order; of one that only reduces, as much as there is to reduce."""
-        stages = self._book.progress
+        stages = self._moment.book.progress
         progress = stages.get(order.client_order_id) if stages else None
         quantity = order.quantity if progress is None else order.quantity - progress.filled
         if order.only_reduces:
-            held = abs(self._book.quantity)
+            held = abs(self._moment.book.quantity)
             quantity = min(quantity, held) if order.quantity else held
         return quantity
 
     def _fill(self, order: Order, price: Decimal, quantity: Decimal, kind: ExecutionKind, wanted: Decimal) -> None:
         """Book one fill of an order that wanted ``wanted``."""
-        book, name, side = self._book, order.client_order_id, order.side
-        rate = self._pricing.maker_fee if kind is _LIMIT else self._pricing.taker_fee
+        moment, name, side = self._moment, order.client_order_id, order.side
+        book = moment.book
+        rate = moment.pricing.maker_fee if kind is _LIMIT else moment.pricing.taker_fee
         protections = 0
         if quantity == wanted and name not in book.progress:
             number = ""
@@ -390,14 +340,14 @@ class Meetings:
             protections = progress.protections
             if is_whole:
                 del book.progress[name]
-        if self._budget is not None:
-            self._budget -= quantity
+        if moment.budget is not None:
+            moment.budget -= quantity
         fee = price * quantity * rate
-        bar = self._bar
-        self.executions.append(
-            Execution(f"{name}-f{number}", name, order.symbol, side, quantity, price, fee, kind, bar.open_time)
+        time = moment.bar.open_time
+        moment.executions.append(
+            Execution(f"{name}-f{number}", name, order.symbol, side, quantity, price, fee, kind, time)
         )
-        self._hold(quantity if side is _BUY else -quantity, price)
+        moment.hold(quantity if side is _BUY else -quantity, price)
         if not order.only_reduces:
             book.stop_loss, book.take_profit = order.stop_loss, order.take_profit
             if book.protected_by != name:
@@ -405,55 +355,18 @@ class Meetings:
         if not book.quantity:
             book.stop_loss = book.take_profit = None
 
-    def _leave(self, level: Decimal, kind: ExecutionKind) -> None:
-        """Close the whole position at a level that protects it, or at the price that is left of its margin."""
-        book, bar = self._book, self._bar
-        side = Side.SELL if book.quantity > 0 else Side.BUY
-        quantity = abs(book.quantity)
-        price = level
-        if kind is not ExecutionKind.LIQUIDATION:
-            price = self._pricing.taken(level, side, quantity, bar, sent=False)
-        book.protective_fills += 1
-        if book.protected_by in book.progress:
-            # Another order may set the levels before this one does again, and ids must go on counting.
-            book.progress[book.protected_by].protections = book.protective_fills
-        self.executions.append(
-            Execution(
-                execution_id=f"{book.protected_by}-p{book.protective_fills}",
-                client_order_id=book.protected_by,
-                symbol=book.symbol,
-                side=side,
-                quantity=quantity,
-                price=price,
-                fee=price * quantity * self._pricing.taker_fee,
-                kind=kind,
-                time=bar.open_time,
-            )
-        )
-        self._hold(-book.quantity, price)
-        book.quantity = ZERO
-        book.stop_loss = book.take_profit = None
-
-    def _hold(self, change: Decimal, price: Decimal) -> None:
-        """Change the position, and the prices at which its margin is gone."""
-        book = self._book
-        if self._rules.margin is not MarginMode.ISOLATED:
-            book.quantity += change
-            return
-        hold(book, change, price, self._rules, self._instrument)
-
     def _progress(self, order: Order) -> Progress:
-        return self._book.progress.setdefault(order.client_order_id, Progress())
+        return self._moment.book.progress.setdefault(order.client_order_id, Progress())
 
     def _keep(self, order: Order) -> None:
         self._kept[order.client_order_id] = order
 
     def _cancel(self, order: Order, reason: OrderReason) -> None:
         self._tell(order, OrderStatus.CANCELLED, reason)
-        self._book.progress.pop(order.client_order_id, None)
+        self._moment.book.progress.pop(order.client_order_id, None)
 
     def _tell(self, order: Order, status: OrderStatus, reason: OrderReason | None = None) -> None:
-        self._updates.append(update_of(self._book, order, status, self._bar.open_time, reason))
+        self._updates.append(update_of(self._moment.book, order, status, self._moment.bar.open_time, reason))
 
 
 def update_of(
@@ -474,8 +387,3 @@ def _has_triggered(order: Order, low: Decimal, high: Decimal) -> bool:
     if order.trigger_direction is TriggerDirection.RISE:
         return high >= order.trigger_price
     return low <= order.trigger_price
-
-
-def _is_beyond(price: Decimal, level: Decimal, downwards: bool) -> bool:
-    """Whether a price is at a level or past it, going down or up."""
-    return price <= level if downwards else price >= level

@@ -10,6 +10,7 @@ import msgspec
 from bot.execution.fills.book import ANY_BAR, BookSide, Progress, WorkingOrder
 from bot.execution.fills.checks import refusal
 from bot.execution.fills.meeting import Meetings, update_of
+from bot.execution.fills.moment import Moment
 from bot.execution.fills.pricing import Pricing
 from bot.execution.fills.rules import PLAIN, Costs, FillRules
 from bot.execution.instruments import Instrument
@@ -47,7 +48,7 @@ class FillModel:
         self.instruments = instruments
         self.books = {symbol: BookSide(symbol) for symbol in instruments}
         self.waiting: set[str] = set()
-        """Symbols with an order that waits."""
+        """Symbols with an order that waits, or whose position is on its way out."""
         self._finer_bars = finer_bars
         self.updates: list[OrderUpdate] = []
         """What has happened to orders besides fills, until it is taken."""
@@ -155,7 +156,7 @@ class FillModel:
         return True
 
     def has_working(self, symbol: str) -> bool:
-        """Whether an order of this symbol still waits."""
+        """Whether an order of this symbol still waits, or its position is on its way out."""
         return symbol in self.waiting
 
     def working(self, symbol: str) -> tuple[WorkingOrder, ...]:
@@ -232,7 +233,8 @@ class FillModel:
 
     def _meetings_of(self, book: BookSide) -> Meetings:
         instrument = self.instruments[book.symbol]
-        return Meetings(Pricing(self.costs, self.rules, instrument), self.rules, instrument, book, self.updates)
+        pricing = Pricing(self.costs, self.rules, instrument)
+        return Meetings(Moment(pricing, self.rules, instrument, book), self.updates)
 
     def _find(self, client_order_id: str) -> tuple[BookSide, Order] | None:
         for symbol in sorted(self.waiting):
@@ -244,7 +246,7 @@ class FillModel:
 
     def _note(self, book: BookSide, quiet: tuple[float, float]) -> None:
         """Keep what every bar asks for at hand."""
-        if book.working:
+        if book.working or book.leaving is not None:
             self.waiting.add(book.symbol)
             self.quiet[book.symbol] = ANY_BAR
         else:

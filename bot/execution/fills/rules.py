@@ -51,6 +51,8 @@ class FillRules:
     """Bars of its symbol that pass an order by before one meets it."""
     participation: float = 0.1
     """Share of a bar's volume that orders of the account may be filled with; 0: all they want."""
+    share_exits: bool = True
+    """Whether stops and targets share that volume too, and what is over leaves with the next bars; see ``LevelExits``."""
     queue: float = 0.1
     """Share of the volume of the bar in which a limit order begins to wait that stands before it; see ``Meetings``."""
     improve_limits: bool = False
@@ -63,6 +65,8 @@ class FillRules:
     """Maintenance margin over position value, where the instrument has no tiers of its own."""
 
 
-PLAIN: Final = FillRules(impact=0.0, latency_ms=0, participation=0.0, queue=0.0, margin=MarginMode.NONE)
+PLAIN: Final = FillRules(
+    impact=0.0, latency_ms=0, participation=0.0, share_exits=False, queue=0.0, margin=MarginMode.NONE
+)
 """Whole fills of any size at once, and no liquidation: what an engine assumes that is told nothing, and what the first
 release assumed."""

@@ -17,6 +17,7 @@ from backtest.report.exposure import Exposure
 from backtest.report.material import Material, Walk, WindowFigures, gather
 from backtest.report.returns import DailyReturns
 from backtest.significance.certificate import PrefixInvariance
+from backtest.significance.verdict import LATE, TWICE
 from bot.config import load_config
 from bot.errors import ExitCode, UsageError
 from bot.journal import Journal
@@ -86,6 +87,11 @@ CASES: dict[str, tuple[str, Callable[[Material], Material], Callable[[Material],
         lambda material: replace(material, trades=profits(-5, 1, fees="1")),
         lambda material: replace(material, trades=profits(-1, 1, fees="1")),
     ),
+    "worse assumptions": (
+        "Worse assumptions take the gain",
+        lambda material: stressed(material, 0.1, -0.01),
+        lambda material: stressed(material, 0.1, 0.01),
+    ),
     "holding": (
         "Holding would have earned more",
         lambda material: replace(material, hold=(material.times, material.equity + 1.0)),
@@ -104,6 +110,13 @@ CASES: dict[str, tuple[str, Callable[[Material], Material], Callable[[Material],
     "candles": ("Candles are missing", lambda material: replace(material, candles={}), nothing),
     "memory": ("What the memory said is not in the journal", lambda material: replace(material, recollection=None), nothing),
 }  # fmt: skip
+
+
+def stressed(material: Material, twice: float, late: float) -> Material:
+    """A run that earned something, and less under other assumptions."""
+    cases = [{"name": TWICE, "total_return": twice}, {"name": LATE, "total_return": late}]
+    judgement = replace(material.judgement, significance={**material.judgement.significance, "stresses": cases})
+    return replace(material, judgement=judgement, equity=np.full(len(material.times), 2.0 * material.initial_cash))
 
 
 def walked(*returns: float) -> Walk:

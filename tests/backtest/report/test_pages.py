@@ -76,6 +76,11 @@ def test_every_panel_of_a_report_is_drawn_without_a_network_and_without_a_compla
         for name in TABLES:
             assert page.locator(f"#{name} tr").count() >= 1, name
         assert page.locator("#certificate li").count() == 5
+        # What the tests found is seen without scrolling sideways.
+        edges = page.evaluate(
+            "[...document.querySelectorAll('#evidence td')].map((c) => c.getBoundingClientRect().right)"
+        )
+        assert max(edges) <= width
         # Nothing is wider than the window; wide tables scroll by themselves.
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -189,6 +194,21 @@ def test_who_was_right_is_told_where_a_model_and_a_memory_had_a_say(runs: Runs, 
     advised = replace(outlooks, prediction=-outlooks.memory_mean)
     text = render_run(replace(material, recollection=recollect(advised, material.candles)))
     assert 'id="agreement"' in text and "When it disagreed with the model" in text
+
+
+def test_the_page_has_every_figure_and_the_assumptions_that_it_rests_on(page_of_memory: Path) -> None:
+    text = page_of_memory.read_text(encoding="utf-8")
+    for name in (
+        "Volatility, a year",
+        "Calmar ratio",
+        "Profit factor",
+        "Mean of a round trip",
+        "Bars with a gain",
+        "Beta",
+    ):
+        assert f"<dt>{name}</dt>" in text, name
+    assert "participation 0.1, share exits yes, queue 0.1" in text
+    assert "max position 1.0" in text
 
 
 def test_all_trades_are_in_the_page_whatever_the_number_of_candles(runs: Runs, page_of_memory: Path) -> None:

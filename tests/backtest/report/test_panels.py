@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backtest.report.panels import plot_panels
+from backtest.report.panels import plot_panels, round_values
 from strategies.bars import DAY_MS, Calendar, FloatArray, IntArray
 from tests.backtest.report.scenes import START, path_of
 
@@ -100,3 +100,20 @@ def test_panels_of_one_bar_is_refused_in_one_sentence(tmp_path: Path) -> None:
     times, equity = path_of(1)
     with pytest.raises(ValueError, match="at least two bars"):
         draw(tmp_path / "equity.png", times, equity)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.53, 1.67, (0.7, 1.0, 1.5)),
+        (5_300.0, 48_000.0, (7e3, 1e4, 1.5e4, 2e4, 3e4)),
+        (0.9, 30.0, (1.0, 2.0, 5.0, 10.0, 20.0)),
+        (0.02, 900.0, (0.1, 1.0, 10.0, 100.0)),
+    ],
+)
+def test_a_logarithmic_axis_has_as_many_round_labels_as_there_is_room_for(
+    low: float, high: float, labels: tuple[float, ...]
+) -> None:
+    found = round_values(low, high)
+    assert all(low <= each <= high for each in found)
+    assert found == pytest.approx(labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from backtest.sandbox.records import PositionMode
 from backtest.sandbox.venue import SandboxVenue
+from bot.execution.fills import PLAIN
 from strategies.bars import DAY_MS, HOUR_MS
 from tests.backtest.sandbox.client import Client, bars_of, client_of, level, private_socket, pushed, trading_venue
 from tests.bot.market.scenes import T0
@@ -130,6 +132,49 @@ def test_a_cancelled_order_is_gone_and_an_amended_one_is_as_it_was_wanted():
     assert (last["orderStatus"], last["cancelType"]) == ("Cancelled", "CancelByUser")
 
 
+def test_an_order_cannot_be_amended_to_what_is_filled_already():
+    bars = bars_of((100, 100, 100, 100), (100, 100, 89, 95), (95, 95, 95, 95))
+
+    async def run() -> Any:
+        venue = trading_venue(bars, fills=replace(PLAIN, participation=0.001))
+        async with client_of(venue) as client:
+            order = await client.placed("Buy", "10", "90")
+            await venue.step(2)
+            shown = await client.shown(order)
+            reply = await client.post(
+                "order/amend", category="linear", symbol="BTCUSDT", orderId=order, qty=shown["cumExecQty"]
+            )
+            return shown, reply, await client.shown(order)
+
+    shown, reply, after = asyncio.run(run())
+    assert 0 < float(shown["cumExecQty"]) < 10
+    assert (reply["retCode"], after["qty"]) == (110064, "10.000")
+
+
+def test_ten_conditional_orders_of_a_symbol_wait_and_no_more():
+    async def talk(client: Client) -> Any:
+        wanted = {"triggerPrice": "110", "triggerDirection": 1}
+        return [(await client.order("Buy", "1", **wanted))["retCode"] for _ in range(11)]
+
+    assert play(trading_venue(), talk) == [0] * 10 + [110009]
+
+
+def test_five_hundred_orders_of_a_symbol_wait_and_no_more():
+    async def talk(client: Client) -> Any:
+        codes = [(await client.order("Buy", "0.1", "90"))["retCode"] for _ in range(501)]
+        return codes[-2:]
+
+    assert play(trading_venue(balance=Decimal(100_000)), talk) == [0, 110020]
+
+
+def test_the_position_mode_stays_while_an_order_waits():
+    async def talk(client: Client) -> Any:
+        await client.placed("Buy", "1", "90")
+        return await client.post("position/switch-mode", category="linear", coin="USDT", mode=3)
+
+    assert play(trading_venue(), talk)["retCode"] == 110028
+
+
 def test_cancel_all_takes_back_what_waits_and_needs_a_scope():
     async def talk(client: Client) -> Any:
         for price in ("90", "91"):
@@ -230,7 +275,7 @@ def test_a_conditional_order_waits_for_its_trigger_and_then_trades():
     assert rows[-1]["avgPrice"] == "110"
 
 
-def test_a_reduce_only_order_reduces_and_one_on_the_same_side_is_refused():
+def test_a_reduce_only_order_reduces_what_there_is_and_one_on_the_same_side_is_refused():
     async def talk(client: Client) -> Any:
         await client.placed("Sell", "2")
         same = await client.order("Sell", "1", reduceOnly=True)
@@ -239,7 +284,7 @@ def test_a_reduce_only_order_reduces_and_one_on_the_same_side_is_refused():
 
     same, more, position = play(trading_venue(), talk)
     assert (same["retCode"], same["retMsg"]) == (110017, "reduce-only order has same side with current position")
-    assert more["cumExecQty"] == "2.000"
+    assert (more["orderStatus"], more["cumExecQty"], more["cancelType"]) == ("Cancelled", "2.000", "CancelByReduceOnly")
     assert position["size"] == "0"
 
 

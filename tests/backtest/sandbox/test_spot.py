@@ -74,10 +74,16 @@ def test_refusals_have_the_codes_of_the_spot_market():
             await spot(client, "Sell", "1"),
             await spot(client, "Buy", "1000.01"),
             await spot(client, "Buy", "1", "90", triggerPrice="95"),
+            await spot(client, "Buy", "100", stopLoss="90"),
+            await spot(client, "Sell", "1", orderFilter="tpslOrder"),
+            await spot(client, "Sell", "1", orderFilter="stop"),
         ]
         return [reply["retCode"] for reply in replies]
 
-    assert play(trading_venue(balance=Decimal(1000)), talk) == [170140, 0, 170141, 170131, 170131, 10001]
+    assert play(trading_venue(balance=Decimal(1000)), talk) == [
+        *(170140, 0, 170141, 170131, 170131, 10001),
+        *(170130, 170202, 170201),
+    ]
 
 
 def test_a_limit_order_fills_when_the_price_goes_through_it_and_the_wallet_is_pushed():
@@ -97,6 +103,79 @@ def test_a_limit_order_fills_when_the_price_goes_through_it_and_the_wallet_is_pu
     assert [topic for topic, _ in rows] == ["order.spot", "execution.spot", "order.spot", "wallet"]
     assert [row["orderStatus"] for topic, row in rows if topic == "order.spot"] == ["New", "Filled"]
     assert {coin["coin"]: coin["walletBalance"] for coin in rows[-1][1]["coin"]} == {"USDT": "9905", "BTC": "0.999"}
+
+
+STOP = {"orderFilter": "tpslOrder", "triggerPrice": "95"}
+
+
+def test_a_tpsl_order_holds_its_coins_until_it_is_taken_back_by_its_own_filter():
+    async def talk(client: Client) -> Any:
+        await spot(client, "Buy", "100")
+        stop = await spot(client, "Sell", "0.999", orderLinkId="s", **STOP)
+        twice = await spot(client, "Sell", "0.999", orderLinkId="t", **{**STOP, "triggerPrice": "110"})
+        sale = await spot(client, "Sell", "0.999")
+        name = {"category": "spot", "symbol": "BTCUSDT", "orderLinkId": "s"}
+        listed = [
+            len((await client.get("order/realtime", category="spot", **more))["result"]["list"])
+            for more in ({}, {"orderFilter": "tpslOrder"}, {"orderFilter": "Order"})
+        ]
+        (row,) = (await client.get("order/realtime", **name))["result"]["list"]
+        ordinary = await client.post("order/cancel", **name)
+        all_ordinary = await client.post("order/cancel-all", category="spot", symbol="BTCUSDT")
+        more = await client.post("order/amend", **name, qty="1.2")
+        less = await client.post("order/amend", **name, qty="0.5", triggerPrice="94")
+        (amended,) = (await client.get("order/realtime", **name))["result"]["list"]
+        back = await client.post("order/cancel", **name, orderFilter="tpslOrder")
+        (ended,) = (await client.get("order/realtime", **name))["result"]["list"]
+        freed = await spot(client, "Sell", "0.999")
+        codes = [one["retCode"] for one in (stop, twice, sale, ordinary, more, less, back, freed)]
+        return codes, listed, row, all_ordinary["result"]["list"], amended, ended["orderStatus"]
+
+    codes, listed, row, taken, amended, ended = play(trading_venue(), talk)
+    assert codes == [0, 170131, 170131, 170213, 170131, 0, 0, 0]
+    assert listed == [1, 1, 0] and taken == []
+    told = {
+        name: row[name] for name in ("orderStatus", "stopOrderType", "triggerPrice", "basePrice", "lastPriceOnCreated")
+    }
+    assert told == {
+        "orderStatus": "Untriggered",
+        "stopOrderType": "tpslOrder",
+        "triggerPrice": "95.0",
+        "basePrice": "100.0",
+        "lastPriceOnCreated": "",
+    }
+    assert (amended["qty"], amended["triggerPrice"], ended) == ("0.500", "94.0", "Deactivated")
+
+
+def test_a_tpsl_order_sells_when_the_price_gets_there_from_where_it_was():
+    bars = bars_of((100, 100, 100, 100), (100, 101, 94, 96), (96, 96, 96, 96))
+
+    async def run() -> Any:
+        venue = trading_venue(bars)
+        async with client_of(venue) as client, private_socket(venue, "order.spot", "execution.spot") as socket:
+            await spot(client, "Buy", "300")
+            await pushed(socket, 2)
+            await spot(client, "Sell", "0.999", orderLinkId="stop", **STOP)
+            await spot(client, "Sell", "0.999", orderLinkId="target", **{**STOP, "triggerPrice": "120"})
+            await venue.step(2)
+            return await pushed(socket, 5)
+
+    rows = asyncio.run(run())
+    told = [(row["orderLinkId"], row["orderStatus"]) for topic, row in rows if topic == "order.spot"]
+    assert told == [
+        *(("stop", "Untriggered"), ("target", "Untriggered")),
+        *(("stop", "Triggered"), ("stop", "Filled")),
+    ]
+    (fill,) = [row for topic, row in rows if topic == "execution.spot"]
+    assert (fill["orderLinkId"], fill["stopOrderType"], fill["execPrice"]) == ("stop", "tpslOrder", "95.0")
+
+
+def test_of_tpsl_orders_a_symbol_has_thirty_at_most():
+    async def talk(client: Client) -> list[int]:
+        await spot(client, "Buy", "4000")
+        return [(await spot(client, "Sell", "1", orderLinkId=f"s{n}", **STOP))["retCode"] for n in range(31)]
+
+    assert play(trading_venue(), talk) == [*[0] * 30, 170810]
 
 
 def test_it_lives_beside_the_contracts_of_the_same_symbol():

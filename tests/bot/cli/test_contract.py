@@ -164,8 +164,10 @@ def test_a_check_that_finds_something_is_1(tmp_path: Path) -> None:
 BAD_USAGE = {
     "trade": "No such command 'trade'; see recall --help",
     "paper --max-bars 0": "Invalid value for '--max-bars': 0 is not in the range x>=1; see recall paper --help",
-    "status": "run 'latest' is not in the journal; there are none yet: start recall paper",
-    "audit paper-1": "run 'paper-1' is not in the journal; there are none yet: start recall paper",
+    "status": "there is no run in the journal yet; start one with recall paper or recall backtest",
+    "audit paper-1": "there is no run in the journal yet; start one with recall paper or recall backtest",
+    "doctor": "the sandbox that starts inside recall paper and recall live has no account to look at; give --venue "
+    "testnet, demo or bybit, or start recall sandbox and set venue.sandbox_url to its URL",
     "models show": "there is no model yet; see recall models list, or run recall train",
     "data check": "the candle store is empty: get some with recall fetch",
     "data check --symbols X --interval 60": "X has no stored candles of interval 60; get them with "

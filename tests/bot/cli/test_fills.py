@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from backtest.sandbox.market import SyntheticMarket
 from bot.config import Config, stored_config
@@ -13,7 +14,7 @@ from bot.execution.builtin import builtin_instrument
 from bot.execution.fills import PLAIN, FillRules
 from bot.market.candles import CandleStore
 from strategies.bars import BarSeries, Calendar
-from tests.runs import BEGIN, make_candles, recall, span, time_of
+from tests.runs import BEGIN, journal_connection, make_candles, recall, span, time_of
 
 CROSS = (
     "--symbols", "BTCUSDT", "--interval", "60", "--strategy", "sma_cross", "--set", "strategy.parameters.fast=3",
@@ -53,6 +54,21 @@ def test_finer_candles_decide_which_of_stop_and_target_came_first(tmp_path: Path
     )
 
 
+def test_a_replay_says_why_its_orders_ended(tmp_path: Path) -> None:
+    """Orders that come bars later find that a stop has closed what they were to reduce."""
+    make_candles(tmp_path, ("BTCUSDT",), 700)
+    late = ("--set", "fills.delay_bars=3", "--set", "strategy.parameters.long_only=true", "--keep-decisions")
+    run_id = recall(tmp_path, "backtest", *CROSS, *late, *span(100, 700))["run_id"]
+    with journal_connection(tmp_path).connect() as connection:
+        rows = connection.execute(
+            sa.text("SELECT decision_number, status, reason FROM orders WHERE run_id = :run"), {"run": run_id}
+        ).all()
+    assert {(status, reason) for _, status, reason in rows} >= {("filled", None), ("cancelled", "reduce_only")}
+    number = next(number for number, _, reason in rows if reason)
+    (fate,) = recall(tmp_path, "why", str(number), "--run", run_id)["order_fates"].values()
+    assert fate == {"status": "cancelled", "reason": "reduce_only"}
+
+
 @pytest.mark.parametrize("detail", ["60", "D", "1", "nonsense"])
 def test_a_detail_interval_that_is_not_finer_or_not_stored_is_refused(tmp_path: Path, detail: str) -> None:
     make_candles(tmp_path, ("BTCUSDT",), 200)
@@ -80,4 +96,7 @@ def test_a_run_that_was_recorded_before_there_were_options_is_filled_as_it_was_t
     assert fills.rules(1.0) == FillRules(**{**{name: getattr(PLAIN, name) for name in PLAIN.__slots__}, "leverage": 1})
     assert fills.funding_rate == 0
     assert stored_config(Config().masked(), "paper-2").fills == Config().fills
+    now = Config().masked()
+    del now["fills"]["share_exits"]
+    assert not stored_config(now, "paper-3").fills.share_exits
     assert Config().fills.rules(2.5).leverage == 3

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
+import os
+import subprocess
+import sys
+import termios
 from math import expm1
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ import sqlalchemy as sa
 from bot.config import Config
 from bot.journal import Journal
 from bot.orders import Decision, Verdict
-from tests.bot.cli.terminal import SHORT, Outcome, ask, interrupt, recall, start
+from tests.bot.cli.terminal import PROJECT, SHORT, Outcome, ask, interrupt, recall, start
 from tests.runs import journal_connection
 
 SMA = ("paper", "--strategy", "sma_cross", *SHORT)
@@ -183,6 +188,30 @@ def test_a_run_that_was_killed_says_so_and_goes_on(tmp_path: Path) -> None:
     assert ask(tmp_path, "audit")["differences"] == 0
 
 
+def test_a_terminal_that_is_closed_stops_a_run_in_order(tmp_path: Path) -> None:
+    """As Ctrl-C does: after the step in hand, and though nobody is left to write to."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from bot.cli import main; main()", *SMA, "--set", "sandbox.pause=0.02"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    seen = b""
+    while b"bar 1 " not in seen:
+        seen += os.read(ours, 4096)
+        assert process.poll() is None, seen
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert ask(tmp_path, "status")["status"] == "stopped"
+    assert ask(tmp_path, "audit")["differences"] == 0
+
+
 def test_status_and_positions_agree_with_the_journal(tmp_path: Path) -> None:
     """Equity is cash and positions at the last close."""
     run_id = holding(tmp_path)
@@ -223,6 +252,7 @@ def test_why_tells_a_decision_without_a_memory(tmp_path: Path) -> None:
     assert "held then  nothing, equity 10,000.00" in text
     assert "an order brings the position to the target" in text
     assert " at market, stop " in text
+    assert "became     filled" in text
     assert "remembered" not in text
     missing = recall(tmp_path, "why", "5")
     assert missing.error == f"run {run_id} has made 5 decisions, the last is number 4; there is no 5"

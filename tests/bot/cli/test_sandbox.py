@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ def test_a_client_trades_with_what_the_command_prints(tmp_path: Path) -> None:
     assert balance == "500"
     assert places["private_url"].endswith("/v5/private")
     assert places["trade_url"].endswith("/v5/trade")
+
+
+def test_with_now_the_market_has_the_time_of_this_machine_whatever_the_interval(tmp_path: Path) -> None:
+    """Not that of the next candle's open, which may be an hour away."""
+    with start(
+        tmp_path, "sandbox", "--synthetic", "3", "--interval", "60", "--port", "0", "--json", "--now"
+    ) as process:
+        assert process.stdout is not None
+        places: dict[str, Any] = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        session = HTTP(testnet=False)
+        session.endpoint = places["rest_url"]
+        sent = time.time()
+        told = int(session.get_server_time()["time"]) / 1000
+        assert sent - 1.0 < told < time.time() + 1.0
+        newest = session.get_kline(category="linear", symbol="BTCUSDT", interval="60", limit=1)["result"]["list"][0]
+        assert int(newest[0]) / 1000 <= told < int(newest[0]) / 1000 + 3600
+        interrupt(process)
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_an_unknown_symbol_or_interval_is_refused_at_once_and_named():
     assert "NOPEUSDT" in messages[0]
     assert "BTCUSDT at interval 5" in messages[1]
     assert "symbol 'NOPEUSDT' is unknown" in messages[2]
-    assert requests == 3
+    assert requests == 4, "each refused at once; the margin tiers of the known one were asked for"
 
 
 def test_nobody_listening_is_a_venue_error_and_not_a_traceback(unused_url):
@@ -279,7 +279,7 @@ def test_instruments_are_gathered_over_all_pages_and_come_in_the_order_asked():
     assert list(found) == ["S1002USDT", "S0000USDT"]
     assert found["S1002USDT"] == rules["S1002USDT"]
     assert found["S0000USDT"] == Instrument("S0000USDT")
-    assert requests == 2
+    assert requests == 4, "two pages of rules, and the margin tiers of each symbol"
 
 
 def test_every_recorded_instrument_is_understood(real_data):

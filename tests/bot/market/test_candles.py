@@ -138,7 +138,7 @@ def test_every_column_counts_when_bars_are_compared(store: CandleStore, column: 
 def test_earlier_bars_are_refused_unless_prepended_on_purpose(store: CandleStore) -> None:
     whole = walk(100)
     store.append(whole.slice(60, 80), source="file")
-    with pytest.raises(DataError, match=r"stored from 2024-01-03T12:00Z on .* start at 2024-01-01T00:00Z"):
+    with pytest.raises(DataError, match=r"stored from 2024-01-03T12:00Z on .* start at 2024-01-01T00:00Z.*--prepend"):
         store.append(whole, source="file")
     assert len(store.load("BTCUSDT", "60")) == 20
     result = store.append(whole, source="file", prepend=True)

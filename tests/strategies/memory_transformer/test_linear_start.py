@@ -109,7 +109,7 @@ def test_shown_in_the_mirror_half_of_the_time_a_state_says_nothing_of_the_direct
 
 
 def test_it_is_kept_where_no_epoch_is_better():
-    hasty = train({"AAAUSDT": random_walk(900, 3)}, SHAPE, replace(QUICK, epochs=2, learning_rate=0.05))
+    hasty = train({"AAAUSDT": random_walk(900, 3)}, SHAPE, replace(QUICK, epochs=1, learning_rate=0.3))
     assert hasty.report.best_epoch == 0
     found = hasty.report.validation
     assert found is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_a_preview_changes_no_bit(bundle, seed, symbols, embargo, memory_size, g
 
 @pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
 @pytest.mark.parametrize("wrong_from", [None, 20, 70])
-def test_a_second_process_that_proposes_changes_no_bit(bundle, wrong_from):
+def test_a_second_process_changes_no_bit(bundle, wrong_from):
     past, future = split(market(2, 0.1, 5), WARM)
     expected = play(warmed(bundle, past, 40_000), future)
     strategy = warmed(bundle, past, 40_000)
@@ -116,6 +117,20 @@ def test_a_second_process_that_proposes_changes_no_bit(bundle, wrong_from):
     with strategy.bank.helped():
         assert strategy.bank.has_help
         assert play(strategy, future) == expected
+
+
+@pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
+def test_a_second_process_that_dies_on_the_way_changes_no_bit(bundle):
+    past, future = split(market(2, 0.1, 5), WARM)
+    expected = play(warmed(bundle, past, 40_000), future)
+    strategy = warmed(bundle, past, 40_000)
+    strategy.preview(future)
+    with strategy.bank.helped():
+        now, later = split(future, 40)
+        signals = play(strategy, now)
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        assert signals + play(strategy, later) == expected
 
 
 def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
@@ -139,7 +154,9 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
         appraisal = appraiser.appraise(
             bank, bar, observed.encoded, observed.volatility, state.ordinal, state.prospect, observed.regime
         )
-        place = state.ordinal - state.prospect.first_ordinal - state.prospect.first_row
-        early += appraisal.view is state.prospect.appraisals[place].view
+        assert state.prospect.current is not None
+        stretch, findings = state.prospect.current
+        assert findings.appraisals is not None
+        early += appraisal.view is findings.appraisals.views[state.ordinal - stretch.ordinal - findings.first]
         recorder.remember(bar, observed.encoded.key, observed.regime)
     assert early == len(future)

@@ -224,13 +224,13 @@ def test_what_is_not_the_runs_is_read_back_from_its_journal() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["live.require_stop_loss=true"], "require_stop_loss = false"),
+        (["risk.stop_loss=0"], "require_stop_loss = false"),
         (["live.positions=adopt"], "cannot be taken over"),
         (["market.symbols=BTCEUR"], "not paid for in USDT"),
     ],
 )
 def test_a_spot_run_refuses_what_the_spot_market_has_not(changes: list[str], words: str) -> None:
-    wanted = ["market.category=spot", "live.require_stop_loss=false"]
+    wanted = ["market.category=spot"]
     require_stop_loss(load_config(overrides=wanted, environment={}))
     with pytest.raises(UsageError, match=words):
         require_stop_loss(load_config(overrides=[*wanted, *changes], environment={}))
