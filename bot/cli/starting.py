@@ -49,11 +49,13 @@ def stop_on_signals() -> asyncio.Event:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         terminals = [stream for stream in (_STANDARD_OUTPUT, _STANDARD_ERROR) if os.isatty(stream)]
 
-        def hang_up() -> None:
+        def hang_up(_number: int, _frame: object) -> None:
             _fall_silent(terminals)
-            stop.set()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
 
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        # The loop's own handlers wait for its next turn, and until then a line that is printed would end the run.
+        signal.signal(signal.SIGHUP, hang_up)
     return stop
 
 
