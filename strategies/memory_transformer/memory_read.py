@@ -23,8 +23,8 @@ _NULL_SIMILARITY: Final = 0.75
 gradient of an entry without a share is nothing."""
 _HIDDEN = float("-inf")
 _TINY: Final = torch.tensor(1e-8)
-"""Keeps gradients of logarithms and roots finite at zero. A tensor, as all that meets tensors here: a recorded graph would convert
-a number of Python at every call."""
+"""Keeps gradients of logarithms and roots finite at zero. A tensor, as all that meets tensors here: a recorded graph converts
+numbers of Python at every call."""
 
 
 class Retrieved(NamedTuple):
@@ -134,7 +134,7 @@ class MemoryRead(nn.Module):
         # Scaled before it is masked: the gradient of a scale that multiplies -inf is not a number.
         scores = torch.cat((null, (similarity * scale).masked_fill(absent, _HIDDEN)), dim=1)
         weights = torch.softmax(scores, dim=1)
-        null_share, shares = weights.split((1, mask.shape[1]), dim=1)
+        null_share, shares = weights.split_with_sizes((1, mask.shape[1]), dim=1)
 
         # The map of a difference as the difference of maps. The metric learns from cosines alone, so nothing is carried back
         # through these.

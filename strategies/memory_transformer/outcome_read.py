@@ -93,7 +93,7 @@ class OutcomeRead(nn.Module):
             mask: ``[batch, k]`` bool: true where there is a neighbour.
         """
         numbers = self.belief(F.gelu(self.inner(hidden)))
-        log_sharpness, threshold, beliefs = numbers.split((1, 1, 3 * self.horizons), dim=1)
+        log_sharpness, threshold, beliefs = numbers.split_with_sizes((1, 1, 3 * self.horizons), dim=1)
         sharpness = log_sharpness.exp().clamp(max=_LARGEST_SHARPNESS)
         alike = torch.sigmoid(sharpness * (similarity - threshold)) * mask
         # What is not known is a return of 0, of no size.

@@ -1,8 +1,8 @@
 """Everything after the encoder as one recorded graph.
 
 Some hundred operations on a few rows take less time than Python takes to call them. Recorded once, torch runs the same
-operations on the same shapes without Python between them, with the same bits, in about half the time; what depends on weights alone
-is computed when it is recorded.
+operations on the same shapes without Python between them, with the same bits, in about half the time; what depends on
+weights alone is computed when it is recorded.
 """
 
 from __future__ import annotations
