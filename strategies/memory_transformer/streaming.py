@@ -82,6 +82,16 @@ class StreamingEncoder:
             self._begin_tile(state)
         return EncodedBar(encoded.hidden[row], encoded.keys[row])
 
+    def come_true(self) -> EncodedBar:
+        """What ``push`` gives for the next bar and leaves behind, where that came as ``look_ahead`` was told."""
+        row, tile = self._next_ordinal % TILE, self._ahead[0]
+        assert row < tile.known, f"bar {self._next_ordinal} was not looked ahead to"
+        self._features[row] = tile.features[row]
+        self._next_ordinal += 1
+        if row == TILE - 1:
+            self._begin_tile(tile.state)
+        return EncodedBar(tile.encoded.hidden[row], tile.encoded.keys[row])
+
     def encode_series(self, features: FloatRows) -> EncodedSeries:
         """States and keys of the next bars, ``[n, n_features]`` scaled: what ``push`` gives for each, and leaves behind.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +25,7 @@ _BLOCKS: Final = 8
 """Blocks of bars to come that are encoded at once: with the last of them ends what a second process can work on."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ObservedBar:
+class ObservedBar(NamedTuple):
     """What one bar looked like."""
 
     open_time: int
@@ -65,8 +63,6 @@ class SymbolState:
         self._prospect: Prospect | None = None
         self._expected: list[tuple[float, ...]] = []
         """Features of the bars of the prospect."""
-        self._expected_rows: npt.NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
-        """The same, scaled."""
         self._came_true: deque[Bar] = deque(maxlen=FEATURE_WARMUP)
         """Bars whose features were foreseen, so that ``_features`` has not seen them."""
 
@@ -118,7 +114,7 @@ class SymbolState:
         else:
             assert self._prospect is not None
             features, volatility = self._expected[place], self._prospect.volatility[place]
-            encoded = self._encoder.push(self._expected_rows[place])
+            encoded = self._encoder.come_true()
         self._seen += 1
         self._observed = ObservedBar(
             bar.open_time,
@@ -161,8 +157,7 @@ class SymbolState:
             return None
         self._expected = [self._upcoming_features.update(expected) for expected in bars]
         ordinal = self._encoder.next_ordinal
-        self._expected_rows = self._scaler.transform(self._expected)
-        encoded = self._encoder.look_ahead(self._expected_rows)
+        encoded = self._encoder.look_ahead(self._scaler.transform(self._expected))
         self._prospect = Prospect(ordinal, bars, encoded, trailing_volatility(np.array(self._expected)).tolist())
         return self._prospect
 

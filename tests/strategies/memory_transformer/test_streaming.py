@@ -159,3 +159,17 @@ def test_a_model_in_training_mode_and_features_that_are_not_numbers_are_refused(
     encoder = StreamingEncoder(tiny_kernel(), 0)
     with pytest.raises(ValueError, match="not finite"):
         encoder.push(np.full(TINY.n_features, np.nan, dtype=np.float32))
+
+
+@pytest.mark.parametrize("first_ordinal", [0, 50])
+def test_bars_that_came_as_foreseen_are_taken_with_the_bits_of_pushing_them(first_ordinal):
+    features, kernel = feature_rows(3 * TILE + 9), tiny_kernel()
+    hidden, keys = pushed(StreamingEncoder(kernel, first_ordinal), features)
+    encoder = StreamingEncoder(kernel, first_ordinal)
+    foreseen = 2 * TILE + 5
+    encoder.look_ahead(features[:foreseen])
+    bars = [encoder.come_true() for _ in range(foreseen)] + [encoder.push(row) for row in features[foreseen:]]
+    assert np.array_equal(hidden, [bar.hidden for bar in bars])
+    assert np.array_equal(keys, [bar.key for bar in bars])
+    with pytest.raises((AssertionError, IndexError)):
+        encoder.come_true()
