@@ -12,6 +12,7 @@ from memory_store.policy import Asker
 from strategies.bars import Bar, interval_ms
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bundle import Bundle
+from strategies.memory_transformer.byte_arithmetic import byte_arithmetic
 from strategies.memory_transformer.forecaster import Forecaster
 from strategies.memory_transformer.prospect import Appraisal, Appraisals, Findings, Prospect, Stretch
 from strategies.memory_transformer.streaming import EncodedBar
@@ -172,7 +173,13 @@ class Appraiser:
         return findings if known is not None else findings._replace(proposal=proposal)
 
     def _propose(self, bank: MemoryBank, stretch: Stretch) -> Proposal:
-        return bank.propose(stretch.queries, as_of=stretch.as_of, k=self._neighbors, skip_oldest=self._skip_oldest)
+        return bank.propose(
+            stretch.queries,
+            as_of=stretch.as_of,
+            k=self._neighbors,
+            skip_oldest=self._skip_oldest,
+            arithmetic=byte_arithmetic(),
+        )
 
     def _answer(self, bank: MemoryBank, stretch: Stretch, proposal: Proposal, first: int) -> Findings:
         """What can be known of a stretch from one of its bars on, by the proposal for its block."""
