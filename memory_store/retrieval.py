@@ -59,8 +59,8 @@ def propose(
     )
     scores = rescore(ring.keys[found.slots], queries[found.rows])
     best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
-    stable = ids[~hidden]
-    outside = np.flatnonzero(hidden & (ids != EMPTY))
+    unstable = np.flatnonzero(hidden)
+    outside = unstable[ids[unstable] != EMPTY]
     return Proposal(
         as_of=as_of,
         k=k,
@@ -69,8 +69,8 @@ def propose(
         scores=best_scores,
         complete=found.complete,
         slots=ring.slots.slots(best_ids.ravel()).reshape(best_ids.shape),
-        stable_count=len(stable),
-        first_stable=int(stable.min(initial=next_id)),
+        stable_count=scanned - len(unstable),
+        first_stable=int(np.where(hidden, next_id, ids).min()),
         outside=ids[outside],
         outside_slots=outside,
         next_id=next_id,
