@@ -24,7 +24,7 @@ from strategies.memory_transformer.threads import one_thread
 from strategies.memory_transformer.tile_kernel import EncodedSeries
 from strategies.memory_transformer.traced import traced
 
-ROWS: Final = 8
+ROWS: Final = 16
 """Bars of one call. More make a replay faster and a live decision slower."""
 
 
