@@ -17,7 +17,7 @@ from strategies.memory_transformer.forecaster import Forecaster
 from strategies.memory_transformer.prospect import Appraisal, Appraisals, Block, Findings, Prospect, Stretch
 from strategies.memory_transformer.streaming import EncodedBar
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import read_out_all
+from strategies.readout import read_out_columns
 
 _STRETCHES: Final = 3
 """What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, one
@@ -229,7 +229,7 @@ class Appraiser:
     ) -> Appraisals:
         """Appraisals of consecutive bars."""
         forecasts = self._forecaster.forecast(encoded, results, opened, volatility, ordinal)
-        views = read_out_all(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
+        views = read_out_columns(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
         return Appraisals.of(results, forecasts, views, self._horizon)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -15,10 +15,10 @@ from memory_store.helper import Promise
 from memory_store.records import KeyArray
 from strategies.bars import Bar
 from strategies.base import Neighbour
-from strategies.memory_transformer.forecaster import BarForecast
+from strategies.memory_transformer.forecaster import BarForecast, Forecasts
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import MemoryView, neighbours
-from strategies.recorder import Recall, recall_of
+from strategies.readout import MemoryView, MemoryViews, spoke
+from strategies.recorder import Recall, recalls_of
 
 
 class Appraisal(NamedTuple):
@@ -30,6 +30,10 @@ class Appraisal(NamedTuple):
     view: MemoryView
     neighbours: tuple[Neighbour, ...]
     recall: Recall
+
+    def seeing(self, visible: int) -> Appraisal:
+        """The same, made when it could choose from so many."""
+        return Appraisal(visible, *self[1:])
 
 
 class Block(NamedTuple):
@@ -83,43 +87,68 @@ class Stretch(NamedTuple):
         return self.row + len(self.opened)
 
 
-class Appraisals(NamedTuple):
-    """Appraisals of ``n`` consecutive bars as columns: what travels from one process to another with little to unpack."""
+class Appraisals:
+    """Appraisals of ``n`` consecutive bars as columns: what travels from one process to another with little to unpack.
 
-    forecasts: Sequence[BarForecast]
-    views: Sequence[MemoryView]
-    found: tuple[npt.NDArray[Any], ...]
-    """Arrays of the searches' results, ``[n, k, ...]`` each, in the order of ``_FOUND``."""
-    symbols: Sequence[tuple[str, ...]]
-    """Of the neighbours."""
-    horizon: int
-    """Index of the primary one."""
+    Args:
+        forecasts: of the bars.
+        views: of their memory.
+        found: arrays of the searches' results, ``[n, k, ...]`` each, in the order of ``_FOUND``.
+        symbols: of the neighbours.
+        horizon: index of the primary one.
+    """
+
+    __slots__ = ("_columns", "_opened")
+
+    def __init__(
+        self,
+        forecasts: Forecasts,
+        views: MemoryViews,
+        found: tuple[npt.NDArray[Any], ...],
+        symbols: Sequence[tuple[str, ...]],
+        horizon: int,
+    ) -> None:
+        self._columns = forecasts, views, found, symbols, horizon
+        self._opened: list[Appraisal] | None = None
+        """One by one, made all at once when the first is asked for."""
+
+    def __len__(self) -> int:
+        return len(self._columns[0].predictions)
+
+    def __reduce__(self) -> tuple[type[Appraisals], tuple[Any, ...]]:
+        return Appraisals, self._columns
 
     @classmethod
-    def of(
-        cls,
-        results: Sequence[SearchResult],
-        forecasts: Sequence[BarForecast],
-        views: Sequence[MemoryView],
-        horizon: int,
-    ) -> Appraisals:
+    def of(cls, results: Sequence[SearchResult], forecasts: Forecasts, views: MemoryViews, horizon: int) -> Appraisals:
         """Of searches, and what was made of each."""
         found = tuple([np.array([getattr(each, name) for each in results]) for name in _FOUND])
         return cls(forecasts, views, found, [each.symbols for each in results], horizon)
 
     def appraisal(self, place: int, visible: int) -> Appraisal:
         """One of them, made when it could choose from so many."""
-        ids, scores, mask, outcomes, times, regimes = [column[place] for column in self.found]
-        forecast, view = self.forecasts[place], self.views[place]
-        result = SearchResult(ids, scores, mask, _LEFT_BEHIND, outcomes, times, self.symbols[place], regimes, visible)
-        spoke = neighbours(result, view, self.horizon, forecast.weights)
-        return Appraisal(visible, forecast, view, spoke, recall_of(result, view.weights))
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened[place].seeing(visible)
+
+    def _open(self) -> list[Appraisal]:
+        forecasts, views, (ids, scores, outcomes, times, regimes), symbols, horizon = self._columns
+        spoken = map(
+            spoke,
+            views.weights.tolist(),
+            ids.tolist(),
+            symbols,
+            times.tolist(),
+            scores.tolist(),
+            outcomes[:, :, horizon].tolist(),
+            regimes.tolist(),
+            forecasts.weights.tolist(),
+        )
+        recalls = recalls_of(scores, ids, views.weights)
+        return list(map(Appraisal, repeat(0), forecasts.forecasts(), views.views(), spoken, recalls))
 
 
 _numbers = count()
-_FOUND: Final = ("ids", "scores", "mask", "outcomes", "bar_times", "regimes")
-_LEFT_BEHIND: Final = np.empty((0, 0), dtype=np.float32)
-"""Stands for the neighbours' keys, which have been read."""
+_FOUND: Final = ("ids", "scores", "outcomes", "bar_times", "regimes")
 
 
 class Findings(NamedTuple):
@@ -134,7 +163,7 @@ class Findings(NamedTuple):
     @property
     def end(self) -> int:
         """Place in the stretch of the first bar that nothing is known of any more."""
-        return self.first + (0 if self.appraisals is None else len(self.appraisals.views))
+        return self.first + (0 if self.appraisals is None else len(self.appraisals))
 
 
 class _Part(NamedTuple):
