@@ -51,6 +51,7 @@ _FORECASTERS: Final = {
     "mse": "memory transformer",
     "mse_shuffled": "memory transformer: shuffled outcomes",
     "mse_gate_shut": "memory transformer: gate shut",
+    "mse_trained_shuffled": "the same net trained with shuffled outcomes",
     "mse_without_memory": "the same net trained without memory",
     "mse_frozen": "memory transformer: memory of training and validation only",
     "mse_linear": "linear (ridge)",
