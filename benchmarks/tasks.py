@@ -133,8 +133,8 @@ def _public(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "`output_type` path, a `linear_window` and `linear_start`: what is linear is fitted to the training part in closed "
         "form, and validation decides\nwhether what the network learns after that is kept. Settings were chosen on the "
         "validation part: some 250 fits in closed form were compared there,\nwith the test part out of reach, of what is "
-        "regressed on, of penalties, keys, neighbours and temperatures. Before that, test errors of\nnine had been seen "
-        "beside their validation errors. An error is over stretches as long as the horizon.",
+        "regressed on, of penalties, keys, neighbours and temperatures. For the\nnine settings tried before that, test "
+        "errors had been printed beside those of validation. An error is over stretches as long as the horizon.",
         "\n".join([heading, "| --- " + "| ---: " * len(horizons) + "|", *rows, *wanted]),
         "\n".join(notes),
     ]
