@@ -2,10 +2,10 @@
 
 A model with a ``linear_window`` has three ways to the forecast that are linear: from the state, which begins as a linear map of
 the window; from the key, which is the state whitened and of length one, so that it tells the shape of a window and not its
-size; and from the mean of what followed the neighbours. What is linear has its best weights in closed form (Hoerl and Kennard,
-"Ridge regression: biased estimation for nonorthogonal problems", 1970), and a few epochs of small steps do not get there. So
-all three are fitted together before the first epoch and stand still from then on, and everything else begins with nothing to
-say and learns what is left. Early stopping takes the start for an epoch like any other.
+size; and from the mean of what followed the neighbours. What is linear has its best weights in closed form (Hoerl and
+Kennard, "Ridge regression: biased estimation for nonorthogonal problems", 1970), and a few epochs of small steps do not get
+there. So all three are fitted together before the first epoch and stand still from then on, and everything else begins with
+nothing to say and learns what is left. Early stopping takes the start for an epoch like any other.
 
 The three differ in how much of them is noise, so each has a penalty of its own (generalized ridge regression, the same paper,
 section 5).
@@ -73,7 +73,8 @@ class _Moments(NamedTuple):
 
     def fit(self, penalties: Sequence[float]) -> Floats:
         """Weights ``[columns, horizons]`` with a penalty for each way."""
-        weights: Floats = np.linalg.solve(self.gram + np.diag(np.array(penalties) @ self.scale), self.cross)
+        penalty = np.diag(np.array(penalties) @ self.scale)
+        weights: Floats = np.linalg.solve(self.gram + penalty, self.cross).astype(np.float64)
         return weights
 
     def loss(self, weights: Floats, config: ModelConfig) -> float:

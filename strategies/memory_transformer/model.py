@@ -99,7 +99,7 @@ class MemoryTransformer(nn.Module):
         """The same, moved by what followed the neighbours."""
         move = remembered.returns
         if self.config.output_type is not OutputType.PATH:
-            move = move[:, self.config.primary].unsqueeze(1)
+            move = move.narrow(1, self.config.primary, 1)
         if self.config.output_type is OutputType.DIRECTION:
             move = torch.cat((-move, torch.zeros_like(move), move), dim=1)
         quantiles, log_volatility = outlook.distribution
