@@ -58,8 +58,8 @@ shrinkages of the keys with one seed each; there errors of the test part were pr
 In the second some 250 fits in closed form, with the test part out of reach and one seed: of what is regressed on, of
 penalties, keys, neighbours and temperatures. Lower than the plan taken, on validation, were fits that also see the keys
 of the neighbours (by 0.001 at 192 hours and 0.003 at 96), 32 neighbours in place of 20 (by 0.001 at both), and some other
-shrinkages and temperatures at one of the horizons. Taken was the smallest change of the earlier plan; of the first of
-these it is further from its memoryless twin in standard errors. This plan was then measured once on the test part, where
+shrinkages and temperatures at one of the horizons. Taken was the smallest change of the earlier plan; it is further from
+its memoryless twin, in standard errors, than the first of these. This plan was then measured once on the test part, where
 the earlier plan's figures were known.
 
 Standard errors are those of paired differences over stretches as long as the horizon. They are rather too small: of
