@@ -7,9 +7,9 @@ same market, also across symbols; a crowd of them is one piece of evidence and g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -30,8 +30,20 @@ class HasQuantiles(Protocol):
         """The outcome at one of them."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MemoryView:
+def level_at(quantiles: Sequence[tuple[float, float]], probability: float) -> float:
+    """The level of one of the probabilities; a dictionary of so few pairs takes longer to make than to do without.
+
+    Args:
+        quantiles: pairs (probability, level).
+        probability: one of theirs.
+    """
+    for known, level in quantiles:
+        if known == probability:
+            return level
+    raise KeyError(probability)
+
+
+class MemoryView(msgspec.Struct, frozen=True, eq=False):
     """The outcomes of the neighbours at one horizon, weighted."""
 
     count: int
@@ -53,7 +65,7 @@ class MemoryView:
 
     def quantile(self, probability: float) -> float:
         """The outcome at one of the probabilities of ``QUANTILES``."""
-        return dict(self.quantiles)[probability]
+        return level_at(self.quantiles, probability)
 
 
 class MemoryViews(NamedTuple):
