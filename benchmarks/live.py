@@ -21,6 +21,7 @@ from benchmarks.harness import BenchmarkError, Measurement, benchmark
 from benchmarks.market import START, configuration
 from benchmarks.model import ENTRIES, sync_microseconds, workplace
 from benchmarks.threads import one_thread
+from bot.account_feed import with_account
 from bot.assembly import home_of
 from bot.config import Config
 from bot.engine import Step
@@ -30,7 +31,8 @@ from bot.execution.bybit.order_entry import Operation
 from bot.execution.bybit.rate_limits import RateLimits
 from bot.execution.bybit.trade_stream import TradeStream
 from bot.journal import Journal, RunKind
-from bot.live_account import AccountLimits, LiveAccount, with_account
+from bot.live_account import LiveAccount
+from bot.live_comparison import AccountLimits
 from bot.live_start import book_of
 from bot.market.bybit_private_stream import PrivateStream
 from bot.market.bybit_rest import BybitRest

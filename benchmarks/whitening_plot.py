@@ -25,7 +25,7 @@ def plot_whitening(
     path: Path = PICTURE,
 ) -> None:
     """Three panels over the shrinkage: skill with its error, time of a query, recall of the approximate index."""
-    figure = Figure(figsize=(11.0, 3.8), dpi=120, layout="constrained")
+    figure = Figure(figsize=(13.0, 4.0), dpi=120, layout="constrained")
     worth, cost, found = figure.subplots(1, 3)
     for axes in (worth, cost, found):
         axes.set_xscale("log")
@@ -63,4 +63,4 @@ def _worth(axes: Any, candidates: Sequence[Mapping[str, Any]]) -> None:
         capsize=3,
     )
     axes.set_title("What it is worth (grey: chosen)")
-    axes.set_ylabel("skill on validation\n(bars: standard error of the distance to the best)")
+    axes.set_ylabel("skill on validation\n(bars: error of the distance to the best)")

@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -20,22 +19,18 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from dataclasses import dataclass
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
 
 from bot.errors import VenueError
-from bot.execution.bybit.account_book import AccountBook, Compared
-from bot.execution.bybit.client import SETTLE_COIN, BybitAccount, Refused
+from bot.execution.bybit.account_book import AccountBook
+from bot.execution.bybit.client import BybitAccount
 from bot.execution.bybit.codes import Action
 from bot.execution.bybit.decode import VenueExecution, VenueOrder
-from bot.execution.bybit.reconciliation import VenueView
-from bot.execution.bybit.snapshot import look_at
+from bot.live_comparison import AccountLimits, Comparison
 from bot.live_guards import Guards
-from bot.market.batches import BarBatch, FeedEvent
 from bot.market.bybit_private_stream import PrivateConnected, PrivateDisconnected, PrivateEvent
 from bot.orders import (
     AccountEvent,
@@ -45,7 +40,6 @@ from bot.orders import (
     NoticeKind,
     Order,
     OrderType,
-    RuleChange,
     Side,
     is_guard,
 )
@@ -54,28 +48,6 @@ from bot.trading import AccountNews
 log = structlog.get_logger()
 
 _NOT_ASKED: Final = "the journal is being compared with the venue"
-_AGAIN_S: Final = 0.2
-"""Until the account is looked at again, where a fill has come in while it was."""
-_CLOCK_EVERY: Final = 10
-"""Comparisons between two measurements of the venue's clock."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccountLimits:
-    """How long the account waits, in seconds of real time."""
-
-    every_s: float = 30.0
-    """Between two comparisons with the venue."""
-    retry_s: float = 2.0
-    """Between two while something is not clear."""
-    verify_s: float = 1.0
-    """After a fill, until it is looked whether the position is protected."""
-    lost_after_s: float = 10.0
-    """An order that the venue does not know for so long never arrived: twice the time that a request is good for."""
-    patience_s: float = 3.0
-    """A batch waits so long for a comparison that is under way, and for orders of its symbols that are being sent."""
-    grace_s: float = 0.25
-    """And so long for the fill of a market order that was sent."""
 
 
 class LiveAccount:
@@ -107,8 +79,6 @@ class LiveAccount:
         self._book = book
         self._token = token
         self._limits = limits or AccountLimits()
-        self._whole_wallet = whole_wallet
-        self._rule_changes = rule_changes
         self._news: deque[AccountNews | Exception] = deque()
         self._told = asyncio.Event()
         self._sending: dict[str, asyncio.Task[None]] = {}
@@ -117,18 +87,21 @@ class LiveAccount:
         self._tasks: list[asyncio.Task[None]] = []
         self._guards = Guards(client, book, token, self, self._change_until)
         self._standing = AccountStanding(True)
-        self._unseen: dict[str, float] = {}
-        self._suspects: frozenset[tuple[str, str]] = frozenset()
-        self._odd_wallet: Decimal | None = None
-        self._failures = 0
+        self._comparison = Comparison(
+            client,
+            book,
+            self._guards,
+            self,
+            limits=self._limits,
+            whole_wallet=whole_wallet,
+            rule_changes=rule_changes,
+        )
         self._connected = False
         self._comparing = False
-        self.comparisons = 0
-        """With the venue, since the start."""
         self.alarms = 0
 
     async def __aenter__(self) -> Self:
-        self._stand(False, _NOT_ASKED)
+        self.stand(False, _NOT_ASKED)
         self._tasks = [
             asyncio.create_task(self._guarded(self._listen()), name="account stream"),
             asyncio.create_task(self._guarded(self._watch()), name="reconciliation"),
@@ -225,7 +198,7 @@ class LiveAccount:
                     raise VenueError(
                         f"the venue does not take the key any more: {event.reason}; look with recall doctor"
                     )
-                self._stand(False, f"the account's stream is gone: {event.reason}")
+                self.stand(False, f"the account's stream is gone: {event.reason}")
             elif isinstance(event, VenueExecution):
                 self._executed(event)
             elif isinstance(event, VenueOrder):
@@ -271,7 +244,7 @@ class LiveAccount:
     def _declined(self, order: Order, action: Action, reason: str) -> None:
         self.alarm(order.symbol, f"the venue refused order {order.client_order_id}: {reason}")
         if action is Action.STAND_DOWN:
-            self._stand(False, f"the venue refused an order: {reason}")
+            self.stand(False, f"the venue refused an order: {reason}")
             self.ask()
         elif action is Action.STOP:
             self.fail(VenueError(f"the venue does not let this key trade: {reason}; look with recall doctor"))
@@ -282,115 +255,13 @@ class LiveAccount:
         while True:
             self._comparing = True
             self._wake.clear()
-            delay = await self._compare()
+            delay = await self._comparison.compare()
             self._comparing = False
             self.signal()
             # Not wait_for: that of Python 3.11 loses a cancellation that comes together with what it waits for.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
-
-    async def _compare(self) -> float:
-        """Compare once; returns after how many seconds to do so again."""
-        limits, book = self._limits, self._book
-        asked = {
-            name: order
-            for name, order in book.waiting.items()
-            if name not in self._sending and self._guards.is_durable(name)
-        }
-        asked_at = book.newest
-        try:
-            if self.comparisons % _CLOCK_EVERY == 0:
-                await self._client.synchronise()
-            working = [(order.symbol, name) for name, order in asked.items()]
-            view = await look_at(self._client, working, book.since, book.coins)
-            wallet = (await self._client.wallet()).coins.get(SETTLE_COIN)
-        except VenueError as problem:
-            self._stand(False, str(problem))
-            self._failures += 1
-            return min(limits.retry_s * 2.0 ** (self._failures - 1), limits.every_s)
-        self._failures = 0
-        self.comparisons += 1
-        if self._rule_changes is not None:
-            self._obey(await self._rule_changes())
-        found = book.compare(view, asked, asked_at)
-        self.tell(found.events)
-        unclear = self._judge_unseen(found)
-        if found.foreign and book.is_newer_than(view):
-            return _AGAIN_S
-        if self._judge_foreign(found):
-            return limits.retry_s
-        if wallet is not None and not book.working and not found.events:
-            unclear |= self._judge_wallet(wallet, view)
-        if book.coins is not None:
-            self._guards.verify(found.naked, found.astray, self._standing.foreign)
-        else:
-            for symbol in found.naked:
-                await self._protect(symbol)
-        unclear |= bool(found.naked or found.astray or book.missing_fills)
-        return limits.retry_s if unclear else limits.every_s
-
-    def _obey(self, events: Sequence[AccountEvent]) -> None:
-        for event in events:
-            if isinstance(event, RuleChange):
-                self._book.obey(event.instrument)
-        self.tell(events)
-
-    def _judge_unseen(self, found: Compared) -> bool:
-        """End orders that the venue has not known for long enough; whether there are others that it does not know."""
-        now = time.monotonic()
-        self._unseen = {name: self._unseen.get(name, now) for name in found.unseen}
-        for name, since in list(self._unseen.items()):
-            if now - since >= self._limits.lost_after_s:
-                self.tell(self._book.lost(name))
-                del self._unseen[name]
-        return bool(self._unseen)
-
-    def _judge_foreign(self, found: Compared) -> bool:
-        """Stand down from what is not ours, once two comparisons agree on it; whether another has to be made for that."""
-        ours = {symbol: text for symbol, text in found.foreign.items() if symbol in self._book.portfolio.positions}
-        suspects = frozenset(found.foreign.items())
-        again = suspects != self._suspects
-        self._suspects = suspects
-        if suspects and again:
-            self._stand(False, "; ".join(f"{symbol}: {text}" for symbol, text in sorted(suspects)))
-            return True
-        if not self._connected:
-            self._stand(False, "the account's stream is not connected")
-            return False
-        for symbol, text in sorted(ours.items()):
-            if symbol not in self._standing.foreign:
-                self.alarm(symbol, f"somebody else trades {symbol} on this account: {text}; nothing of it is touched")
-        self._stand(True, foreign=tuple(sorted(ours)))
-        return False
-
-    def _judge_wallet(self, wallet: Decimal, view: VenueView) -> bool:
-        """Book what trading does not explain, once two comparisons agree on it; whether another has to be made for that."""
-        book = self._book
-        if book.explains(wallet, view):
-            self._odd_wallet = None
-            return False
-        if wallet != self._odd_wallet:
-            self._odd_wallet = wallet
-            return True
-        self._odd_wallet = None
-        self.tell(book.transferred(wallet, view, outside=not self._whole_wallet))
-        return False
-
-    async def _protect(self, symbol: str) -> None:
-        """Give a position its stop loss back; where the venue does not take it, close the position."""
-        held = self._book.venue.books[symbol]
-        self.alarm(
-            symbol, f"the position of {held.quantity:f} has no stop loss at the venue; {held.stop_loss} is set again"
-        )
-        try:
-            await self._client.set_stops(symbol, held.stop_loss, held.take_profit)
-            return
-        except Refused as problem:
-            if problem.is_ambiguous:
-                return
-            reason = str(problem)
-        self.close_out(symbol, reason)
 
     def close_out(self, symbol: str, reason: str) -> None:
         """Close a position that cannot be protected, unless an order of it is at work already."""
@@ -445,7 +316,7 @@ class LiveAccount:
         self.alarms += 1
         self.tell([Notice(NoticeKind.ALARM, symbol, text)])
 
-    def _stand(self, known: bool, reason: str = "", *, foreign: tuple[str, ...] | None = None) -> None:
+    def stand(self, known: bool, reason: str = "", *, foreign: tuple[str, ...] | None = None) -> None:
         """Tell how far the account is known, where that has changed."""
         foreign = self._standing.foreign if foreign is None else foreign
         before, self._standing = self._standing, AccountStanding(known, foreign, reason)
@@ -455,6 +326,21 @@ class LiveAccount:
     def ask(self) -> None:
         """Compare with the venue now."""
         self._wake.set()
+
+    @property
+    def standing(self) -> AccountStanding:
+        """How far the account is known."""
+        return self._standing
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the account's stream is."""
+        return self._connected
+
+    @property
+    def comparisons(self) -> int:
+        """Comparisons with the venue, since the start."""
+        return self._comparison.comparisons
 
     def is_sending(self, client_order_id: str) -> bool:
         """Whether an order is on its way."""
@@ -491,49 +377,3 @@ class LiveAccount:
             await work
         except Exception as error:
             self.fail(error)
-
-
-async def with_account(
-    market: AsyncIterator[FeedEvent], account: LiveAccount
-) -> AsyncGenerator[FeedEvent | AccountNews]:
-    """The market's events and the account's in one order: a batch comes after all that the account had to say before it."""
-    from_market: asyncio.Future[FeedEvent] | None = None
-    from_account: asyncio.Future[None] | None = None
-    settling: asyncio.Future[None] | None = None
-    try:
-        while True:
-            while (told := account.take_news()) is not None:
-                yield told
-            from_market = from_market or asyncio.ensure_future(_following(market))
-            if not from_market.done():
-                from_account = asyncio.ensure_future(account.has_news())
-                both: set[asyncio.Future[Any]] = {from_market, from_account}
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                from_account.cancel()
-                continue
-            try:
-                event, from_market = from_market.result(), None
-            except StopAsyncIteration:
-                return
-            if isinstance(event, BarBatch):
-                # What the account tells meanwhile is taken at once: an order that it is about must not wait.
-                settling = asyncio.ensure_future(account.settled([bar.symbol for bar in event.bars]))
-                while not settling.done():
-                    from_account = asyncio.ensure_future(account.has_news())
-                    await asyncio.wait({settling, from_account}, return_when=asyncio.FIRST_COMPLETED)
-                    from_account.cancel()
-                    while (told := account.take_news()) is not None:
-                        yield told
-                settling.result()
-                while (told := account.take_news()) is not None:
-                    yield told
-            yield event
-    finally:
-        unfinished = [task for task in (from_market, from_account, settling) if task is not None]
-        for task in unfinished:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
-
-
-async def _following(market: AsyncIterator[FeedEvent]) -> FeedEvent:
-    return await anext(market)

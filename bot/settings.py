@@ -18,7 +18,7 @@ from bot.execution.instruments import Category
 from bot.risk import LossAction, RiskLimits
 from memory_store.policy import RegimeRule, Scope
 from memory_store.records import Eviction
-from strategies.bars import parse_interval, parse_time
+from strategies.bars import parse_interval, parse_symbol, parse_time
 from strategies.memory_rules import IndexRule, MemoryRules
 
 _RISK: Final = RiskLimits()
@@ -58,6 +58,14 @@ class StorageSection(Section):
     data_dir: Path = Field(Path("recall-data"), description="folder of candles, journal, models and reports")
     database_url: str = Field("", description="SQLAlchemy URL of the journal; empty: SQLite in data_dir")
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _is_named(cls, value: Any) -> Any:
+        # An empty path is the present folder, which nobody means who leaves it empty.
+        if value == "":
+            raise ValueError("it must name a folder; . is the present one")
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _is_known(cls, value: str) -> str:
@@ -78,6 +86,8 @@ class MarketSection(Section):
     @field_validator("symbols")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for symbol in value:
+            parse_symbol(symbol)
         if len(set(value)) != len(value):
             raise ValueError("every symbol may stand only once")
         return value

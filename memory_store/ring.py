@@ -165,7 +165,7 @@ class Ring:
         usable_from = self.usable_from.item(slot, horizon)
         if usable_from == NEVER:
             return None
-        return self.outcomes.item(slot, horizon), usable_from - self.config.embargo_ms
+        return float(self.outcomes[slot, horizon]), usable_from - self.config.embargo_ms
 
     def entry(self, slot: int, symbol: str, encoder_version: str) -> Entry:
         """A copy of an entry."""

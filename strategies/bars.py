@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -41,6 +42,8 @@ _ALIASES: Final = {
     "w": "W",
     "1M": "M",
 }
+SYMBOL: Final = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,39}")
+"""What a symbol may be called: it also names a folder."""
 
 
 class Calendar(StrEnum):
@@ -67,6 +70,18 @@ def parse_interval(text: str) -> str:
     if code is None:
         raise ValueError(f"interval {text!r} is unknown; use one of {', '.join(INTERVALS)} (minutes, or D, W, M)")
     return code
+
+
+def parse_symbol(text: str) -> str:
+    """The name of a symbol, which may also name a folder.
+
+    Raises:
+        ValueError: it holds other characters than capitals, digits, dot, dash and underscore, starts with none of the
+            first two, or is longer than 40.
+    """
+    if not SYMBOL.fullmatch(text):
+        raise ValueError(f"symbol {text!r} needs up to 40 capitals, digits, '.', '_' or '-', such as BTCUSDT")
+    return text
 
 
 def interval_ms(interval: str) -> int:

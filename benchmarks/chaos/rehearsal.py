@@ -24,6 +24,7 @@ from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.market import SyntheticMarket
 from backtest.sandbox.sources import StoredBars
 from backtest.sandbox.venue import SandboxVenue
+from bot.account_feed import with_account
 from bot.assembly import home_of, instruments_of
 from bot.cli.starting import begin, decision_thread, last_seen, resume
 from bot.cli.venues import SANDBOX_KEY, Connection, order_entry_at, synthetic_start
@@ -35,7 +36,8 @@ from bot.execution.bybit.rate_limits import RateLimits
 from bot.execution.bybit.spot import GUARD_FILTER
 from bot.execution.instruments import Category
 from bot.journal import Journal, RunKind
-from bot.live_account import AccountLimits, LiveAccount, with_account
+from bot.live_account import LiveAccount
+from bot.live_comparison import AccountLimits
 from bot.live_start import book_of, open_account, set_leverage
 from bot.market.backoff import Backoff
 from bot.market.bybit_private_stream import PrivateStream

@@ -108,6 +108,7 @@ def backtest(
     if first is None:
         first = earliest_start(config, home, names, code)
     upcoming = _upcoming(home.candles, names, code, first, last)
+    finer_bars = None if detail_interval is None else _finer_bars(home.candles, upcoming, code, detail_interval)
     session = open_session(config, home, names, code, calendars, first)
     depth = _depth(verdict)
     total = sum(len(series) for series in upcoming.values())
@@ -117,7 +118,6 @@ def backtest(
     journal = Journal(config.journal_url, durable=False)
     run_id = new_run_id(RunKind.REPLAY)
     console.print(f"run [bold]{run_id}[/]")
-    finer_bars = None if detail_interval is None else _finer_bars(home.candles, upcoming, code, detail_interval)
     result, engine = _run(session, run_id, upcoming, finer_bars, keep_decisions=keep_decisions)
     cash, calendar = float(config.account.initial_cash), common_calendar(calendars)
     curve = Account(result.close_times, result.equity, cash, calendar)

@@ -18,6 +18,7 @@ from bot.cli.common import (
     Context,
     chosen_market,
     chosen_span,
+    counted,
     market_options,
     span_options,
     standard_options,
@@ -68,9 +69,11 @@ def audit(context: Context, run: str) -> None:
         if more:
             output.print(f"... and {more} more fields")
         output.print(
-            f"{report.run_id}: {report.bars:,} bars, {report.decisions:,} decisions, {report.fills:,} fills "
-            f"({report.buys:,} buys, {report.sells:,} sells, {report.protective_fills:,} stops and targets), "
-            f"{report.memory_entries:,} memory entries: [bold]{report.differing} differences[/]"
+            f"{report.run_id}: {counted(report.bars, 'bar')}, {counted(report.decisions, 'decision')}, "
+            f"{counted(report.fills, 'fill')} ({counted(report.buys, 'buy')}, {counted(report.sells, 'sell')}, "
+            f"{counted(report.protective_fills, 'stop or target', 'stops and targets')}), "
+            f"{counted(report.memory_entries, 'memory entry', 'memory entries')}: "
+            f"[bold]{counted(report.differing, 'difference')}[/]"
         )
     if report.differing:
         raise CheckFailed(f"run {report.run_id} does not replay the same: {report.differing} fields differ")

@@ -114,6 +114,11 @@ def chosen_market(config: Config, symbols: str | None, interval: str | None) -> 
     return names, config.market.interval if interval is None else parse_interval_option(interval)
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number with what it counts, such as ``1 fill`` and ``1,411 fills``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def venue_option(command: Any) -> Any:
     """Add ``--venue``."""
     names = ["sandbox", "bybit", "testnet", "demo"]

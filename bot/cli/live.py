@@ -16,6 +16,7 @@ from backtest.sandbox.account import AccountSetting
 from backtest.sandbox.faults import FaultPlan
 from backtest.sandbox.keys import ApiKey
 from backtest.sandbox.venue import SandboxVenue
+from bot.account_feed import with_account
 from bot.assembly import Home, home_of
 from bot.cli.common import (
     Context,
@@ -50,7 +51,8 @@ from bot.errors import CheckFailed
 from bot.execution.bybit.client import BybitAccount
 from bot.execution.instruments import Instrument
 from bot.journal import Journal, RunKind
-from bot.live_account import AccountLimits, LiveAccount, with_account
+from bot.live_account import LiveAccount
+from bot.live_comparison import AccountLimits
 from bot.live_start import book_of, open_account, require_consent, require_stop_loss, rule_changes, set_leverage
 from bot.market.bybit_private_stream import PrivateStream
 from bot.risk import run_token

@@ -6,7 +6,6 @@ stored series, and the numbers stay as they are when later bars are appended.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +30,11 @@ from bot.market.parts import (
     write_part,
 )
 from bot.market.validation import DataError, require_sound
-from strategies.bars import COLUMNS, INTERVALS, BarSeries, Calendar, format_time
+from strategies.bars import COLUMNS, INTERVALS, SYMBOL, BarSeries, Calendar, format_time, parse_symbol
 
 MAX_PARTS: Final = 32
 """Appending merges small parts into larger ones when a series has more parts than this."""
 
-_SYMBOL: Final = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,39}")
 _META: Final = "meta.json"
 
 
@@ -76,14 +74,12 @@ def check_symbol(symbol: str) -> str:
     """The symbol, when it may name a folder.
 
     Raises:
-        DataError: it holds other characters than capitals, digits, dot, dash and underscore, starts with none of the
-            first two, or is longer than 40.
+        DataError: it may not; see :func:`strategies.bars.parse_symbol`.
     """
-    if not _SYMBOL.fullmatch(symbol):
-        raise DataError(
-            f"symbol {symbol!r} cannot be stored; use up to 40 capitals, digits, '.', '_' or '-', such as BTCUSDT"
-        )
-    return symbol
+    try:
+        return parse_symbol(symbol)
+    except ValueError as problem:
+        raise DataError(str(problem)) from None
 
 
 class CandleStore:
@@ -163,7 +159,7 @@ class CandleStore:
         """
         folders = (path.parent for path in self.root.glob(f"*/*/{_META}"))
         names = [(folder.parent.name, folder.name) for folder in folders]
-        ours = [name for name in names if _SYMBOL.fullmatch(name[0]) and name[1] in INTERVALS]
+        ours = [name for name in names if SYMBOL.fullmatch(name[0]) and name[1] in INTERVALS]
         ours.sort(key=lambda name: (name[0], INTERVALS.index(name[1])))
         described = (self.describe(symbol, interval) for symbol, interval in ours)
         return [stored for stored in described if stored is not None]

@@ -117,6 +117,10 @@ REFUSALS = {
     "memory.horizons=4,1": "memory.horizons was '4,1' in --set, which is not allowed: horizons must be 1 or more and "
     "increasing",
     "market.symbols=A,A": "market.symbols was 'A,A' in --set, which is not allowed: every symbol may stand only once",
+    "market.symbols=BTC/USDT": "market.symbols was 'BTC/USDT' in --set, which is not allowed: symbol 'BTC/USDT' needs up to "
+    "40 capitals, digits, '.', '_' or '-', such as BTCUSDT",
+    "storage.data_dir=": "storage.data_dir was '' in --set, which is not allowed: it must name a folder; . is the present "
+    "one",
     "market.interval=7": "market.interval was '7' in --set, which is not allowed: interval '7' is unknown; use one of "
     "1, 3, 5, 15, 30, 60, 120, 240, 360, 720, D, W, M (minutes, or D, W, M)",
     "sandbox.start=soon": "sandbox.start was 'soon' in --set, which is not allowed: date 'soon' is not understood; "

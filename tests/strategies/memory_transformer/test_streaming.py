@@ -98,10 +98,13 @@ def test_any_mixture_of_ways_leaves_the_same_state(data, first_ordinal, seed):
         else:
             coming = coming[:20]
             if way != "push":
-                foreseen = features[done : done + encoder.rows_left].copy()
+                left = TILE - encoder.next_ordinal % TILE
+                foreseen = features[done : done + 3 * TILE].copy()
                 if way == "wrong":
                     foreseen[len(foreseen) // 2 :] += 1.0
-                encoder.look_ahead(foreseen)
+                encoder.look_ahead(foreseen[:left])
+                for start in range(left, len(foreseen), TILE):
+                    encoder.look_further(foreseen[start : start + TILE])
             keys.append(pushed(encoder, coming)[1])
         done += len(coming)
     assert np.array_equal(np.concatenate(keys), expected)
@@ -159,17 +162,3 @@ def test_a_model_in_training_mode_and_features_that_are_not_numbers_are_refused(
     encoder = StreamingEncoder(tiny_kernel(), 0)
     with pytest.raises(ValueError, match="not finite"):
         encoder.push(np.full(TINY.n_features, np.nan, dtype=np.float32))
-
-
-@pytest.mark.parametrize("first_ordinal", [0, 50])
-def test_bars_that_came_as_foreseen_are_taken_with_the_bits_of_pushing_them(first_ordinal):
-    features, kernel = feature_rows(3 * TILE + 9), tiny_kernel()
-    hidden, keys = pushed(StreamingEncoder(kernel, first_ordinal), features)
-    encoder = StreamingEncoder(kernel, first_ordinal)
-    foreseen = 2 * TILE + 5
-    encoder.look_ahead(features[:foreseen])
-    bars = [encoder.come_true() for _ in range(foreseen)] + [encoder.push(row) for row in features[foreseen:]]
-    assert np.array_equal(hidden, [bar.hidden for bar in bars])
-    assert np.array_equal(keys, [bar.key for bar in bars])
-    with pytest.raises((AssertionError, IndexError)):
-        encoder.come_true()
