@@ -67,4 +67,4 @@ def test_at_full_size_every_row_has_the_same_bits_with_the_others_blank(bundle):
     for row in range(ROWS):
         alone = EncodedSeries(encoded.hidden[row, None], encoded.keys[row, None])
         assert forecaster.forecast(alone, [results[row]], [NOW], [0.01], row).forecasts() == [together[row]]
-    assert len(set(together)) == ROWS
+    assert len({forecast.prediction for forecast in together}) == ROWS
