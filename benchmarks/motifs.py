@@ -17,8 +17,8 @@ from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.training_config import TrainingConfig
 
 SEEDS: Final = 3
-TASK: Final = MotifSettings(bars=130_000, training_bars=120_000, training_motifs=480, vocabularies=12)
-"""Twelve stretches of training with motifs of their own, each as long and as rich as the test span."""
+TASK: Final = MotifSettings(bars=250_000, training_bars=240_000, training_motifs=960, vocabularies=24)
+"""As many stretches of training with motifs of their own, each as long and as rich as the test span."""
 MODEL: Final = ModelConfig(
     n_features=len(FEATURE_NAMES),
     d_model=32,
@@ -41,7 +41,8 @@ TRAINING: Final = TrainingConfig(
     segment_blocks=2,
     segments_per_step=1,
     mirrored=0.5,
-    read_epochs=8,
+    read_epochs=6,
+    key_pace=3.0,
     precision=2.0,
     whitening=1.0,
 )

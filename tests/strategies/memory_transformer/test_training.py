@@ -285,6 +285,7 @@ def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
         {"read_epochs": -1},
         {"precision": 2.5},
         {"key_loss": -1.0},
+        {"key_pace": 0.0},
         {"mirrored": 0.6},
         {"refresh_steps": 0},
         {"device": "abacus"},
