@@ -296,6 +296,9 @@ class TrainingSection(Section):
     key_pace: float = Field(
         1, gt=0, le=10, description="learning rate of what keys are made by, in units of the others'"
     )
+    averaging: float = Field(
+        0, ge=0, lt=1, description="share that a step leaves of the running mean of the weights, in the read epochs"
+    )
     mirrored: float = Field(0, ge=0, le=0.5, description="share of samples shown in the mirror")
     precision: float = Field(
         0, ge=0, le=2, description="power of one over its forecast volatility that a sample counts by"

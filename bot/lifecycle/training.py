@@ -58,6 +58,7 @@ def training_config(config: Config, *, threads: int) -> TrainingConfig:
         validation_fraction=settings.validation_fraction,
         key_loss=settings.key_loss,
         key_pace=settings.key_pace,
+        averaging=settings.averaging,
         mirrored=settings.mirrored,
         precision=settings.precision,
         device=settings.device,

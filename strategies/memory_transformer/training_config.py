@@ -58,6 +58,10 @@ class TrainingConfig:
     key_pace: float = 1.0
     """Learning rate of what keys are made by, their metric and the linear window, in units of the others'. What outcomes say of
     them drowns in noise, so that at the common rate training may end before keys tell apart what they could."""
+    averaging: float = 0.0
+    """Share that a step of the optimiser leaves of the running mean of the weights (:mod:`averaging`), in the read epochs: the
+    mean is what is validated, kept and returned, while steps go on from the weights themselves. 0 takes these as they are. The
+    encoder stands still in these epochs, so that no state has to be made anew for the mean."""
     mirrored: float = 0.0
     """Share of samples shown in the mirror: their returns and those of their neighbours change sign, their features do not.
     At one half no weight can learn which way a shape leads, only to believe what followed its like: for patterns whose
@@ -88,6 +92,8 @@ class TrainingConfig:
             ("precision", 0.0 <= self.precision <= 2.0, "between 0 and 2"),
             ("key_loss", 0.0 <= self.key_loss < math.inf, "0 or more"),
             ("key_pace", 0.0 < self.key_pace <= LARGEST_PACE, f"above 0 and at most {LARGEST_PACE:g}"),
+            ("averaging", 0.0 <= self.averaging < 1.0, "at least 0 and below 1"),
+            ("averaging", self.averaging == 0.0 or self.read_epochs > 0, "0 without training.read_epochs"),
             ("mirrored", 0.0 <= self.mirrored <= 0.5, "between 0 and 0.5"),
             ("refresh_steps", self.refresh_steps >= 1, "at least 1"),
             ("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}"),
