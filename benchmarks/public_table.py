@@ -46,6 +46,7 @@ TWINS: Final = (
     "mse",
     "mse_shuffled",
     "mse_gate_shut",
+    "mse_trained_shuffled",
     "mse_without_memory",
     "mse_frozen",
     "mse_linear",
@@ -125,6 +126,18 @@ def errors_without_memory(table: PublicTable, config: ModelConfig, training: Tra
     return _errors(table, dataset, model, _memory(model, dataset, encode_span(model.encoder, dataset)))
 
 
+def errors_trained_shuffled(table: PublicTable, config: ModelConfig, training: TrainingConfig) -> Floats:
+    """The same net and parameters, trained and tested with a memory that tells the outcomes of other moments."""
+    model = train_on(dealt_anew(table_dataset(table, config, _validated(table)), training.seed), config, training).model
+    dataset = dealt_anew(table_dataset(table, config, table.test), training.seed)
+    return _errors(table, dataset, model, _memory(model, dataset, encode_span(model.encoder, dataset)))
+
+
+def dealt_anew(dataset: Dataset, seed: int) -> Dataset:
+    """The same with a memory whose outcomes are dealt to other moments; what is to be forecast stays."""
+    return replace(dataset, remembered=shuffle_outcomes(dataset.moments, seed))
+
+
 def _validated(table: PublicTable) -> Integers:
     """Windows that early stopping looks at: neighbours in time tell nearly the same."""
     return table.validation[::VALIDATION_STEP]
@@ -139,7 +152,10 @@ def _memory(model: MemoryTransformer, dataset: Dataset, hidden: Rows) -> SpanMem
     positions[asking] = np.arange(len(asking))
     found = find_neighbours(keys, dataset, asking, rule, config)
     unit = units(dataset.moments.volatility, config)
-    return SpanMemory(hidden, rows, keys, found, positions, rule, dataset.moments, unit, interval_ms(dataset.interval))
+    length = interval_ms(dataset.interval)
+    return SpanMemory(
+        hidden, rows, keys, found, positions, rule, dataset.moments, unit, length, remembered=dataset.remembered
+    )
 
 
 def frozen(dataset: Dataset, end: int) -> Dataset:
@@ -173,15 +189,18 @@ def measure_table(file: Path, horizon: int, seed: int) -> Mapping[str, Measureme
     for plan in plans:
         runs.append(trained_errors(table, config, plan))
         _tell(horizon, plan, "with memory {:.4f}, shuffled {:.4f}, gate shut {:.4f}, frozen {:.4f}", *runs[-1])
-    without = []
+    without, misled = [], []
     for plan in plans:
         without.append(errors_without_memory(table, config, plan))
-        _tell(horizon, plan, "trained without memory {:.4f}", without[-1])
+        misled.append(errors_trained_shuffled(table, config, plan))
+        text = "trained without memory {:.4f}, with shuffled outcomes {:.4f}"
+        _tell(horizon, plan, text, without[-1], misled[-1])
     whole = table_dataset(table, config, table.test)
     rows = {
         "mse": [run.with_memory for run in runs],
         "mse_shuffled": [run.shuffled for run in runs],
         "mse_gate_shut": [run.gate_shut for run in runs],
+        "mse_trained_shuffled": misled,
         "mse_without_memory": without,
         "mse_frozen": [run.frozen for run in runs],
         "mse_linear": [linear_errors(table)],
@@ -200,6 +219,7 @@ _NOTES: Final = {
     "mse": "the memory transformer, its memory appended causally in the test part",
     "mse_shuffled": "the same weights and neighbours, with the outcomes of other moments",
     "mse_gate_shut": "the same weights, gate shut",
+    "mse_trained_shuffled": "the same net and parameters, trained and tested with the outcomes of other moments",
     "mse_without_memory": "the same net and parameters, trained and tested with an empty memory",
     "mse_frozen": "the same weights, with a memory that ends with the validation part",
     "mse_linear": "ridge of the window less its last value, penalty chosen on validation",

@@ -26,6 +26,7 @@ from memory_store.question import Question
 from memory_store.recall_monitor import RecallMonitor, RecallReading, RecallState
 from memory_store.records import BoolArray, IndexKind, IntArray, KeyArray, MemoryBankError, Metric, ScoreArray
 from memory_store.ring import EMPTY, Ring, Rows
+from memory_store.rounded import ByteArithmetic, RoundedIndex
 from memory_store.segments import Eligible
 from memory_store.visibility import Bitmap
 
@@ -85,7 +86,7 @@ class Finder:
         self._ring = ring
         self._archive = archive
         self._pruned = PrunedIndex(ring.keys)
-        self._bulk: PrunedIndex | None = None
+        self._bulk: PrunedIndex | RoundedIndex | None = None
         """For searches proposed in bulk, which pay with more directions; where they are."""
         self._unasked = 0
         self._approximate: ApproximateIndex | None = None
@@ -178,7 +179,15 @@ class Finder:
         return self._archive.rows(self._ring, directory.names, places)
 
     def propose(
-        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, visible: int, next_id: int
+        self,
+        hidden: BoolArray,
+        queries: KeyArray,
+        k: int,
+        margin: ScoreArray,
+        *,
+        visible: int,
+        next_id: int,
+        arithmetic: ByteArithmetic | None = None,
     ) -> tuple[Candidates, CellsLookedInto | None]:
         """Slots among which the nearest of many queries are, and in which cells they were looked for: ``None`` means in all.
 
@@ -191,10 +200,11 @@ class Finder:
             margin: ``[n]`` from ``scan_margin``.
             visible: how many slots the searches may choose from.
             next_id: the id that the next append gets.
+            arithmetic: of bytes, if there is a fast one.
         """
         archived = self._ring.config.sealed > 0
         if self._monitor is None and not archived:
-            return self._propose_all(hidden, queries, k, margin), None
+            return self._propose_all(hidden, queries, k, margin, arithmetic), None
         self._train_if_due(next_id)
         if archived or self._approximate is None or reads_all(visible, k):
             nothing = np.empty(0, dtype=np.int64)
@@ -203,14 +213,21 @@ class Finder:
         everywhere[: len(hidden)] = hidden
         return self._approximate.propose(everywhere, queries, k, margin, visible)
 
-    def _propose_all(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Candidates:
+    def _propose_all(
+        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, arithmetic: ByteArithmetic | None
+    ) -> Candidates:
         nearest = gpu_nearest() if is_worthwhile(len(hidden), len(queries), k) else None
         if nearest is not None:
             found = candidates_by(nearest, self._ring.keys[: len(hidden)], hidden, queries, k, margin)
             if found is not None:
                 return found
         if self._bulk is None:
-            self._bulk = PrunedIndex(self._ring.keys, gather_cost=BULK_GATHER_COST)
+            keys = self._ring.keys
+            self._bulk = (
+                PrunedIndex(keys, gather_cost=BULK_GATHER_COST)
+                if arithmetic is None
+                else RoundedIndex(keys, arithmetic)
+            )
         self._unasked = 0
         return self._bulk.candidates_of_many(hidden, queries, k, margin, give_up=GIVE_UP)
 

@@ -23,8 +23,8 @@ from memory_store.following import changes_of, follow
 if TYPE_CHECKING:
     from memory_store.holdings import Holdings
 
-_MOST_AT_ONCE: Final = 2
-"""Tasks under way: with one waiting behind the one that is worked on nobody waits for the other to be told."""
+_MOST_AT_ONCE: Final = 4
+"""Tasks under way: with some waiting behind the one that is worked on nobody waits for the other to be told."""
 _SURELY_TAKEN: Final = 1 << 16
 """Bytes that the system takes off a writer whether the other reads or not."""
 _OWN_LOAD: Final = 0.5

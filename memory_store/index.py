@@ -8,11 +8,14 @@ were found.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
+
+Number = TypeVar("Number", bound=np.number[Any])
 
 BLOCK: Final = 64
 """Scores that share one maximum; the arrays scanned have a multiple of this many rows."""
@@ -156,7 +159,9 @@ def _floor(leaders: KeyArray, margin: ScoreArray) -> KeyArray:
     return np.maximum(np.nextafter(floor, np.float32(-np.inf)), _LOWEST)
 
 
-def reaching(blocks: KeyArray, peaks: KeyArray, floor: KeyArray) -> tuple[IntArray, IntArray, KeyArray]:
+def reaching(
+    blocks: npt.NDArray[Number], peaks: npt.NDArray[Number], floor: npt.NDArray[Number]
+) -> tuple[IntArray, IntArray, npt.NDArray[Number]]:
     """Row, slot and score of every score that reaches its row's floor, in the order of rows.
 
     Args:
@@ -167,10 +172,13 @@ def reaching(blocks: KeyArray, peaks: KeyArray, floor: KeyArray) -> tuple[IntArr
     Slots that follow each other lie in different blocks, so that neighbours in time, whose keys are alike, do not crowd
     into a few blocks and loosen the bound.
     """
+    count = blocks.shape[2]
     rows, columns = _places(peaks >= floor[:, None])
-    scores = blocks[rows, :, columns]
-    pairs, depths = _places(scores >= floor[rows, None])
-    return rows[pairs], depths * blocks.shape[2] + columns[pairs], scores[pairs, depths]
+    places = (rows * (blocks.shape[1] * count) + columns)[:, None] + np.arange(blocks.shape[1]) * count
+    scores = blocks.reshape(-1).take(places)
+    high = np.flatnonzero(scores >= floor.take(rows)[:, None])
+    rows = rows.take(high // blocks.shape[1])
+    return rows, places.reshape(-1).take(high) - rows * (blocks.shape[1] * count), scores.reshape(-1).take(high)
 
 
 def _places(marked: BoolArray) -> tuple[IntArray, IntArray]:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 _SMALLEST_STRENGTH: Final = 1e-300  # a far neighbour's share stays a number that can be divided
 
+_WORD: Final = 64  # bits
+
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
 _Booleans = npt.NDArray[np.bool_]
@@ -32,16 +34,25 @@ def cluster_moments(times: _Integers, known: _Booleans, cluster_ms: int) -> _Int
     if cluster_ms == 0:
         return np.tile(np.arange(times.shape[1]), (len(times), 1))
     near = np.abs(times[:, :, None] - times[:, None, :]) < cluster_ms
-    before = near & np.tri(times.shape[1], k=-1, dtype=np.bool_)
+    before = _packed(near & np.tri(times.shape[1], k=-1, dtype=np.bool_))
     leads = known
     # Whether a place leads depends on earlier places alone: every round settles at least one more place for good.
     while True:
-        leading = known & ~(before & leads[:, None, :]).any(axis=2)
+        led = before & _packed(leads)[:, None]
+        leading = known & (led[:, :, 0] == 0 if led.shape[2] == 1 else ~led.any(axis=2))
         if np.array_equal(leading, leads):
             break
         leads = leading
     leaders: _Integers = (near & leads[:, None, :]).argmax(axis=2)
     return leaders
+
+
+def _packed(flags: _Booleans) -> npt.NDArray[np.uint64]:
+    """Flags as bits of as few words as hold them, ``[..., words]``."""
+    width = flags.shape[-1]
+    words = np.zeros((*flags.shape[:-1], -(-width // _WORD) * _WORD // 8), dtype=np.uint8)
+    words[..., : -(-width // 8)] = np.packbits(flags, axis=-1)
+    return words.view(np.uint64)
 
 
 def first_of_each_moment(times: _Integers, cluster_ms: int, k: int) -> _Integers:

@@ -26,8 +26,12 @@ def novelty_of(result: SearchResult) -> float:
 
     Under cosine: 0 for a moment seen before, 1 for one that is like nothing, 2 for the opposite of all.
     """
-    best = max(result.scores.tolist())
-    return NOTHING_ALIKE if best == -inf else max(0.0, 1.0 - best)
+    return novelty_of_best(max(result.scores.tolist()))
+
+
+def novelty_of_best(similarity: float) -> float:
+    """The same by the best similarity of an answer, -inf where nothing was found."""
+    return NOTHING_ALIKE if similarity == -inf else max(0.0, 1.0 - similarity)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 
 from memory_store.index import BLOCK, Candidates, candidates, reaching, rescore
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
+from memory_store.rotation import coordinates, fit_basis
 from memory_store.shortlist import floor_below, shortlist
 
 WORTHWHILE: Final = 32768
@@ -26,8 +27,6 @@ _BLOCK_SEEDS: Final = 64
 _QUERIES: Final = 16
 """Queries scanned together: with more their bounds leave the processor's cache before they are read again."""
 _ROWS: Final = 16384
-_SAMPLE: Final = 16384
-_SAMPLE_QUERIES: Final = 16
 GATHER_COST: Final = 8.0
 """Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
 BULK_GATHER_COST: Final = 64.0
@@ -216,7 +215,7 @@ class PrunedIndex:
     def _fit(self, size: int) -> KeyArray:
         """Turn everything anew."""
         self._refit_after = size
-        self._basis = _fit_basis(self._keys[:size], self._gather_cost)
+        self._basis = fit_basis(self._keys[:size], self._gather_cost)
         columns: KeyArray = np.zeros((self._basis.shape[1] + 1, len(self._keys)), dtype=np.float32)
         for start in range(0, size, _ROWS):
             rows = slice(start, min(start + _ROWS, size))
@@ -227,17 +226,10 @@ class PrunedIndex:
 
 
 def _turn(rows: KeyArray | ScoreArray, basis: ScoreArray) -> KeyArray:
-    """Coordinates of rows along the basis and an upper bound of the length of the rest, ``[n, m + 1]``.
-
-    The rest is the difference of two squares, wrong by a few float64 roundings of the whole; 1e-14 of it is added.
-    """
-    wide = rows.astype(np.float64)
-    head = wide @ basis
-    square = np.einsum("ij,ij->i", wide, wide)
-    rest = np.maximum(square - np.einsum("ij,ij->i", head, head), 0.0) + 1e-14 * square
-    turned: KeyArray = np.empty((len(rows), basis.shape[1] + 1), dtype=np.float32)
-    turned[:, :-1] = head
-    turned[:, -1] = np.nextafter(np.sqrt(rest).astype(np.float32), np.float32(np.inf))
+    """``coordinates`` in float32, the rest rounded up."""
+    wide = coordinates(rows, basis)
+    turned: KeyArray = wide.astype(np.float32)
+    turned[:, -1] = np.nextafter(turned[:, -1], np.float32(np.inf))
     return turned
 
 
@@ -277,28 +269,3 @@ def _kth_of_rows(rows: IntArray, scores: ScoreArray, count: int, k: int) -> Scor
         float(np.partition(scores[start:end], -k)[-k]) if end - start >= k else -np.inf for start, end in pairwise(ends)
     ]
     return np.array(kth)
-
-
-def _fit_basis(keys: KeyArray, gather_cost: float) -> ScoreArray:
-    """Orthonormal directions, ``[d, m]``: the leading principal axes, as many as make searches cheapest.
-
-    The axes are those of the second moment about zero, because it is inner products that are bounded. How many is weighed
-    on a sample: each further direction costs a number per key, each key that the bound cannot rule out costs a gather.
-    """
-    step = -(-len(keys) // _SAMPLE)
-    sample = keys[::step].astype(np.float64)
-    sample /= np.abs(sample).max() or 1.0
-    axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
-    dimension = len(axes)
-    turned = sample @ axes
-    asked = turned[:: -(-len(turned) // _SAMPLE_QUERIES)]
-    kth = np.partition(turned @ asked.T, -_SAMPLE_QUERIES, axis=0)[-_SAMPLE_QUERIES]
-    rests = np.sqrt(np.cumsum(np.square(turned[:, ::-1]), axis=1))[:, ::-1]
-    asked_rests = rests[:: -(-len(turned) // _SAMPLE_QUERIES)]
-    best, best_cost = dimension, dimension + 1.0
-    for count in range(4, dimension, 4):
-        bounds = turned[:, :count] @ asked[:, :count].T + np.outer(rests[:, count], asked_rests[:, count])
-        cost = count + 1 + gather_cost * dimension * float(np.mean(bounds >= kth))
-        if cost < best_cost:
-            best, best_cost = count, cost
-    return np.ascontiguousarray(axes[:, :best])

@@ -14,6 +14,7 @@ from memory_store.policy import RetrievalPolicy, is_final
 from memory_store.question import Question
 from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
 from memory_store.ring import EMPTY, Ring, Rows
+from memory_store.rounded import ByteArithmetic
 
 RESERVE: Final = 16
 """Neighbours listed beyond those wanted, for those that eviction may take, where it cannot be known whom it takes."""
@@ -29,6 +30,7 @@ def propose(
     k: int,
     skip_oldest: int,
     next_id: int,
+    arithmetic: ByteArithmetic | None = None,
 ) -> Proposal:
     """Nearest neighbours of a block of queries among the stable set; see ``MemoryBank.propose``.
 
@@ -41,6 +43,7 @@ def propose(
         k: neighbours wanted.
         skip_oldest: appends after which the proposal is still to serve.
         next_id: the id that the next append gets.
+        arithmetic: of bytes, if there is a fast one.
     """
     scanned = ring.scanned(next_id)
     ids = ring.ids[:scanned]
@@ -51,11 +54,13 @@ def propose(
     elif skip_oldest:
         listed += RESERVE
     visible = ring.visibility.count(as_of)
-    found, looked_into = finder.propose(hidden, queries, listed, margin, visible=visible, next_id=next_id)
+    found, looked_into = finder.propose(
+        hidden, queries, listed, margin, visible=visible, next_id=next_id, arithmetic=arithmetic
+    )
     scores = rescore(ring.keys[found.slots], queries[found.rows])
     best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
-    stable = ids[~hidden]
-    outside = np.flatnonzero(hidden & (ids != EMPTY))
+    unstable = np.flatnonzero(hidden)
+    outside = unstable[ids[unstable] != EMPTY]
     return Proposal(
         as_of=as_of,
         k=k,
@@ -64,8 +69,8 @@ def propose(
         scores=best_scores,
         complete=found.complete,
         slots=ring.slots.slots(best_ids.ravel()).reshape(best_ids.shape),
-        stable_count=len(stable),
-        first_stable=int(stable.min(initial=next_id)),
+        stable_count=scanned - len(unstable),
+        first_stable=int(np.where(hidden, next_id, ids).min()),
         outside=ids[outside],
         outside_slots=outside,
         next_id=next_id,

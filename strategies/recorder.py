@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store import MemoryBank, SearchResult
-from memory_store.novelty import novelty_of
+from memory_store.novelty import novelty_of, novelty_of_best
 from memory_store.records import Eviction
 from strategies.bars import Bar, BarSeries
 from strategies.outcomes import outcome
@@ -38,6 +38,20 @@ class Recall(NamedTuple):
         return self._replace(ids=self.ids[:0], weights=self.weights[:0])
 
 
+def recalls_of(
+    scores: npt.NDArray[np.float64], ids: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
+) -> list[Recall]:
+    """What searches found, from columns ``[n, k]``: see :func:`recall_of`."""
+    recalls = [
+        Recall(novelty_of_best(best), *row)
+        for best, *row in zip(scores.max(axis=1).tolist(), ids, weights, strict=True)
+    ]
+    silent = ~(weights > 0.0).all(axis=1)
+    for place in np.flatnonzero(silent).tolist():
+        recalls[place] = _of_voting(*recalls[place])
+    return recalls
+
+
 def recall_of(result: SearchResult, weights: npt.NDArray[np.float64]) -> Recall:
     """What a search found.
 
@@ -45,11 +59,12 @@ def recall_of(result: SearchResult, weights: npt.NDArray[np.float64]) -> Recall:
         result: of the search.
         weights: ``[k]`` shares of the neighbours; 0 has no vote.
     """
-    ids = result.ids
-    if not min(weights.tolist()) > 0.0:
-        voting = weights > 0.0
-        ids, weights = ids[voting], weights[voting]
-    return Recall(novelty_of(result), ids, weights)
+    return _of_voting(novelty_of(result), result.ids, weights)
+
+
+def _of_voting(novelty: float, ids: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]) -> Recall:
+    voting = weights > 0.0
+    return Recall(novelty, ids[voting], weights[voting])
 
 
 class MemoryRecorder:

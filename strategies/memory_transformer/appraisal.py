@@ -12,21 +12,27 @@ from memory_store.policy import Asker
 from strategies.bars import Bar, interval_ms
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bundle import Bundle
+from strategies.memory_transformer.byte_arithmetic import byte_arithmetic
 from strategies.memory_transformer.forecaster import Forecaster
-from strategies.memory_transformer.prospect import Appraisal, Appraisals, Findings, Prospect, Stretch
+from strategies.memory_transformer.prospect import Appraisal, Appraisals, Block, Findings, Prospect, Stretch
 from strategies.memory_transformer.streaming import EncodedBar
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import read_out_all
+from strategies.readout import read_out_columns
 
 _STRETCHES: Final = 3
 """What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, one
 is worked on here or there, and one waits."""
 _LONGEST: Final = 16
-"""Bars of such a stretch at most: as many as a scan takes at once."""
+"""Bars of such a stretch at most: as many as the read takes at once."""
 _SHORTEST: Final = 4
 """And at least, as a shorter one costs as much."""
-_KEPT: Final = 64
-"""Proposals that a second process keeps: one for every symbol, and more."""
+_BLOCK: Final = 8
+"""Stretches whose neighbours are proposed together: the more, the cheaper, and the longer another task has to wait."""
+_BEHIND: Final = 3
+"""Tasks that a second process has not done when it would be given the next: with so many it is given no stretch."""
+_KEPT: Final = 4
+"""Proposals that a second process keeps for every symbol: more than are worked on at once."""
+_NOTHING: Final = Findings(0, None, None)
 
 
 class Appraiser:
@@ -48,10 +54,13 @@ class Appraiser:
         # Outcomes of moments closer than this overlap, or nearly so: together they are one piece of evidence.
         self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
         self._policy = rules.policy(temperature=self._temperature, cluster_ms=self._cluster_ms)
-        self._skip_oldest = config.block * symbols
         self._alone_at_once = config.block
         self._shared_at_once = max(_SHORTEST, min(_LONGEST, config.embargo // _STRETCHES))
-        self._proposed_at_once = _STRETCHES * self._shared_at_once
+        self._proposed_at_once = _BLOCK * self._shared_at_once
+        self._ahead = self._proposed_at_once + 2 * self._shared_at_once
+        # A block is proposed up to so many bars before it begins, and serves until it ends.
+        self._skip_oldest = max(config.block, self._ahead + self._proposed_at_once) * symbols
+        self._kept = _KEPT * symbols
 
     def appraise(
         self,
@@ -81,7 +90,7 @@ class Appraiser:
             early = _if_true(bank, findings, row - stretch.row, bar.close_time)
             if early is not None:
                 return early
-            proposal, place = prospect.proposal(stretch.block), row - stretch.block
+            proposal, place = prospect.proposal(stretch.block), row - stretch.block[1]
         result = bank.search(
             encoded.key,
             as_of=bar.close_time,
@@ -102,52 +111,71 @@ class Appraiser:
             current = prospect.current = self._next(bank, prospect, row, now)
         stretch, findings = current
         place = row - stretch.row
-        proposal = prospect.proposal(stretch.block)
-        if place >= findings.end and proposal is not None:
-            current = prospect.current = stretch, self._answer(bank, stretch, proposal, place)
+        if place >= findings.end:
+            proposal = prospect.proposal(stretch.block)
+            if proposal is not None:
+                current = prospect.current = stretch, self._answer(bank, stretch, proposal, place)
         return current
 
     def _next(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
         """The stretch that this bar lies in. What can be known of later ones is asked for, or found out instead of waiting."""
         coming = prospect.take(row)
         if coming is None:
-            size = self._shared_at_once if bank.has_help else self._alone_at_once
-            own = prospect.cut(size, max(size, self._proposed_at_once), now)
-            assert own is not None, "a bar of a prospect is in one of its stretches"
-            prospect.assign(own, None)
-            prospect.take(row)
-            coming = own, None
-        self._share(bank, prospect, row, now)
+            own = self._own(bank, prospect, row, now)
+            self._share(bank, prospect, row, now)
+            return own, self._find_here(bank, prospect, own)
         stretch, findings = coming
-        if isinstance(findings, Promise):
-            waiting = None if findings.is_kept else prospect.waiting()
-            if waiting is not None:
-                prospect.assign(waiting, self._find_here(bank, prospect, waiting))
-            findings = self._kept(prospect, stretch, findings)
-        if findings is None:
-            findings = self._find_here(bank, prospect, stretch._replace(as_of=now))
-        return stretch, findings
+        if prospect.unkept >= _BEHIND or (isinstance(findings, Promise) and not findings.is_kept):
+            self._help_out(bank, prospect, row)
+        self._share(bank, prospect, row, now)
+        found: Findings | None = findings.result() if isinstance(findings, Promise) else findings
+        return stretch, self._find_here(bank, prospect, stretch) if found is None else found
+
+    def _own(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Stretch:
+        """The stretch that this bar begins, which nobody else has, its neighbours proposed.
+
+        A second process that starts after that has what proposing takes.
+        """
+        size = self._shared_at_once if bank.has_help else self._alone_at_once
+        own = prospect.cut(size)
+        if own is None:
+            block = prospect.cut_block(self._proposed_at_once if bank.has_help else size, now, row)
+            assert block is not None, "a bar of a prospect is in one of its blocks"
+            prospect.propose(block, self._propose(bank, block))
+            own = prospect.cut(size)
+        assert own is not None, "a bar of a block is in one of its stretches"
+        prospect.assign(own, _NOTHING)
+        prospect.take(row)
+        return own
 
     def _share(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> None:
-        """Give a second process as much as it takes; the last stretch of every block is left to this one."""
-        while bank.has_help and (later := self._later(bank, prospect, row, now)) is not None:
-            promise = None
-            if not later.ends_block:
-                promise = bank.begin(partial(self._find_there, bank, {}), later)
-                if promise is None:
-                    return
-            prospect.assign(later, promise)
+        """Give a second process as much as it takes: what bars are waiting for first."""
+        if not bank.has_help:
+            return
+        work = partial(self._work, bank, {})
+        while True:
+            later = self._later(bank, prospect, row)
+            task: Stretch | Block | None = later
+            if later is None:
+                task = prospect.cut_block(self._proposed_at_once, now, row + self._ahead)
+            promise = None if task is None else bank.begin(work, task)
+            if promise is None:
+                return
+            if isinstance(task, Stretch):
+                prospect.assign(task, promise)
+            elif isinstance(task, Block):
+                prospect.propose(task, promise)
 
-    def _kept(self, prospect: Prospect, stretch: Stretch, promise: Promise) -> Findings | None:
-        """What the second process found, ``None`` where it is gone."""
-        findings: Findings | None = promise.result()
-        if findings is not None and findings.proposal is not None:
-            prospect.propose(stretch.block, findings.proposal, here=False)
-        return findings
+    def _help_out(self, bank: MemoryBank, prospect: Prospect, row: int) -> None:
+        """Do what the second process, which is behind, would be given next."""
+        later = self._later(bank, prospect, row)
+        proposal = None if later is None else prospect.proposal(later.block, wait=False)
+        if later is not None and proposal is not None:
+            prospect.assign(later, self._answer(bank, later, proposal, 0))
 
-    def _later(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Stretch | None:
+    def _later(self, bank: MemoryBank, prospect: Prospect, row: int) -> Stretch | None:
         """The next stretch that nobody works on, if all that can be known before its time is known."""
-        later = prospect.cut(self._shared_at_once, self._proposed_at_once, now)
+        later = prospect.cut(self._shared_at_once)
         if later is None or later.end > row + _STRETCHES * self._shared_at_once:
             return None
         return later if self._policy is not None or later.closed[-1] < bank.known_until else None
@@ -155,37 +183,41 @@ class Appraiser:
     def _find_here(self, bank: MemoryBank, prospect: Prospect, stretch: Stretch) -> Findings:
         """Find out as much as can be known now."""
         proposal = prospect.proposal(stretch.block)
-        if proposal is None:
-            proposal = self._propose(bank, stretch)
-            prospect.propose(stretch.block, proposal, here=True)
-        return self._answer(bank, stretch, proposal, 0)
+        return _NOTHING if proposal is None else self._answer(bank, stretch, proposal, 0)
 
-    def _find_there(self, bank: MemoryBank, kept: dict[bytes, Proposal], stretch: Stretch) -> Findings:
-        """The same in the second process, which keeps proposals for the stretches to come, by what they are for."""
-        block = stretch.queries.tobytes()
-        known = kept.get(block) if stretch.proposal is None else stretch.proposal
-        proposal = self._propose(bank, stretch) if known is None else known
-        kept[block] = proposal
-        if len(kept) > _KEPT:
-            del kept[next(iter(kept))]
-        findings = self._answer(bank, stretch, proposal, 0)
-        return findings if known is not None else findings._replace(proposal=proposal)
+    def _work(
+        self, bank: MemoryBank, kept: dict[tuple[int, int], Proposal], task: Block | Stretch
+    ) -> Proposal | Findings | None:
+        """What a second process does: it keeps the proposals of blocks for their stretches."""
+        if isinstance(task, Block):
+            kept[task.key] = self._propose(bank, task)
+            if len(kept) > self._kept:
+                del kept[next(iter(kept))]
+            return kept[task.key]
+        proposal = kept.get(task.block) if task.proposal is None else task.proposal
+        return None if proposal is None else self._answer(bank, task, proposal, 0)
 
-    def _propose(self, bank: MemoryBank, stretch: Stretch) -> Proposal:
-        return bank.propose(stretch.queries, as_of=stretch.as_of, k=self._neighbors, skip_oldest=self._skip_oldest)
+    def _propose(self, bank: MemoryBank, block: Block) -> Proposal:
+        return bank.propose(
+            block.queries,
+            as_of=block.as_of,
+            k=self._neighbors,
+            skip_oldest=self._skip_oldest,
+            arithmetic=byte_arithmetic(),
+        )
 
     def _answer(self, bank: MemoryBank, stretch: Stretch, proposal: Proposal, first: int) -> Findings:
         """What can be known of a stretch from one of its bars on, by the proposal for its block."""
         if self._policy is not None:
-            return Findings(None, first, None, None)  # what a bar is going to prefer depends on more than its key
-        outlook = bank.look_ahead(proposal, stretch.row - stretch.block + first, stretch.closed[first:])
+            return Findings(first, None, None)  # what a bar is going to prefer depends on more than its key
+        outlook = bank.look_ahead(proposal, stretch.place + first, stretch.closed[first:])
         if outlook is None:
-            return Findings(None, first, None, None)
+            return Findings(first, None, None)
         part = slice(first, first + len(outlook.results))
         encoded = EncodedSeries(stretch.encoded.hidden[part], stretch.encoded.keys[part])
         opened, volatility, ordinal = stretch.opened[part], stretch.volatility[part], stretch.ordinal + first
         appraisals = self._appraisals(encoded, outlook.results, opened, volatility, ordinal)
-        return Findings(None, first, outlook.terms, appraisals)
+        return Findings(first, outlook.terms, appraisals)
 
     def _appraisals(
         self,
@@ -197,7 +229,7 @@ class Appraiser:
     ) -> Appraisals:
         """Appraisals of consecutive bars."""
         forecasts = self._forecaster.forecast(encoded, results, opened, volatility, ordinal)
-        views = read_out_all(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
+        views = read_out_columns(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
         return Appraisals.of(results, forecasts, views, self._horizon)
 
 

@@ -93,6 +93,8 @@ class Dataset:
     """First open time and last close time of the bars."""
     validation_span: tuple[int, int] | None
     """First open time and last close time of the validation part."""
+    remembered: Floats | None = None
+    """``[n, horizons]`` what the memory says instead of the moments' own outcomes, for controls; targets stay what they are."""
 
 
 def build_dataset(series: Mapping[str, BarSeries], config: ModelConfig, validation_fraction: float) -> Dataset:

@@ -50,10 +50,10 @@ class DistributionHead(nn.Module):
     def forward(self, rows: Tensor) -> Distribution:
         """``[batch, d_model]`` to a distribution."""
         numbers = self.projection(rows).view(len(rows), self.horizons, -1)
-        median, steps = numbers[..., :1], F.softplus(numbers[..., 1:-1])
-        below = median - steps[..., :_MEDIAN].flip(-1).cumsum(-1).flip(-1)
-        above = median + steps[..., _MEDIAN:].cumsum(-1)
-        return Distribution(torch.cat((below, median, above), dim=-1), numbers[..., -1])
+        median, steps, log_volatility = numbers.split_with_sizes((1, len(QUANTILES) - 1, 1), dim=2)
+        steps = F.softplus(steps)
+        lowest = median - steps.narrow(2, 0, _MEDIAN).sum(dim=2, keepdim=True)
+        return Distribution(torch.cat((lowest, steps), dim=2).cumsum(dim=2), log_volatility.squeeze(2))
 
 
 def pinball_losses(quantiles: Tensor, outcome: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ from strategies.memory_transformer.losses import signed_view
 from strategies.memory_transformer.memory_read import Retrieved, describe
 from strategies.memory_transformer.targets import units
 from strategies.memory_transformer.threads import one_thread
-from strategies.memory_transformer.tile_kernel import EncodedSeries
+from strategies.memory_transformer.tile_kernel import EncodedSeries, FloatRows
 from strategies.memory_transformer.traced import traced
 
-ROWS: Final = 8
+ROWS: Final = 16
 """Bars of one call. More make a replay faster and a live decision slower."""
 
 
@@ -41,6 +41,27 @@ class BarForecast(NamedTuple):
     """``[horizons][len(QUANTILES)]`` of the return in units of its trailing volatility, ``sigma_t * sqrt(h)``."""
     log_volatility: tuple[float, ...]
     """``[horizons]`` logarithm of the volatility to expect, in the same units."""
+
+
+class Forecasts(NamedTuple):
+    """What the model says about ``n`` bars, as columns: see :class:`BarForecast` for each."""
+
+    predictions: FloatRows
+    """``[n]``."""
+    gates: FloatRows
+    """``[n]``."""
+    weights: FloatRows
+    """``[n, k]``."""
+    quantiles: FloatRows
+    """``[n, horizons, len(QUANTILES)]``."""
+    log_volatilities: FloatRows
+    """``[n, horizons]``."""
+
+    def forecasts(self) -> list[BarForecast]:
+        """One by one."""
+        predictions, gates, weights, quantiles, log_volatilities = [column.tolist() for column in self]
+        levels = [tuple(map(tuple, each)) for each in quantiles]
+        return list(map(BarForecast, predictions, gates, map(tuple, weights), levels, map(tuple, log_volatilities)))
 
 
 class Forecaster:
@@ -70,24 +91,25 @@ class Forecaster:
         bar_times: Sequence[int],
         volatility: Sequence[float],
         ordinal: int,
-    ) -> list[BarForecast]:
+    ) -> Forecasts:
         """Forecasts of consecutive bars from their neighbours.
 
         Args:
-            encoded: states and keys of the bars.
+            encoded: states and keys of the bars, one or more.
             results: of the searches with their keys; masked rows are the null entry's.
             bar_times: open times of the bars, from which the neighbours' age is counted.
             volatility: trailing volatility of every bar, per bar: the unit in which outcomes are told.
             ordinal: absolute number of the first bar, which decides its row.
         """
-        forecasts: list[BarForecast] = []
-        while len(forecasts) < len(results):
-            start = len(forecasts)
+        calls: list[Forecasts] = []
+        start = 0
+        while start < len(results):
             row = (ordinal + start) % ROWS
             part = slice(start, start + ROWS - row)
             rows = EncodedSeries(encoded.hidden[part], encoded.keys[part])
-            forecasts += self._call(row, rows, results[part], bar_times[part], volatility[part])
-        return forecasts
+            calls.append(self._call(row, rows, results[part], bar_times[part], volatility[part]))
+            start = part.stop
+        return calls[0] if len(calls) == 1 else Forecasts(*map(np.concatenate, zip(*calls, strict=True)))
 
     def _call(
         self,
@@ -96,7 +118,7 @@ class Forecaster:
         results: Sequence[SearchResult],
         bar_times: Sequence[int],
         volatility: Sequence[float],
-    ) -> list[BarForecast]:
+    ) -> Forecasts:
         """Forecasts of bars that fit into one call, from ``row`` on."""
         config, k, width = self._config, self._neighbors, encoded.keys.shape[1]
         real = slice(row, row + len(results))
@@ -118,15 +140,10 @@ class Forecaster:
             hidden, query = torch.from_numpy(states)
             retrieved = Retrieved(torch.from_numpy(keys), torch.from_numpy(facts), torch.from_numpy(mask))
             forecast = self._forward(hidden, query, retrieved)
-            predictions = signed_view(forecast.prediction, config)[real].tolist()
-            quantiles, log_volatility = forecast.distribution
-            return list(
-                map(
-                    BarForecast,
-                    predictions,
-                    forecast.gate[real].tolist(),
-                    map(tuple, forecast.weights[real].tolist()),
-                    (tuple(map(tuple, each)) for each in quantiles[real].tolist()),
-                    map(tuple, log_volatility[real].tolist()),
-                )
+            columns = (
+                signed_view(forecast.prediction, config),
+                forecast.gate,
+                forecast.weights,
+                *forecast.distribution,
             )
+            return Forecasts(*[column[real].numpy() for column in columns])

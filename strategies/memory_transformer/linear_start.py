@@ -1,14 +1,19 @@
 """Where a forecast may start: at the ridge regression of its training span, not at nothing.
 
-A model with a ``linear_window`` has two ways to the forecast that are linear: from the state, which begins as a linear map of
-the window, and from the mean of what followed the neighbours. What is linear has its best weights in closed form (Hoerl and
+A model with a ``linear_window`` has three ways to the forecast that are linear: from the state, which begins as a linear map of
+the window; from the key, which is the state whitened and of length one, so that it tells the shape of a window and not its
+size; and from the mean of what followed the neighbours. What is linear has its best weights in closed form (Hoerl and
 Kennard, "Ridge regression: biased estimation for nonorthogonal problems", 1970), and a few epochs of small steps do not get
-there. So both are fitted together before the first epoch and stand still from then on, and everything else begins with nothing
-to say and learns what is left. Early stopping takes the start for an epoch like any other.
+there. So all three are fitted together before the first epoch and stand still from then on, and everything else begins with
+nothing to say and learns what is left. Early stopping takes the start for an epoch like any other.
+
+The three differ in how much of them is noise, so each has a penalty of its own (generalized ridge regression, the same paper,
+section 5).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,6 +28,8 @@ from strategies.memory_transformer.targets import targets_of
 
 PENALTIES: Final = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 1000.0)
 """In units of the mean square of the columns that they are for; the last lets nearly nothing be said."""
+_ROUNDS: Final = 3
+"""In each of them the penalty of every way is chosen once, with those of the others as they are."""
 _UNCHOSEN: Final = 0.1
 """Penalty without a validation part."""
 _QUIET_TRUST: Final = 0.05
@@ -37,12 +44,44 @@ class _Columns(NamedTuple):
 
     state: Floats
     """``[n, d_model + 1]`` states and a one."""
+    key: Floats
+    """``[n, d_model]`` keys."""
     recalled: Floats
     """``[n, horizons]`` mean of what followed the neighbours, as far as the gate is open."""
     wanted: Floats
     """``[n, horizons]`` returns less what is forecast without these."""
     known: Floats
     """``[n]`` 1 where all returns are known, else 0."""
+
+    @property
+    def told(self) -> Floats:
+        """``[n, columns]`` all that is regressed on."""
+        return np.concatenate((self.state, self.key, self.recalled), axis=1)
+
+
+class _Moments(NamedTuple):
+    """Second moments, all that a ridge regression needs."""
+
+    gram: Floats
+    """``[columns, columns]`` of the columns."""
+    cross: Floats
+    """``[columns, horizons]`` of the columns with what is wanted."""
+    squares: Floats
+    """``[horizons]`` of what is wanted."""
+    scale: Floats
+    """``[ways, columns]`` what a penalty of one is for each column, by the way that it belongs to."""
+
+    def fit(self, penalties: Sequence[float]) -> Floats:
+        """Weights ``[columns, horizons]`` with a penalty for each way."""
+        penalty = np.diag(np.array(penalties) @ self.scale)
+        weights: Floats = np.linalg.solve(self.gram + penalty, self.cross).astype(np.float64)
+        return weights
+
+    def loss(self, weights: Floats, config: ModelConfig) -> float:
+        """Mean squared error of weights in the unit of the primary horizon, as :func:`losses.path_losses` has it."""
+        unit = np.array(config.horizons) / config.primary_horizon
+        errors = self.squares + (weights * (self.gram @ weights - 2.0 * self.cross)).sum(axis=0)
+        return float((errors * unit).mean())
 
 
 def check_linear_start(config: ModelConfig) -> None:
@@ -63,7 +102,7 @@ def check_linear_start(config: ModelConfig) -> None:
 
 
 def hold(model: MemoryTransformer) -> None:
-    """Let the linear parts stand still: the map of the state, and the one that makes a state of the window."""
+    """Let the linear parts that steps would move stand still: the map of the state, and the one that makes it of the window."""
     linear, window = _linear_parts(model)
     linear.requires_grad_(False)
     window.requires_grad_(False)
@@ -95,20 +134,33 @@ def fit_linear(
     """
     model.eval()
     seen = _columns(model, memory, train)
-    gram, cross, scale = _moments(seen, mirrored)
-    fits: list[Floats] = [
-        np.linalg.solve(gram + np.diag(penalty * scale), cross).astype(np.float64) for penalty in PENALTIES
-    ]
-    best = PENALTIES.index(_UNCHOSEN)
+    moments = _moments(seen, mirrored)
+    weights = moments.fit([_UNCHOSEN] * len(moments.scale))
     if len(validation):
-        judged = _columns(model, memory, validation)
-        best = int(np.argmin([_loss(judged, weights, model.config) for weights in fits]))
-    _put(model, torch.from_numpy(fits[best].T.astype(np.float32)), seen.state.shape[1])
+        weights = _best(moments, _moments(_columns(model, memory, validation), 0.0), model.config)
+    _put(model, torch.from_numpy(weights.T.astype(np.float32)), seen.state.shape[1], seen.key.shape[1])
+
+
+def _best(moments: _Moments, judged: _Moments, config: ModelConfig) -> Floats:
+    """Weights of the penalties that are judged best: one for all ways first, then each by itself while that helps."""
+    ways = len(moments.scale)
+
+    def loss(penalties: tuple[float, ...]) -> float:
+        return judged.loss(moments.fit(penalties), config)
+
+    best = min(((penalty,) * ways for penalty in PENALTIES), key=loss)
+    for _ in range(_ROUNDS):
+        before = best
+        for way in range(ways):
+            best = min(((*best[:way], penalty, *best[way + 1 :]) for penalty in PENALTIES), key=loss)
+        if best == before:
+            break
+    return moments.fit(best)
 
 
 @torch.no_grad()
-def _put(model: MemoryTransformer, weights: Tensor, states: int) -> None:
-    """Weights ``[horizons, columns]``, of which the first are for states and the one."""
+def _put(model: MemoryTransformer, weights: Tensor, states: int, keys: int) -> None:
+    """Weights ``[horizons, columns]``, of which the first are for states and the one, and the next for keys."""
     said = (
         slice(None)
         if model.config.output_width == len(weights)
@@ -117,8 +169,9 @@ def _put(model: MemoryTransformer, weights: Tensor, states: int) -> None:
     _linear_parts(model)[0].copy_(weights[said, : states - 1])
     model.head.bias.copy_(weights[said, states - 1])
     usual = model.memory_read.outcomes.usual
-    assert usual is not None
-    usual.copy_(weights[:, states:])
+    assert usual is not None and model.key_head is not None
+    model.key_head.copy_(weights[said, states : states + keys])
+    usual.copy_(weights[:, states + keys :])
 
 
 def _linear_parts(model: MemoryTransformer) -> tuple[Tensor, Tensor]:
@@ -142,31 +195,25 @@ def _columns(model: MemoryTransformer, memory: SpanMemory, rows: Integers) -> _C
             recalled = forecast.gate.unsqueeze(1) * read.mean(forecast.weights, retrieved.facts)
             target = targets.of(torch.from_numpy(batch))
             state = torch.cat((hidden, torch.ones(len(batch), 1)), dim=1)
-            parts.append((state, recalled, target.returns - forecast.prediction, target.known.all(dim=1)))
+            parts.append((state, query, recalled, target.returns - forecast.prediction, target.known.all(dim=1)))
     return _Columns(*(torch.cat(part).double().numpy() for part in zip(*parts, strict=True)))
 
 
-def _moments(seen: _Columns, mirrored: float) -> tuple[Floats, Floats, Floats]:
-    """Second moments of the columns, theirs with what is wanted, and what a penalty of one is for each column."""
-    columns = np.concatenate((seen.state, seen.recalled), axis=1) * seen.known[:, None]
+def _moments(seen: _Columns, mirrored: float) -> _Moments:
+    """Those of some rows, of which a share is shown in the mirror."""
+    columns = seen.told * seen.known[:, None]
     count, states = max(seen.known.sum(), 1.0), seen.state.shape[1]
+    followed = states + seen.key.shape[1]
     gram, cross = columns.T @ columns / count, columns.T @ seen.wanted / count
-    # The one and the states are the same in the mirror, what is recalled and wanted is not.
+    # The one, the states and the keys are the same in the mirror, what is recalled and wanted is not.
     common = 1.0 - 2.0 * mirrored
-    gram[:states, states:] *= common
-    gram[states:, :states] *= common
-    cross[:states] *= common
-    squares = np.diag(gram)
-    scale = np.zeros(len(gram))
-    scale[: states - 1] = squares[: states - 1].mean()
+    gram[:followed, followed:] *= common
+    gram[followed:, :followed] *= common
+    cross[:followed] *= common
+    sizes = np.diag(gram)
+    scale = np.zeros((3, len(gram)))
+    scale[0, : states - 1] = sizes[: states - 1].mean()
+    scale[1, states:followed] = sizes[states:followed].mean()
     # Without any neighbour there is nothing to solve for, and nothing to be said.
-    scale[states:] = squares[states:].mean() or 1.0
-    return gram, cross, scale
-
-
-def _loss(judged: _Columns, weights: Floats, config: ModelConfig) -> float:
-    """Mean squared error in the unit of the primary horizon, as :func:`losses.path_losses` has it."""
-    columns = np.concatenate((judged.state, judged.recalled), axis=1)
-    unit = np.array(config.horizons) / config.primary_horizon
-    errors = (np.square(judged.wanted - columns @ weights) * unit).mean(axis=1)
-    return float((errors * judged.known).sum() / max(judged.known.sum(), 1.0))
+    scale[2, followed:] = sizes[followed:].mean() or 1.0
+    return _Moments(gram, cross, np.square(seen.wanted * seen.known[:, None]).sum(axis=0) / count, scale)

@@ -22,7 +22,9 @@ _NULL_SIMILARITY: Final = 0.75
 """Cosine at which a neighbour counts as much as the null entry at the start: near that of ordinary neighbours, because the
 gradient of an entry without a share is nothing."""
 _HIDDEN = float("-inf")
-_TINY = 1e-8  # keeps gradients of logarithms and roots finite at zero
+_TINY: Final = torch.tensor(1e-8)
+"""Keeps gradients of logarithms and roots finite at zero. A tensor, as all that meets tensors here: a recorded graph converts
+numbers of Python at every call."""
 
 
 class Retrieved(NamedTuple):
@@ -125,13 +127,14 @@ class MemoryRead(nn.Module):
             force_gate: use this gate instead of the learned one; 0 gives the states back as they are, and nothing remembered.
         """
         mask = retrieved.mask
-        similarity = torch.bmm(retrieved.keys, query.unsqueeze(2)).squeeze(2)
+        absent = ~mask
+        similarity = torch.bmm(query.unsqueeze(1), retrieved.keys.transpose(1, 2)).squeeze(1)
         scale = self.scale
         null = (self.null_similarity * scale).expand(len(hidden), 1)
         # Scaled before it is masked: the gradient of a scale that multiplies -inf is not a number.
-        scores = torch.cat((null, (similarity * scale).masked_fill(~mask, _HIDDEN)), dim=1)
+        scores = torch.cat((null, (similarity * scale).masked_fill(absent, _HIDDEN)), dim=1)
         weights = torch.softmax(scores, dim=1)
-        shares = weights[:, 1:]
+        null_share, shares = weights.split_with_sizes((1, mask.shape[1]), dim=1)
 
         # The map of a difference as the difference of maps. The metric learns from cosines alone, so nothing is carried back
         # through these.
@@ -139,14 +142,20 @@ class MemoryRead(nn.Module):
         mapped = F.linear(keys, self.correction.weight)
         differences = F.gelu(self.correction(query).unsqueeze(1) - mapped)
         # One sum each: joined first, the constant parts would be copied, and given gradients that nobody needs.
-        parts = [torch.bmm(shares.unsqueeze(1), part) for part in (retrieved.facts, keys, differences)]
-        context = self.value(torch.cat(parts, dim=2).squeeze(1)) + weights[:, :1] * self.null_value
+        voting = shares.unsqueeze(1)
+        parts = [torch.bmm(voting, part).squeeze(1) for part in (retrieved.facts, keys, differences)]
         if force_gate is None:
-            gate = torch.sigmoid(self.gate(torch.cat((hidden, self._quality(similarity, weights, retrieved)), dim=1)))
+            quality = self._quality(similarity, weights, retrieved, absent)
+            gate = torch.sigmoid(self.gate(torch.cat((hidden, *quality), dim=1)))
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
+        context = F.linear(torch.cat((*parts, null_share), dim=1), self._mixing())
         remembered = self.outcomes(hidden, similarity, shares, retrieved.facts, mask).gated(gate)
-        return MemoryReading(hidden + gate * self.output(context), remembered, shares, gate.squeeze(1))
+        return MemoryReading(torch.addcmul(hidden, gate, context), remembered, shares, gate.squeeze(1))
+
+    def _mixing(self) -> Tensor:
+        """``[d_model, fact_count + 2 d_model + 1]``: values, the null entry's among them, projected, as one map of sums."""
+        return self.output.weight @ torch.cat((self.value.weight, self.null_value.unsqueeze(1)), dim=1)
 
     @property
     def scale(self) -> Tensor:
@@ -158,16 +167,17 @@ class MemoryRead(nn.Module):
         """Of the learned softmax over cosines."""
         return 1.0 / min(float(self.log_scale.detach().exp()), MAXIMUM_SCALE)
 
-    def _quality(self, similarity: Tensor, weights: Tensor, retrieved: Retrieved) -> Tensor:
-        """How good the retrieval is, ``[batch, 5]``: best score, spread, how many, age, entropy of the weights."""
+    def _quality(
+        self, similarity: Tensor, weights: Tensor, retrieved: Retrieved, absent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """How good the retrieval is, ``[batch, 1]`` each: best score, spread, how many, age, entropy of the weights."""
         mask = retrieved.mask.to(similarity.dtype)
         count = mask.sum(dim=1, keepdim=True)
-        present = count.clamp(max=1.0)
         share = mask / count.clamp(min=1.0)
-        best = similarity.masked_fill(~retrieved.mask, -1.0).amax(dim=1, keepdim=True) * present
+        best = similarity.masked_fill(absent, -1.0).amax(dim=1, keepdim=True) * count.clamp(max=1.0)
         mean = (similarity * share).sum(dim=1, keepdim=True)
         variance = ((similarity - mean).square() * share).sum(dim=1, keepdim=True)
-        age = (retrieved.facts[:, :, -1] * share).sum(dim=1, keepdim=True)
-        entropy = -(weights * (weights + _TINY).log()).sum(dim=1, keepdim=True)
-        fullness = torch.log1p(count) / math.log1p(mask.shape[1])
-        return torch.cat((best, (variance + _TINY).sqrt(), fullness, age, entropy), dim=1)
+        age = (retrieved.facts.select(2, -1) * share).sum(dim=1, keepdim=True)
+        entropy = torch.special.entr(weights + _TINY).sum(dim=1, keepdim=True)
+        fullness = torch.log1p(count) / torch.tensor(math.log1p(mask.shape[1]))
+        return best, (variance + _TINY).sqrt(), fullness, age, entropy

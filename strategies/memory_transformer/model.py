@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from strategies.memory_transformer.config import ModelConfig, OutputType
@@ -42,6 +43,8 @@ class MemoryTransformer(nn.Module):
     written or asked with. The memory enters afterwards, bar by bar.
     """
 
+    key_head: Tensor | None
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -52,6 +55,11 @@ class MemoryTransformer(nn.Module):
         self.head_norm = nn.LayerNorm(config.d_model)
         self.head = nn.Linear(config.d_model, config.output_width)
         self.linear_head = None
+        # Nothing, or fitted in closed form (:mod:`linear_start`): a state tells how far the window went, its key, of length
+        # one, only which shape it has.
+        self.register_buffer(
+            "key_head", torch.zeros(config.output_width, config.d_model) if config.linear_window else None
+        )
         if config.linear_window:
             self.linear_head = nn.Linear(config.d_model, config.output_width, bias=False)
             nn.init.zeros_(self.linear_head.weight)
@@ -69,26 +77,29 @@ class MemoryTransformer(nn.Module):
             force_gate: use this gate instead of the learned one; 0 gives exactly the model without memory.
         """
         reading = self.memory_read(hidden, query, retrieved, force_gate)
-        outlook = self._with(self._outlook(reading.hidden), reading.remembered)
+        outlook = self._with(self._outlook(reading.hidden, query), reading.remembered)
         return Forecast(*self._finished(outlook), reading.weights, reading.gate)
 
-    def without_memory(self, hidden: Tensor) -> Outlook:
-        """What the heads say from states ``[batch, d_model]`` as they are."""
-        return self._finished(self._outlook(hidden))
+    def without_memory(self, hidden: Tensor, query: Tensor) -> Outlook:
+        """What the heads say from states and keys ``[batch, d_model]`` as they are."""
+        return self._finished(self._outlook(hidden, query))
 
-    def _outlook(self, hidden: Tensor) -> Outlook:
+    def _outlook(self, hidden: Tensor, query: Tensor) -> Outlook:
         """What comes out of the heads, the position not yet bounded."""
         rows = self.head_norm(hidden + self.feed_forward(self.feed_forward_norm(hidden)))
         prediction: Tensor = self.head(rows)
         if self.linear_head is not None:
             prediction = prediction + self.linear_head(hidden)
+        if self.key_head is not None:
+            # Detached: keys are made for who is found by them.
+            prediction = prediction + F.linear(query.detach(), self.key_head)
         return Outlook(prediction, self.distribution(rows))
 
     def _with(self, outlook: Outlook, remembered: Remembered) -> Outlook:
         """The same, moved by what followed the neighbours."""
         move = remembered.returns
         if self.config.output_type is not OutputType.PATH:
-            move = move[:, self.config.primary].unsqueeze(1)
+            move = move.narrow(1, self.config.primary, 1)
         if self.config.output_type is OutputType.DIRECTION:
             move = torch.cat((-move, torch.zeros_like(move), move), dim=1)
         quantiles, log_volatility = outlook.distribution

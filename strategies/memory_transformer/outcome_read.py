@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ORDINARY_SIZE: Final = sqrt(2.0 / pi)
+_ORDINARY_SIZE: Final = torch.tensor(sqrt(2.0 / pi))
 """Mean size of a normal number of volatility one."""
-_PRIOR_SHARE: Final = 0.01
+_PRIOR_SHARE: Final = torch.tensor(0.01)
 """Share of the vote that speaks for the expected volatility whatever the neighbours say; keeps the logarithm finite."""
-_LARGEST_BELIEF: Final = 6.0
+_LARGEST_BELIEF: Final = torch.tensor(6.0)
 """Bound of the logarithms of patience, trust and bound, either way."""
+_ONE: Final = torch.tensor(1.0)
 _LARGEST_SHARPNESS: Final = 1000.0
 """Beyond it a threshold is a step, and its gradient nothing."""
 
@@ -91,10 +92,17 @@ class OutcomeRead(nn.Module):
             facts: ``[batch, k, fact_count]``, see :func:`memory_read.describe`.
             mask: ``[batch, k]`` bool: true where there is a neighbour.
         """
-        returns = self._returns(hidden, similarity, facts, mask)
+        numbers = self.belief(F.gelu(self.inner(hidden)))
+        log_sharpness, threshold, beliefs = numbers.split_with_sizes((1, 1, 3 * self.horizons), dim=1)
+        sharpness = log_sharpness.exp().clamp(max=_LARGEST_SHARPNESS)
+        alike = torch.sigmoid(sharpness * (similarity - threshold)) * mask
+        # What is not known is a return of 0, of no size.
+        told = torch.bmm(torch.stack((alike, shares), dim=1), facts)
+        rare, common = told.unbind(dim=1)
+        returns = self._returns(beliefs, rare)
         if self.usual is not None:
-            returns = returns + F.linear(self.mean(shares, facts), self.usual)
-        return Remembered(returns, self._sizes(shares, facts))
+            returns = returns + F.linear(common.narrow(1, 0, self.horizons), self.usual)
+        return Remembered(returns, self._sizes(common))
 
     def mean(self, shares: Tensor, facts: Tensor) -> Tensor:
         """``[batch, horizons]`` mean of what followed the neighbours, by their shares; what is not known is a return of 0."""
@@ -105,25 +113,18 @@ class OutcomeRead(nn.Module):
         """Begin with so much trust in what is rare."""
         self.belief.bias[2 + self.horizons : 2 + 2 * self.horizons] = log(trust)
 
-    def _returns(self, hidden: Tensor, similarity: Tensor, facts: Tensor, mask: Tensor) -> Tensor:
-        """``[batch, horizons]``."""
-        count = self.horizons
-        numbers = self.belief(F.gelu(self.inner(hidden)))
-        sharpness, threshold = numbers[:, :1].exp().clamp(max=_LARGEST_SHARPNESS), numbers[:, 1:2]
-        limited = _LARGEST_BELIEF * torch.tanh(numbers[:, 2:] / _LARGEST_BELIEF)
+    def _returns(self, beliefs: Tensor, told: Tensor) -> Tensor:
+        """``[batch, horizons]`` from the numbers of the state and the sum ``[batch, fact_count]`` over those that are alike."""
+        limited = _LARGEST_BELIEF * torch.tanh(beliefs / _LARGEST_BELIEF)
         patience, trust, bound = limited.exp().chunk(3, dim=1)
-        alike = (torch.sigmoid(sharpness * (similarity - threshold)) * mask).unsqueeze(1)
-        # What is not known is a return of 0.
-        evidence = torch.bmm(alike, facts[:, :, :count]).squeeze(1)
-        number = torch.bmm(alike, facts[:, :, 2 * count : 3 * count]).squeeze(1)
-        heard = evidence * (1.0 + patience) / (patience + number)
+        evidence, _, number = told.narrow(1, 0, 3 * self.horizons).chunk(3, dim=1)
+        heard = evidence * (patience + _ONE) / (patience + number)
         return bound * torch.tanh(trust * heard / bound)
 
-    def _sizes(self, shares: Tensor, facts: Tensor) -> Tensor:
-        """``[batch, horizons]`` logarithms of how much larger than usual what followed was."""
+    def _sizes(self, told: Tensor) -> Tensor:
+        """``[batch, horizons]`` logarithms of how much larger than usual what followed was, from the sum by the shares."""
         count = self.horizons
-        summed = torch.bmm(shares.unsqueeze(1), facts[:, :, count : 3 * count]).squeeze(1).clamp(min=0.0)
-        size, known = summed.chunk(2, dim=1)
+        size, known = told.narrow(1, count, 2 * count).clamp(min=0.0).chunk(2, dim=1)
         typical = (size / _ORDINARY_SIZE + _PRIOR_SHARE) / (known + _PRIOR_SHARE)
-        moved: Tensor = self.sizes(known * typical.clamp(min=_PRIOR_SHARE).log())
+        moved: Tensor = self.sizes(known * torch.maximum(typical, _PRIOR_SHARE).log())
         return moved

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,10 +15,10 @@ from memory_store.helper import Promise
 from memory_store.records import KeyArray
 from strategies.bars import Bar
 from strategies.base import Neighbour
-from strategies.memory_transformer.forecaster import BarForecast
+from strategies.memory_transformer.forecaster import BarForecast, Forecasts
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import MemoryView, neighbours
-from strategies.recorder import Recall, recall_of
+from strategies.readout import MemoryView, MemoryViews, spoke
+from strategies.recorder import Recall, recalls_of
 
 
 class Appraisal(NamedTuple):
@@ -29,18 +31,39 @@ class Appraisal(NamedTuple):
     neighbours: tuple[Neighbour, ...]
     recall: Recall
 
+    def seeing(self, visible: int) -> Appraisal:
+        """The same, made when it could choose from so many."""
+        return Appraisal(visible, *self[1:])
 
-class Stretch(NamedTuple):
-    """Consecutive bars of a prospect, and all that it takes to appraise them: a task for whoever has the memory."""
 
+class Block(NamedTuple):
+    """Consecutive bars of a prospect whose neighbours are proposed together: a task for whoever has the memory."""
+
+    key: tuple[int, int]
+    """Number of the prospect, and place of the first bar in it."""
     as_of: int
     """When it was cut out, milliseconds: what the memory knows by then, it may know."""
+    queries: KeyArray
+    """``[n, d]`` keys of the bars."""
+
+    @property
+    def row(self) -> int:
+        """Place of the first bar in the prospect."""
+        return self.key[1]
+
+    @property
+    def end(self) -> int:
+        """Place of the bar after it."""
+        return self.row + len(self.queries)
+
+
+class Stretch(NamedTuple):
+    """Consecutive bars of a block, and all that it takes to appraise them: another such task."""
+
+    block: tuple[int, int]
+    """Key of the block."""
     row: int
     """Place of the first bar in the prospect."""
-    block: int
-    """Place there of the first bar whose neighbours are proposed together with those of this stretch."""
-    queries: KeyArray
-    """``[m, d]`` keys of all those bars."""
     ordinal: int
     """Absolute number of the first bar."""
     opened: Sequence[int]
@@ -54,61 +77,83 @@ class Stretch(NamedTuple):
     """Of the block, where whoever is given the task does not have it."""
 
     @property
+    def place(self) -> int:
+        """Place of the first bar in the block."""
+        return self.row - self.block[1]
+
+    @property
     def end(self) -> int:
         """Place in the prospect of the bar after it."""
         return self.row + len(self.opened)
 
-    @property
-    def ends_block(self) -> bool:
-        """Whether it is the last of several of its block."""
-        return self.row > self.block and self.end == self.block + len(self.queries)
 
+class Appraisals:
+    """Appraisals of ``n`` consecutive bars as columns: what travels from one process to another with little to unpack.
 
-class Appraisals(NamedTuple):
-    """Appraisals of ``n`` consecutive bars as columns: what travels from one process to another with little to unpack."""
+    Args:
+        forecasts: of the bars.
+        views: of their memory.
+        found: arrays of the searches' results, ``[n, k, ...]`` each, in the order of ``_FOUND``.
+        symbols: of the neighbours.
+        horizon: index of the primary one.
+    """
 
-    forecasts: Sequence[BarForecast]
-    views: Sequence[MemoryView]
-    found: tuple[npt.NDArray[Any], ...]
-    """Arrays of the searches' results, ``[n, k, ...]`` each, in the order of ``_FOUND``."""
-    symbols: Sequence[tuple[str, ...]]
-    """Of the neighbours."""
-    horizon: int
-    """Index of the primary one."""
+    __slots__ = ("_columns", "_opened")
+
+    def __init__(
+        self,
+        forecasts: Forecasts,
+        views: MemoryViews,
+        found: tuple[npt.NDArray[Any], ...],
+        symbols: Sequence[tuple[str, ...]],
+        horizon: int,
+    ) -> None:
+        self._columns = forecasts, views, found, symbols, horizon
+        self._opened: list[Appraisal] | None = None
+        """One by one, made all at once when the first is asked for."""
+
+    def __len__(self) -> int:
+        return len(self._columns[0].predictions)
+
+    def __reduce__(self) -> tuple[type[Appraisals], tuple[Any, ...]]:
+        return Appraisals, self._columns
 
     @classmethod
-    def of(
-        cls,
-        results: Sequence[SearchResult],
-        forecasts: Sequence[BarForecast],
-        views: Sequence[MemoryView],
-        horizon: int,
-    ) -> Appraisals:
+    def of(cls, results: Sequence[SearchResult], forecasts: Forecasts, views: MemoryViews, horizon: int) -> Appraisals:
         """Of searches, and what was made of each."""
         found = tuple([np.array([getattr(each, name) for each in results]) for name in _FOUND])
         return cls(forecasts, views, found, [each.symbols for each in results], horizon)
 
     def appraisal(self, place: int, visible: int) -> Appraisal:
         """One of them, made when it could choose from so many."""
-        ids, scores, mask, outcomes, times, regimes = [column[place] for column in self.found]
-        forecast, view = self.forecasts[place], self.views[place]
-        result = SearchResult(ids, scores, mask, _LEFT_BEHIND, outcomes, times, self.symbols[place], regimes, visible)
-        spoke = neighbours(result, view, self.horizon, forecast.weights)
-        return Appraisal(visible, forecast, view, spoke, recall_of(result, view.weights))
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened[place].seeing(visible)
+
+    def _open(self) -> list[Appraisal]:
+        forecasts, views, (ids, scores, outcomes, times, regimes), symbols, horizon = self._columns
+        spoken = map(
+            spoke,
+            views.weights.tolist(),
+            ids.tolist(),
+            symbols,
+            times.tolist(),
+            scores.tolist(),
+            outcomes[:, :, horizon].tolist(),
+            regimes.tolist(),
+            forecasts.weights.tolist(),
+        )
+        recalls = recalls_of(scores, ids, views.weights)
+        return list(map(Appraisal, repeat(0), forecasts.forecasts(), views.views(), spoken, recalls))
 
 
-_BLOCKS_KEPT: Final = 4
-"""Blocks whose proposals a prospect keeps: more than are ever worked on at once."""
-_FOUND: Final = ("ids", "scores", "mask", "outcomes", "bar_times", "regimes")
-_LEFT_BEHIND: Final = np.empty((0, 0), dtype=np.float32)
-"""Stands for the neighbours' keys, which have been read."""
+_numbers = count()
+_FOUND: Final = ("ids", "scores", "outcomes", "bar_times", "regimes")
 
 
 class Findings(NamedTuple):
     """What was found out about a stretch."""
 
-    proposal: Proposal | None
-    """Of its block, where it was made for it."""
     first: int
     """Place in the stretch of the first bar that is appraised."""
     terms: Terms | None
@@ -118,71 +163,140 @@ class Findings(NamedTuple):
     @property
     def end(self) -> int:
         """Place in the stretch of the first bar that nothing is known of any more."""
-        return self.first + (0 if self.appraisals is None else len(self.appraisals.views))
+        return self.first + (0 if self.appraisals is None else len(self.appraisals))
+
+
+class _Part(NamedTuple):
+    """Bars that were encoded together."""
+
+    start: int
+    """Place of the first of them."""
+    encoded: EncodedSeries
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.encoded.keys)
 
 
 class Prospect:
-    """Consecutive bars of one symbol that are expected, cut into stretches as they are worked on.
+    """Consecutive bars of one symbol that are expected, cut into blocks and stretches as they are worked on.
 
     Args:
         first_ordinal: absolute number of the first bar.
-        bars: as expected.
-        encoded: their states and keys.
-        volatility: trailing volatility of each, per bar.
     """
 
-    def __init__(
-        self, first_ordinal: int, bars: Sequence[Bar], encoded: EncodedSeries, volatility: Sequence[float]
-    ) -> None:
+    def __init__(self, first_ordinal: int) -> None:
         self.first_ordinal = first_ordinal
-        self.bars = bars
-        self.encoded = encoded
-        self.volatility = volatility
+        self.bars: list[Bar] = []
+        self.volatility: list[float] = []
+        """Trailing volatility of each, per bar."""
+        self.is_open = True
+        """Whether more bars may be expected."""
         self.current: tuple[Stretch, Findings] | None = None
         """What the bar that came last belongs to."""
-        self._coming: dict[int, tuple[Stretch, Promise | Findings | None]] = {}
+        self._number = next(_numbers)
+        self._parts: deque[_Part] = deque()
+        self._blocks: deque[Block] = deque()
+        self._proposals: dict[tuple[int, int], Proposal | Promise] = {}
+        self._made_here: set[tuple[int, int]] = set()
+        self._coming: dict[int, tuple[Stretch, Promise | Findings]] = {}
         """By place of the first bar."""
         self._uncut = 0
-        self._block = slice(0, 0)
-        self._proposals: dict[int, Proposal] = {}
-        self._made_here: set[int] = set()
+        self._unproposed = 0
 
-    def cut(self, size: int, block: int, as_of: int) -> Stretch | None:
-        """The next bars that nobody works on; ``None`` at the end. They stay free until ``assign``.
+    def extend(self, bars: Sequence[Bar], encoded: EncodedSeries, volatility: Sequence[float]) -> None:
+        """Expect more bars.
 
         Args:
-            size: bars at most.
-            block: bars whose neighbours are proposed together, at most; a stretch lies in one block.
+            bars: as expected.
+            encoded: their states and keys.
+            volatility: trailing volatility of each, per bar.
+        """
+        self._parts.append(_Part(len(self.bars), encoded))
+        self.bars += bars
+        self.volatility += volatility
+
+    def cut_block(self, size: int, as_of: int, last: int) -> Block | None:
+        """The next bars whose neighbours nobody proposes; they stay free until ``propose``.
+
+        Args:
+            size: bars at most; blocks end at multiples of it.
             as_of: now, milliseconds.
+            last: place up to which a block is wanted; ``None`` where the next one begins later, or there are no bars.
+        """
+        row = self._unproposed
+        if row > last or row >= len(self.bars):
+            return None
+        part = next(part for part in self._parts if row < part.end)
+        end = min(row + size - (self.first_ordinal + row) % size, part.end)
+        return Block((self._number, row), as_of, part.encoded.keys[row - part.start : end - part.start])
+
+    def propose(self, block: Block, proposal: Proposal | Promise) -> None:
+        """Take up the proposal of a block, made by this process, or to be made by another."""
+        self._blocks.append(block)
+        self._unproposed = block.end
+        self._proposals[block.key] = proposal
+        if isinstance(proposal, Proposal):
+            self._made_here.add(block.key)
+
+    def proposal(self, block: tuple[int, int], *, wait: bool = True) -> Proposal | None:
+        """That of a block, ``None`` where there is none or, if nobody shall wait for it, none yet."""
+        proposal = self._proposals.get(block)
+        if isinstance(proposal, Promise):
+            if not wait and not proposal.is_kept:
+                return None
+            proposal = proposal.result()
+            if proposal is None:
+                del self._proposals[block]
+            else:
+                self._proposals[block] = proposal
+        return proposal
+
+    def cut(self, size: int) -> Stretch | None:
+        """The next bars that nobody appraises, ``None`` where none are in a block; they stay free until ``assign``.
+
+        Args:
+            size: bars at most; stretches end at multiples of it.
         """
         row = self._uncut
-        if row >= len(self.bars):
+        block = next((block for block in self._blocks if row < block.end), None)
+        if block is None:
             return None
-        if row >= self._block.stop:
-            self._block = slice(row, min(row + block, len(self.bars)))
-        part = slice(row, min(row + size, self._block.stop))
-        bars, first = self.bars[part], self._block.start
+        end = min(row + size - (self.first_ordinal + row) % size, block.end)
+        part = next(part for part in self._parts if row < part.end)
+        rows = slice(row - part.start, end - part.start)
+        bars, proposal = self.bars[row:end], self._proposals.get(block.key)
         return Stretch(
-            as_of,
+            block.key,
             row,
-            first,
-            self.encoded.keys[self._block],
             self.first_ordinal + row,
             [bar.open_time for bar in bars],
             [bar.close_time for bar in bars],
-            EncodedSeries(self.encoded.hidden[part], self.encoded.keys[part]),
-            self.volatility[part],
-            self._proposals[first] if first in self._made_here else None,
+            EncodedSeries(part.encoded.hidden[rows], part.encoded.keys[rows]),
+            self.volatility[row:end],
+            proposal if block.key in self._made_here and isinstance(proposal, Proposal) else None,
         )
 
-    def assign(self, stretch: Stretch, findings: Promise | Findings | None) -> None:
-        """What was cut out is found, or somebody works on it; ``None``: it waits for this process to have time."""
+    def assign(self, stretch: Stretch, findings: Promise | Findings) -> None:
+        """What was cut out is found, or somebody works on it."""
         self._coming[stretch.row] = stretch, findings
-        self._uncut = max(self._uncut, stretch.end)
+        self._uncut = stretch.end
 
-    def take(self, row: int) -> tuple[Stretch, Promise | Findings | None] | None:
-        """The stretch that a bar lies in, where it was cut out, once. Nobody asks about bars before this one any more."""
-        self._uncut = max(self._uncut, row)
+    @property
+    def unkept(self) -> int:
+        """Tasks that another process has and has not done."""
+        tasks = [*self._proposals.values(), *[findings for _, findings in self._coming.values()]]
+        return sum(isinstance(task, Promise) and not task.is_kept for task in tasks)
+
+    def take(self, row: int) -> tuple[Stretch, Promise | Findings] | None:
+        """The stretch that a bar lies in, where somebody has it, once. Nobody asks about bars before this one any more."""
+        self._uncut, self._unproposed = max(self._uncut, row), max(self._unproposed, row)
+        while self._parts[0].end <= row:
+            self._parts.popleft()
+        while self._blocks and self._blocks[0].end <= row:
+            gone = self._blocks.popleft().key
+            self._proposals.pop(gone, None)
+            self._made_here.discard(gone)
         for first, (stretch, findings) in list(self._coming.items()):
             if stretch.end <= row:
                 del self._coming[first]
@@ -190,22 +304,3 @@ class Prospect:
                 del self._coming[first]
                 return stretch, findings
         return None
-
-    def waiting(self) -> Stretch | None:
-        """One that waits for this process, its neighbours being proposed."""
-        for stretch, findings in self._coming.values():
-            if findings is None and stretch.block in self._proposals:
-                return stretch
-        return None
-
-    def proposal(self, block: int) -> Proposal | None:
-        """That of a block, where it was made and told of."""
-        return self._proposals.get(block)
-
-    def propose(self, block: int, proposal: Proposal, *, here: bool) -> None:
-        """Take up the proposal of a block, made by this process or by another, and forget those of blocks long gone."""
-        self._proposals[block] = proposal
-        if here:
-            self._made_here.add(block)
-        if len(self._proposals) > _BLOCKS_KEPT:
-            del self._proposals[min(self._proposals)]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from memory_store.index import rescore
+from strategies.memory_transformer.byte_arithmetic import has_byte_products
 from strategies.memory_transformer.dataset import Flags, Floats, Integers, Moments
-from strategies.memory_transformer.rounded_scan import RoundedKeys, Scan, has_byte_products
+from strategies.memory_transformer.rounded_scan import RoundedKeys, Scan
 from strategies.outcomes import NEVER
 
 _CHUNK: Final = 128

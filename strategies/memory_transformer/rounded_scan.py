@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -36,12 +35,6 @@ _SMALLEST: Final = 1e-30  # stands for the largest number of a key that is nothi
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
-
-
-@cache
-def has_byte_products() -> bool:
-    """Whether the processor multiplies bytes exactly and fast (AVX512-VNNI)."""
-    return bool(torch.cpu._is_vnni_supported())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -131,6 +131,8 @@ class SpanMemory:
     unit: Floats
     """``[n, horizons]`` what every moment lets expect, see :func:`targets.units`."""
     interval_ms: int
+    remembered: Floats | None = None
+    """See :attr:`Dataset.remembered`."""
 
     @classmethod
     def build(cls, encoder: Encoder, dataset: Dataset, config: ModelConfig) -> SpanMemory:
@@ -150,7 +152,8 @@ class SpanMemory:
         positions = np.full(len(moments), -1, dtype=np.int64)
         positions[asking] = np.arange(len(asking))
         neighbours = find_neighbours(keys, dataset, asking, rule, config)
-        return cls(hidden, rows, keys, neighbours, positions, rule, moments, units(moments.volatility, config), length)
+        unit = units(moments.volatility, config)
+        return cls(hidden, rows, keys, neighbours, positions, rule, moments, unit, length, dataset.remembered)
 
     def retrieve(
         self, rows: Integers, *, hide: Flags | None = None, outcomes: Floats | None = None, raw: bool = False
@@ -160,12 +163,13 @@ class SpanMemory:
         Args:
             rows: ``[b]`` moments that ask.
             hide: ``[b]`` true where the memory is to look empty.
-            outcomes: ``[n, horizons]`` instead of the moments' own, for controls.
+            outcomes: ``[n, horizons]`` instead of those that it remembers, for controls.
             raw: give whitened states in the place of keys, for one who learns the metric.
         """
         places = self.positions[rows]
         found, mask = self.neighbours.rows[places], self.neighbours.mask[places]
         close_time = self.moments.close_time
+        outcomes = self.remembered if outcomes is None else outcomes
         ages = np.maximum(close_time[rows][:, None] - close_time[found], 0) / self.interval_ms
         known = self.rule.usable_outcomes(self.moments, found, close_time[rows], outcomes)
         if hide is not None:

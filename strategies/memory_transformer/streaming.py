@@ -9,7 +9,7 @@ numbers. All of it runs on one thread (see :mod:`strategies.memory_transformer.t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +45,6 @@ class StreamingEncoder:
 
     def __init__(self, kernel: TileKernel, first_ordinal: int) -> None:
         self._kernel = kernel
-        self._block = kernel.config.block
         self._first_ordinal = first_ordinal
         self._next_ordinal = first_ordinal
         self._features = self._blank_tile()
@@ -57,11 +56,6 @@ class StreamingEncoder:
     def next_ordinal(self) -> int:
         """Absolute number of the bar that is expected next."""
         return self._next_ordinal
-
-    @property
-    def rows_left(self) -> int:
-        """Bars until the block that the next bar lies in is full; that bar included."""
-        return self._block - self._next_ordinal % self._block
 
     def push(self, features: FloatRows) -> EncodedBar:
         """State and key of the next bar, from its scaled features ``[n_features]``.
@@ -121,14 +115,41 @@ class StreamingEncoder:
         _check_finite(features)
         self._ahead = deque(self._tiles(features))
         row = self._next_ordinal % TILE
-        parts = [tile.encoded for tile in self._ahead]
-        hidden, keys = (np.concatenate([part[number] for part in parts]) for number in range(2))
-        return EncodedSeries(hidden[row : row + len(features)], keys[row : row + len(features)])
+        return _rows_of(self._ahead, row, len(features))
+
+    def look_further(self, features: FloatRows) -> EncodedSeries:
+        """The same for the bars after those that were computed, which must have ended with their tile.
+
+        Args:
+            features: scaled features expected of them, ``[n, n_features]``, one or more.
+
+        Raises:
+            ValueError: a feature is not finite.
+        """
+        _check_finite(features)
+        assert self._ahead and self._ahead[-1].known == TILE, "no tile that was computed ahead ends where these begin"
+        begin = self._next_ordinal - self._next_ordinal % TILE + TILE * len(self._ahead)
+        tiles = list(self._tiles_from(features, begin, 0, self._blank_tile(), self._ahead[-1].state))
+        self._ahead += tiles
+        return _rows_of(tiles, 0, len(features))
 
     def _tiles(self, features: FloatRows) -> Iterator[_Tile]:
         """The tiles that hold the next bars, should these be their features."""
         row = self._next_ordinal % TILE
-        begin, expected, state = self._next_ordinal - row, self._features.copy(), self._state
+        return self._tiles_from(features, self._next_ordinal - row, row, self._features.copy(), self._state)
+
+    def _tiles_from(
+        self, features: FloatRows, begin: int, row: int, expected: FloatRows, state: TileState
+    ) -> Iterator[_Tile]:
+        """The tiles that hold bars.
+
+        Args:
+            features: of the bars.
+            begin: absolute number of the first bar of the first tile.
+            row: of the first of the bars in it.
+            expected: features of that tile so far; written to.
+            state: of the tile before.
+        """
         done = 0
         while done < len(features):
             known = min(TILE, row + len(features) - done)
@@ -161,6 +182,13 @@ class StreamingEncoder:
 
     def _blank_tile(self) -> FloatRows:
         return np.zeros((TILE, self._kernel.config.n_features), dtype=np.float32)
+
+
+def _rows_of(tiles: Iterable[_Tile], first: int, count: int) -> EncodedSeries:
+    """Some consecutive rows of tiles."""
+    hidden, keys = zip(*[tile.encoded for tile in tiles], strict=True)
+    rows = slice(first, first + count)
+    return EncodedSeries(np.concatenate(hidden)[rows], np.concatenate(keys)[rows])
 
 
 def _check_finite(features: FloatRows) -> None:

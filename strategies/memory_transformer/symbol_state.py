@@ -22,8 +22,8 @@ from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
 
-_BLOCKS: Final = 8
-"""Blocks of bars to come that are encoded at once: with the last of them ends what a second process can work on."""
+_AHEAD: Final = 256
+"""Bars to come that are always encoded, where there are so many, and that are encoded together; whole tiles."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +63,8 @@ class SymbolState:
         self._upcoming: Iterator[Bar] | None = None
         self._upcoming_features = self._features
         self._prospect: Prospect | None = None
-        self._expected: list[tuple[float, ...]] = []
-        """Features of the bars of the prospect."""
-        self._expected_rows: npt.NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
-        """The same, scaled."""
+        self._expected: deque[tuple[tuple[float, ...], npt.NDArray[np.float32]]] = deque()
+        """Features of the bars of the prospect that did not come yet, and the same scaled."""
         self._came_true: deque[Bar] = deque(maxlen=FEATURE_WARMUP)
         """Bars whose features were foreseen, so that ``_features`` has not seen them."""
 
@@ -117,8 +115,9 @@ class SymbolState:
             volatility = float(trailing_volatility(np.array(features)))
         else:
             assert self._prospect is not None
-            features, volatility = self._expected[place], self._prospect.volatility[place]
-            encoded = self._encoder.push(self._expected_rows[place])
+            features, scaled = self._expected.popleft()
+            volatility = self._prospect.volatility[place]
+            encoded = self._encoder.push(scaled)
         self._seen += 1
         self._observed = ObservedBar(
             bar.open_time,
@@ -142,29 +141,33 @@ class SymbolState:
 
     def _foreseen_place(self, bar: Bar) -> int | None:
         """Place of the next bar in the prospect if it is the one that was expected."""
-        prospect, ordinal = self._prospect, self._encoder.next_ordinal
-        if prospect is None or ordinal - prospect.first_ordinal >= len(prospect.bars):
-            prospect = self._look_ahead(bar)
-        if prospect is None or prospect.bars[ordinal - prospect.first_ordinal] != bar:
+        prospect = self._prospect
+        if prospect is None:
+            prospect = self._prospect = Prospect(self._encoder.next_ordinal)
+            self._look_ahead(prospect, _AHEAD - prospect.first_ordinal % _AHEAD)
+        place = self._encoder.next_ordinal - prospect.first_ordinal
+        if prospect.is_open and len(prospect.bars) - place <= _AHEAD:
+            self._look_ahead(prospect, _AHEAD)
+        if place >= len(prospect.bars) or prospect.bars[place] != bar:
             # Other bars come than were shown: from here on every bar is computed by itself.
             self._expect_nothing()
             return None
         self._came_true.append(bar)
-        return ordinal - prospect.first_ordinal
+        return place
 
-    def _look_ahead(self, bar: Bar) -> Prospect | None:
-        """Encode some blocks at once, when the bars to come begin with this one."""
+    def _look_ahead(self, prospect: Prospect, count: int) -> None:
+        """Expect so many more bars, or as many as are left, and encode them at once."""
         assert self._upcoming is not None
-        count = self._encoder.rows_left + (_BLOCKS - 1) * self._kernel.config.block
         bars = list(islice(self._upcoming, count))
-        if not bars or bars[0] != bar:
-            return None
-        self._expected = [self._upcoming_features.update(expected) for expected in bars]
-        ordinal = self._encoder.next_ordinal
-        self._expected_rows = self._scaler.transform(self._expected)
-        encoded = self._encoder.look_ahead(self._expected_rows)
-        self._prospect = Prospect(ordinal, bars, encoded, trailing_volatility(np.array(self._expected)).tolist())
-        return self._prospect
+        prospect.is_open = len(bars) == count
+        if not bars:
+            return
+        expected = [self._upcoming_features.update(bar) for bar in bars]
+        scaled = self._scaler.transform(expected)
+        encoder = self._encoder
+        encoded = encoder.look_further(scaled) if prospect.bars else encoder.look_ahead(scaled)
+        prospect.extend(bars, encoded, trailing_volatility(np.array(expected)).tolist())
+        self._expected.extend(zip(expected, scaled, strict=True))
 
     def _expect_nothing(self) -> None:
         """Forget what was foreseen, after taking in the features of the bars that came true."""
@@ -173,4 +176,5 @@ class SymbolState:
         for bar in self._came_true:
             self._features.update(bar)
         self._came_true.clear()
+        self._expected.clear()
         self._upcoming = self._prospect = None

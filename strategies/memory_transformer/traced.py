@@ -1,7 +1,8 @@
 """Everything after the encoder as one recorded graph.
 
 Some hundred operations on a few rows take less time than Python takes to call them. Recorded once, torch runs the same
-operations on the same shapes without Python between them, with the same bits, in about half the time.
+operations on the same shapes without Python between them, with the same bits, in about half the time; what depends on
+weights alone is computed when it is recorded.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def traced(model: MemoryTransformer, rows: int, n_neighbors: int) -> TracedForwa
     with torch.no_grad(), warnings.catch_warnings():
         # That shapes become numbers is meant; that tracing is not developed further does not matter to a pinned torch.
         warnings.simplefilter("ignore")
-        graph = torch.jit.trace(_Plain(model).eval(), blank, check_trace=False)  # type: ignore[no-untyped-call]
+        recorded = torch.jit.trace(_Plain(model).eval(), blank, check_trace=False)  # type: ignore[no-untyped-call]
+        graph = torch.jit.freeze(recorded)  # what depends on weights alone is computed now
 
     def forward(hidden: Tensor, query: Tensor, retrieved: Retrieved) -> Forecast:
         # As recorded: what torch would make of the graph after a few calls need not have the bits of the first.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.etth1 import (
     LOOKBACK,
@@ -21,8 +22,9 @@ from benchmarks.etth1 import (
 )
 from benchmarks.etth1_references import linear_errors, retrieval_errors
 from benchmarks.harness import BenchmarkSkipped
-from benchmarks.public_table import frozen, model_shape, trained_errors, training_plan
-from strategies.memory_transformer.span_memory import find_neighbours, visibility_rule
+from benchmarks.public_table import dealt_anew, frozen, model_shape, trained_errors, training_plan
+from strategies.memory_transformer.model import MemoryTransformer
+from strategies.memory_transformer.span_memory import SpanMemory, encode_span, find_neighbours, visibility_rule
 
 HORIZON = 24
 HOURS = TRAINING_HOURS + VALIDATION_HOURS + TEST_HOURS
@@ -85,6 +87,25 @@ def test_a_window_recalls_its_own_channel_and_only_what_was_over(table):
     still = frozen(dataset, int(table.open_time[table.test[0]]))
     found = find_neighbours(keys, still, dataset.validation[::50], rule, SHAPE)
     assert (found.rows // 2 + HORIZON < TRAINING_HOURS + VALIDATION_HOURS).all()
+
+
+def test_a_memory_that_is_dealt_anew_tells_other_outcomes_of_the_same_moments_and_asks_for_the_same_forecast(table):
+    dataset = table_dataset(table, SHAPE, table.validation)
+    dealt = dealt_anew(dataset, 0)
+    assert dealt.remembered is not None
+    before, after = dataset.moments.outcomes, dealt.remembered
+    assert np.array_equal(np.isnan(before), np.isnan(after))
+    known = ~np.isnan(before).any(axis=1)
+    assert np.array_equal(np.sort(before[known], axis=0), np.sort(after[known], axis=0))
+    assert (before[known] != after[known]).any(axis=1).mean() > 0.99
+    assert dealt.moments is dataset.moments
+    encoder = MemoryTransformer(SHAPE).encoder
+    hidden = encode_span(encoder, dataset)
+    true, other = (SpanMemory.of_states(hidden, encoder, each, SHAPE) for each in (dataset, dealt))
+    rows = dataset.validation[:50]
+    said, told = (memory.retrieve(rows).facts[..., : len(SHAPE.horizons)] for memory in (true, other))
+    assert (said != told).float().mean() > 0.9
+    assert torch.equal(told, true.retrieve(rows, outcomes=after).facts[..., : len(SHAPE.horizons)])
 
 
 def test_no_reference_knows_a_later_hour(table):

@@ -118,7 +118,7 @@ def test_what_it_proposed_answers_later_searches_as_a_search_in_full_does(market
             assert fast.ids.tolist() == plain.ids.tolist() and fast.scores.tolist() == plain.scores.tolist()
 
 
-def test_it_takes_two_tasks_at_once_and_answers_may_be_left(market):
+def test_it_takes_some_tasks_at_once_and_answers_may_be_left(market):
     bank = market.bank
     with bank.helped():
         for _ in range(4):

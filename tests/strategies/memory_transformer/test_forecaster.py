@@ -48,12 +48,12 @@ def test_a_bar_has_the_same_forecast_alone_and_in_any_company(bundle, output_typ
     ]
     volatility = random.uniform(0.001, 0.05, count).tolist()
     times = [NOW + HOUR_MS * place for place in range(count)]
-    together = forecaster.forecast(encoded, results, times, volatility, ordinal)
+    together = forecaster.forecast(encoded, results, times, volatility, ordinal).forecasts()
     assert len(together) == count
     for place, forecast in enumerate(together):
         alone = EncodedSeries(encoded.hidden[place, None], encoded.keys[place, None])
         again = forecaster.forecast(alone, [results[place]], [times[place]], [volatility[place]], ordinal + place)
-        assert again == [forecast]
+        assert again.forecasts() == [forecast]
 
 
 def test_at_full_size_every_row_has_the_same_bits_with_the_others_blank(bundle):
@@ -63,8 +63,8 @@ def test_at_full_size_every_row_has_the_same_bits_with_the_others_blank(bundle):
     forecaster = Forecaster(bundle_of(bundle, d_model=width, n_heads=4, d_ff=256, n_neighbors=k), k)
     encoded = EncodedSeries(*random.standard_normal((2, ROWS, width)).astype(np.float32))
     results = [result(random, k, k, width) for _ in range(ROWS)]
-    together = forecaster.forecast(encoded, results, [NOW] * ROWS, [0.01] * ROWS, 0)
+    together = forecaster.forecast(encoded, results, [NOW] * ROWS, [0.01] * ROWS, 0).forecasts()
     for row in range(ROWS):
         alone = EncodedSeries(encoded.hidden[row, None], encoded.keys[row, None])
-        assert forecaster.forecast(alone, [results[row]], [NOW], [0.01], row) == [together[row]]
+        assert forecaster.forecast(alone, [results[row]], [NOW], [0.01], row).forecasts() == [together[row]]
     assert len(set(together)) == ROWS

@@ -66,8 +66,8 @@ def test_no_small_step_away_from_it_fits_the_training_rows_better(dataset, monke
     model, memory = started(dataset)
     best = loss_of(model, memory, dataset.train)
     generator = torch.Generator().manual_seed(0)
-    assert model.linear_head is not None and model.memory_read.outcomes.usual is not None
-    for weights in (model.linear_head.weight, model.memory_read.outcomes.usual, model.head.bias):
+    assert model.linear_head is not None and model.memory_read.outcomes.usual is not None and model.key_head is not None
+    for weights in (model.linear_head.weight, model.key_head, model.memory_read.outcomes.usual, model.head.bias):
         kept = weights.detach().clone()
         for _ in range(5):
             with torch.no_grad():
@@ -89,6 +89,13 @@ def test_the_validation_part_chooses_the_penalty(dataset, monkeypatch):
     assert loss_of(eager, same, dataset.validation) > loss_of(chosen, memory, dataset.validation)
 
 
+def test_a_penalty_for_each_way_is_not_judged_worse_than_the_best_one_for_all(dataset, monkeypatch):
+    model, memory = started(dataset)
+    monkeypatch.setattr("strategies.memory_transformer.linear_start._ROUNDS", 0)
+    same, _ = started(dataset)
+    assert loss_of(model, memory, dataset.validation) < loss_of(same, memory, dataset.validation)
+
+
 def test_what_training_cannot_know_yet_changes_no_bit_of_it(dataset):
     """Outcomes of validation rows may choose the penalty; those after them may do nothing."""
     moments = dataset.moments
@@ -102,7 +109,8 @@ def test_what_training_cannot_know_yet_changes_no_bit_of_it(dataset):
 
 def test_shown_in_the_mirror_half_of_the_time_a_state_says_nothing_of_the_direction(dataset):
     model, _ = started(dataset, mirrored=0.5)
-    assert model.linear_head is not None and model.memory_read.outcomes.usual is not None
+    assert model.linear_head is not None and model.memory_read.outcomes.usual is not None and model.key_head is not None
+    assert model.key_head.abs().max() < 1e-6
     assert model.linear_head.weight.abs().max() < 1e-6
     assert model.head.bias.abs().max() < 1e-6
     assert model.memory_read.outcomes.usual.abs().max() > 0.0
@@ -122,7 +130,9 @@ def test_what_is_fitted_stands_still_while_all_else_learns():
     series, plan = {"AAAUSDT": random_walk(900, 3)}, replace(QUICK, validation_fraction=0.0)
     one, two = (train(series, SHAPE, replace(plan, learning_rate=rate)).model.state_dict() for rate in (1e-3, 1e-2))
     still = [name for name in one if torch.equal(one[name], two[name])]
-    assert {"linear_head.weight", "encoder.linear.convolution.weight", "memory_read.outcomes.usual"} <= set(still)
+    assert {"linear_head.weight", "encoder.linear.convolution.weight", "memory_read.outcomes.usual", "key_head"} <= set(
+        still
+    )
     assert not torch.equal(one["head.weight"], two["head.weight"])
     assert not torch.equal(one["encoder.norm.weight"], two["encoder.norm.weight"])
 

@@ -40,7 +40,7 @@ def test_the_gate_shut_gives_exactly_the_model_without_memory(output_type):
     model = tiny_model(output_type=output_type)
     hidden, query, retrieved = batch()
     shut = model(hidden, query, retrieved, force_gate=0.0)
-    alone = model.without_memory(hidden)
+    alone = model.without_memory(hidden, query)
     assert torch.equal(shut.prediction, alone.prediction)
     assert torch.equal(shut.distribution.quantiles, alone.distribution.quantiles)
     assert torch.equal(shut.distribution.log_volatility, alone.distribution.log_volatility)

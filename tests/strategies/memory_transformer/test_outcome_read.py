@@ -143,7 +143,7 @@ def test_what_followed_moves_head_quantiles_and_volatility_as_far_as_the_gate_is
     retrieved = Retrieved(keys, facts, torch.ones(3, 4, dtype=torch.bool))
     with torch.no_grad():
         model.memory_read.output.weight.zero_()  # the mixture says nothing, so all that is seen is the direct way
-        forecast, alone = model(hidden, keys[:, 0], retrieved), model.without_memory(hidden)
+        forecast, alone = model(hidden, keys[:, 0], retrieved), model.without_memory(hidden, keys[:, 0])
         similarity = torch.bmm(keys, keys[:, 0].unsqueeze(2)).squeeze(2)
         direct = model.memory_read.outcomes(hidden, similarity, forecast.weights, facts, retrieved.mask)
         said = direct.gated(forecast.gate.unsqueeze(1))

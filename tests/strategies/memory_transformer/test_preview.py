@@ -157,6 +157,7 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
         assert state.prospect.current is not None
         stretch, findings = state.prospect.current
         assert findings.appraisals is not None
-        early += appraisal.view is findings.appraisals.views[state.ordinal - stretch.ordinal - findings.first]
+        place = state.ordinal - stretch.ordinal - findings.first
+        early += appraisal.view is findings.appraisals.appraisal(place, appraisal.visible).view
         recorder.remember(bar, observed.encoded.key, observed.regime)
     assert early == len(future)

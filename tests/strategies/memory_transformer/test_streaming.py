@@ -98,10 +98,13 @@ def test_any_mixture_of_ways_leaves_the_same_state(data, first_ordinal, seed):
         else:
             coming = coming[:20]
             if way != "push":
-                foreseen = features[done : done + encoder.rows_left].copy()
+                left = TILE - encoder.next_ordinal % TILE
+                foreseen = features[done : done + 3 * TILE].copy()
                 if way == "wrong":
                     foreseen[len(foreseen) // 2 :] += 1.0
-                encoder.look_ahead(foreseen)
+                encoder.look_ahead(foreseen[:left])
+                for start in range(left, len(foreseen), TILE):
+                    encoder.look_further(foreseen[start : start + TILE])
             keys.append(pushed(encoder, coming)[1])
         done += len(coming)
     assert np.array_equal(np.concatenate(keys), expected)

@@ -12,7 +12,7 @@ from strategies.memory_transformer.memory_read import Retrieved, fact_count
 from strategies.memory_transformer.traced import traced
 from tests.strategies.memory_transformer.tiny import TINY, tiny_model
 
-ROWS = 8
+ROWS = 16
 
 
 @pytest.mark.parametrize("output_type", list(OutputType))

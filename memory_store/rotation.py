@@ -1,0 +1,62 @@
+"""Keys turned so that few of their coordinates tell most of an inner product."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from memory_store.records import KeyArray, ScoreArray
+
+_SAMPLE: Final = 16384
+_SAMPLE_QUERIES: Final = 16
+
+
+def coordinates(rows: KeyArray | ScoreArray, basis: ScoreArray) -> ScoreArray:
+    """Coordinates of rows along the basis and an upper bound of the length of the rest, ``[n, m + 1]``.
+
+    By the inequality of Cauchy and Schwarz the inner product of two such rows is an upper bound of that of the rows themselves,
+    but for float64 rounding. The rest is the difference of two squares, wrong by a few roundings of the whole; 1e-14 of it is
+    added.
+
+    Args:
+        rows: ``[n, d]``.
+        basis: ``[d, m]`` orthonormal.
+    """
+    wide = rows.astype(np.float64)
+    turned: ScoreArray = np.empty((len(rows), basis.shape[1] + 1))
+    head = np.matmul(wide, basis, out=turned[:, :-1])
+    square = np.einsum("ij,ij->i", wide, wide)
+    rest = np.maximum(square - np.einsum("ij,ij->i", head, head), 0.0) + 1e-14 * square
+    np.sqrt(rest, out=turned[:, -1])
+    return turned
+
+
+def fit_basis(keys: KeyArray, gather_cost: float, *, first: int = 4) -> ScoreArray:
+    """Orthonormal directions, ``[d, m]``: the leading principal axes, as many as make searches cheapest.
+
+    The axes are those of the second moment about zero, because it is inner products that are bounded. How many is weighed
+    on a sample: each further direction costs a number per key, each key that the bound cannot rule out costs a gather.
+
+    Args:
+        keys: ``[n, d]``.
+        gather_cost: of one number of a key that lies anywhere; one of many in a row costs 1.
+        first: fewest directions to think of; more come by fours.
+    """
+    step = -(-len(keys) // _SAMPLE)
+    sample = keys[::step].astype(np.float64)
+    sample /= np.abs(sample).max() or 1.0
+    axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
+    dimension = len(axes)
+    turned = sample @ axes
+    asked = turned[:: -(-len(turned) // _SAMPLE_QUERIES)]
+    kth = np.partition(turned @ asked.T, -_SAMPLE_QUERIES, axis=0)[-_SAMPLE_QUERIES]
+    rests = np.sqrt(np.cumsum(np.square(turned[:, ::-1]), axis=1))[:, ::-1]
+    asked_rests = rests[:: -(-len(turned) // _SAMPLE_QUERIES)]
+    best, best_cost = dimension, dimension + 1.0
+    for count in range(first, dimension, 4):
+        bounds = turned[:, :count] @ asked[:, :count].T + np.outer(rests[:, count], asked_rests[:, count])
+        cost = count + 1 + gather_cost * dimension * float(np.mean(bounds >= kth))
+        if cost < best_cost:
+            best, best_cost = count, cost
+    return np.ascontiguousarray(axes[:, :best])
