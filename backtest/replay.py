@@ -110,21 +110,11 @@ def replay(
                 told(core.decisions_made - before)
                 due = core.decisions_made + _PROGRESS_EVERY
 
-    def record(decisions: tuple[Decision, ...]) -> None:
-        assert recorder is not None
-        for decision in decisions:
-            recorder.add(decision.signal)
-            if keep_all_decisions or decision.orders:
-                kept.append(decision)
-
     source = batches(series) if progress is None else watched(progress)
     helps = bank is not None and sum(map(len, series.values())) >= _HELPED and can_help() and has_idle_core()
     helped = bank.helped() if bank is not None and helps else nullcontext()
     with rare_collections(), helped:
-        if recorder is None:
-            engine.run(source, log, kept.extend, keep_all_decisions)
-        else:
-            engine.run(source, log, record)
+        engine.run(source, log, kept.extend, keep_all_decisions, None if recorder is None else recorder.add)
         outlooks = None if recorder is None else recorder.outlooks()
     done = core.decisions_made - before
     if progress is not None:

@@ -228,7 +228,8 @@ _NOTES: Final = {
 
 
 def _measured(name: str, errors: list[Floats], model: list[Floats], horizon: int) -> Measurement:
-    """Mean over seeds, and how far it is from the model's in standard errors over stretches of a horizon."""
+    """Mean over seeds, and how far it is from the model's: in standard errors over stretches of a horizon, as another span
+    would have it, and over seeds, as another training on this span would."""
     mean = np.mean(errors, axis=0)
     note = f"{_NOTES[name]}; lookback {LOOKBACK}, horizon {horizon}, {len(mean):,} test windows, 7 channels"
     if len(errors) > 1:
@@ -237,7 +238,12 @@ def _measured(name: str, errors: list[Floats], model: list[Floats], horizon: int
         gain = mean - np.mean(model, axis=0)
         error = standard_error(gain, np.arange(len(gain)) // horizon)
         stretches = -(-len(gain) // horizon)
-        note += f"; {gain.mean():+.4f} ± {error:.4f} against the model, over {stretches} stretches of {horizon} hours"
+        by_seed = np.array([each.mean() for each in errors]) - np.array([each.mean() for each in model])
+        of_seeds = by_seed.std(ddof=1) / np.sqrt(len(by_seed))
+        note += (
+            f"; {gain.mean():+.4f} ± {error:.4f} against the model, over {stretches} stretches of {horizon} hours, "
+            f"± {of_seeds:.4f} over seeds"
+        )
     return Measurement(float(mean.mean()), "MSE", note)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from bot.decision_hash import BLOCK, DecisionHash
+from bot.decision_hash import BLOCK, DecisionHash, joined
 from bot.orders import (
     AccountStanding,
     BarBatch,
@@ -41,6 +41,7 @@ from bot.risk import RiskLayer, RiskState
 from memory_store.recall_monitor import RecallState
 from strategies.bars import Bar
 from strategies.base import Signal, Strategy
+from strategies.neighbours import ids_of
 
 _BEFORE_ALL: Final = -(2**63)
 
@@ -188,7 +189,11 @@ class DecisionCore:
         return next(self.run((batch,), []))
 
     def run(
-        self, batches: Iterable[BarBatch], equities: list[float], every: bool = True
+        self,
+        batches: Iterable[BarBatch],
+        equities: list[float],
+        every: bool = True,
+        watch: Callable[[Signal], object] | None = None,
     ) -> Iterator[tuple[Decision, ...]]:
         """Apply one batch of bars after the other; answers after every batch that brings a decision to tell of.
 
@@ -199,6 +204,7 @@ class DecisionCore:
             batches: bars that close together, in order.
             equities: the equity at every batch, marked at its closes, is appended to it.
             every: tell of every decision; else only of those with orders, so that a replay need not build what nobody keeps.
+            watch: called with every signal, as the strategy gave it.
 
         Raises:
             ValueError: a bar is not later than the one before it of the same symbol.
@@ -247,9 +253,11 @@ class DecisionCore:
                     repeat(bar.open_time)
                 else:
                     digest.begin(symbol, verdicts, bar.open_time)
+                if watch is not None:
+                    watch(signal)
                 if every or orders:
                     position = portfolio.positions[symbol].quantity
-                    decisions.append(Decision(number, signal, verdicts, orders, position, equity, close_time))
+                    decisions.append(Decision(number, signal.made, verdicts, orders, position, equity, close_time))
                 number += 1
                 if number == due:
                     digest.end_block()
@@ -312,7 +320,7 @@ def digest_text(
         text += "|" + ";".join([_order_text(order) for order in orders])
     explanation = signal.explanation
     if explanation is not None and explanation.neighbours:
-        text += "|" + ",".join([str(neighbour.entry_id) for neighbour in explanation.neighbours])
+        text += "|" + joined(ids_of(explanation.neighbours))
     return text
 
 

@@ -84,10 +84,14 @@ class DecisionHash:
         if not times:
             return
         before, after = f"{self.symbol}|", f"|{self._repeated}"
-        # A list of whole numbers as JSON: the fastest way to their digits, with nothing between them but commas.
-        digits = _encoded(times).decode()[1:-1].replace(",", f"{after}\n{before}")
+        digits = joined(times).replace(",", f"{after}\n{before}")
         self._lines.append(f"{before}{digits}{after}")
         times.clear()
+
+
+def joined(numbers: Sequence[int]) -> str:
+    """Whole numbers with commas between them: as a list in JSON, which is the fastest way to their digits."""
+    return _encoded(numbers).decode()[1:-1]
 
 
 def _linked(link: str, lines: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from bot.orders import ZERO, BarBatch, Decision, Event, Execution, Funding, Orde
 from bot.portfolio import ClosedTrade, Portfolio
 from bot.risk import RiskLayer, RiskLimits, run_token
 from strategies.bars import Bar
-from strategies.base import Strategy
+from strategies.base import Signal, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,7 @@ class SimulatedEngine:
         log: RunLog,
         take: Callable[[tuple[Decision, ...]], object],
         every: bool = True,
+        watch: Callable[[Signal], object] | None = None,
     ) -> None:
         """Take one step after the other. The next batch is asked for only when the one before is done with.
 
@@ -155,9 +156,10 @@ class SimulatedEngine:
             log: what happens is appended to it.
             take: called with the decisions on every batch that brings some to tell of.
             every: tell of every decision; else only of those with orders.
+            watch: called with every signal.
         """
         fills = self.fills
-        for decisions in self.core.run(self._met(batches, log), log.equity, every):
+        for decisions in self.core.run(self._met(batches, log), log.equity, every, watch):
             take(decisions)
             for decision in decisions:
                 for order in decision.orders:

@@ -88,7 +88,7 @@ class Terms:
         oldest_id = next_id - ring.config.capacity
         if oldest_id > self.lowest[place] or oldest_id > self.first_stable:
             return None
-        evicted = int(np.searchsorted(self.outside, oldest_id))
+        evicted = self.outside.searchsorted(oldest_id)
         return int(np.count_nonzero(self.visible[place, :evicted]))
 
     def _gone(self, place: int, ring: Ring, size: int, next_id: int) -> int | None:

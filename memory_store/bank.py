@@ -31,7 +31,7 @@ from memory_store.records import (
 from memory_store.restoration import BankState
 from memory_store.retrieval import result, search_proposed
 from memory_store.settling import slot_to_settle
-from memory_store.vectors import prepare
+from memory_store.vectors import prepare_one
 
 
 class MemoryBank(Foresight):
@@ -91,7 +91,7 @@ class MemoryBank(Foresight):
             MemoryBankError: the key is of another dimension, not finite or zero, the novelty is not finite, the bar is there
                 already, or time runs backwards.
         """
-        rows, lengths = prepare(np.asarray(key)[None], self.config, "key")
+        row, length = prepare_one(key, self.config, "key")
         bar_time, regime, novelty = whole(bar_time), whole(regime), float(novelty)
         if not -REGIME_LIMIT <= regime < REGIME_LIMIT:
             raise MemoryBankError(f"{symbol}: regime {regime} does not fit 32 bits")
@@ -102,8 +102,9 @@ class MemoryBank(Foresight):
         entry_id = held.next_id
         for evicted in held.make_room(regime):
             self._changes.evict(evicted)
-        slot = held.write(rows[0], float(lengths[0]), symbol, bar_time, regime, novelty)
-        self._changes.append(entry_id, symbol, bar_time, rows[0], regime, float(held.ring.novelties[slot]))
+        slot = held.write(row, length, symbol, bar_time, regime, novelty)
+        if self._changes.recording:
+            self._changes.append(entry_id, symbol, bar_time, row, regime, float(held.ring.novelties[slot]))
         return entry_id
 
     def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
@@ -243,8 +244,10 @@ class MemoryBank(Foresight):
             MemoryBankError: the query is of another dimension, not finite or zero, ``k`` is not positive, the policy needs
                 an asker, or the proposal is of another bank or has no such row.
         """
-        rows, lengths = prepare(np.asarray(query)[None], self.config, "query")
-        question = Question(rows, self._margin(lengths), self._moment(as_of, k), k, symbols, policy, asker)
+        vector, length = prepare_one(query, self.config, "query")
+        question = Question(
+            vector[None], self._margin(np.array([length])), self._moment(as_of, k), k, symbols, policy, asker
+        )
         held, finder, found = self._held, self._held.finder, None
         if proposal is not None:
             self._check_proposal(proposal, row)

@@ -106,7 +106,7 @@ class Holdings:
     def remove(self, entry_id: int) -> None:
         """Take an entry out of the ring."""
         slot = self.ring.slots.slot(entry_id)
-        number = int(self.ring.symbols[slot])
+        number = self.ring.symbols.item(slot)
         self.evictor.removing(slot)
         self.recollections.forget(entry_id)
         self.ring.clear(slot)

@@ -103,7 +103,7 @@ class Recollections:
             raise MemoryBankError(f"entry {asker_id} has its neighbours noted already; a decision remembers once")
         if asker is None:
             return None
-        if ring.visible_from[asker] != NEVER:
+        if ring.visible_from.item(asker) != NEVER:
             raise MemoryBankError(f"outcome of entry {asker_id} is known already; note its neighbours before that")
         if slots is None:
             slots, here = self._located(neighbours, as_of)

@@ -95,7 +95,7 @@ class Ring:
         if entry_id < 0:
             return None
         slot = self.slots.slot(entry_id)
-        return slot if self.ids[slot] == entry_id else None
+        return slot if self.ids.item(slot) == entry_id else None
 
     def holds(self, entry_id: int) -> bool:
         """Whether this entry is here."""
@@ -162,7 +162,7 @@ class Ring:
 
     def settlement(self, slot: int, horizon: int) -> tuple[float, int] | None:
         """Outcome and time known of one horizon of an entry; ``None`` while pending."""
-        usable_from = int(self.usable_from[slot, horizon])
+        usable_from = self.usable_from.item(slot, horizon)
         if usable_from == NEVER:
             return None
         return float(self.outcomes[slot, horizon]), usable_from - self.config.embargo_ms

@@ -33,7 +33,7 @@ def slot_to_settle(
         return None
     if not math.isfinite(outcome):
         raise MemoryBankError(f"outcome of entry {entry_id} is {outcome}; leave it pending until it is a number")
-    bar_time = int(ring.bar_times[slot])
+    bar_time = ring.bar_times.item(slot)
     if not bar_time < settled_time < TIME_LIMIT:
         raise MemoryBankError(
             f"outcome of entry {entry_id} is said to be known at {settled_time}, which is not after its bar {bar_time}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, sqrt
 from typing import Final
 
 import numpy as np
@@ -12,8 +13,6 @@ from memory_store.records import BankConfig, KeyArray, MemoryBankError, Metric, 
 
 UNIT_LENGTH: Final = 1.0001
 """Upper bound of the length of a float32 vector that was scaled to length one."""
-_ONE_LENGTH: Final = np.array([UNIT_LENGTH])
-_ONE_LENGTH.flags.writeable = False
 
 
 def prepare(vectors: npt.ArrayLike, config: BankConfig, what: str) -> tuple[KeyArray, ScoreArray]:
@@ -33,23 +32,34 @@ def prepare(vectors: npt.ArrayLike, config: BankConfig, what: str) -> tuple[KeyA
     if rows.ndim != 2 or rows.shape[1] != config.dimension:
         raise MemoryBankError(f"{what} has shape {rows.shape[1:]}; this memory takes vectors of {config.dimension}")
     squares = rescore(rows, rows)
-    cosine = config.metric is Metric.COSINE
     for row, square in enumerate(squares.tolist()):
-        if not square < np.inf:
-            raise MemoryBankError(f"{what} {_name(row, rows)}contains a NaN or infinite number; the memory takes none")
-        if cosine and square == 0.0:
-            raise MemoryBankError(f"{what} {_name(row, rows)}is zero, which has no direction for cosine similarity")
-        if not cosine and square > LARGEST_NORM**2:
-            raise MemoryBankError(
-                f"{what} {_name(row, rows)}has length {square**0.5:.3g}; the memory takes lengths up to {LARGEST_NORM:.0e}"
-            )
+        _check_length(square, config, f"{what} {row}" if len(rows) > 1 else what)
     lengths = np.sqrt(squares)
-    if not cosine:
+    if config.metric is not Metric.COSINE:
         return rows, lengths
-    scaled = (rows / lengths[:, None]).astype(np.float32)
-    return scaled, _ONE_LENGTH if len(rows) == 1 else np.full(len(rows), UNIT_LENGTH)
+    return (rows / lengths[:, None]).astype(np.float32), np.full(len(rows), UNIT_LENGTH)
 
 
-def _name(row: int, rows: KeyArray) -> str:
-    """Which row a message is about; nothing where there is only one."""
-    return f"{row} " if len(rows) > 1 else ""
+def prepare_one(vector: npt.ArrayLike, config: BankConfig, what: str) -> tuple[KeyArray, float]:
+    """The same of one vector, ``[dimension]``, with the same bits, in half the time of a block of one."""
+    row: KeyArray = np.asarray(vector, dtype=np.float32)
+    if row.shape != (config.dimension,):
+        raise MemoryBankError(f"{what} has shape {row.shape}; this memory takes vectors of {config.dimension}")
+    exact = row.astype(np.float64)
+    square = float(np.add.reduce(exact * exact))
+    _check_length(square, config, what)
+    length = sqrt(square)
+    if config.metric is not Metric.COSINE:
+        return row, length
+    return (exact / length).astype(np.float32), UNIT_LENGTH
+
+
+def _check_length(square: float, config: BankConfig, what: str) -> None:
+    """Refuse a vector by the square of its length."""
+    if not square < inf:
+        raise MemoryBankError(f"{what} contains a NaN or infinite number; the memory takes none")
+    if config.metric is Metric.COSINE:
+        if square == 0.0:
+            raise MemoryBankError(f"{what} is zero, which has no direction for cosine similarity")
+    elif square > LARGEST_NORM**2:
+        raise MemoryBankError(f"{what} has length {square**0.5:.3g}; the memory takes lengths up to {LARGEST_NORM:.0e}")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+from msgspec.structs import replace
 
 from strategies.bars import Bar, BarSeries
 from strategies.regime_vote import RegimeVote, regime_vote
@@ -51,6 +52,7 @@ class Explanation(msgspec.Struct, frozen=True):
     gate: float | None = None
     """Share that the memory got in the model's mixture, in [0, 1]."""
     neighbours: tuple[Neighbour, ...] = ()
+    """A strategy may give ``strategies.neighbours.Neighbours``, which are no tuple yet: see ``Signal.made``."""
     independent: float | None = None
     """Effective number of independent moments that the neighbours are."""
     novelty: float | None = None
@@ -87,6 +89,14 @@ class Signal(msgspec.Struct, frozen=True, gc=False):
     target_distance: float | None = None
     """Distance of the take profit from the entry as a fraction of price; ``None`` takes the risk layer's own."""
     explanation: Explanation | None = None
+
+    @property
+    def made(self) -> Signal:
+        """The same with neighbours that are a tuple, which is how a signal is kept and encoded."""
+        seen = self.explanation
+        if seen is None or type(seen.neighbours) is tuple:
+            return self
+        return replace(self, explanation=replace(seen, neighbours=tuple(seen.neighbours)))
 
 
 class Strategy(ABC):

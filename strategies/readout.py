@@ -6,17 +6,16 @@ same market, also across symbols; a crowd of them is one piece of evidence and g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import compress, repeat
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from memory_store import SearchResult
 from memory_store.moments import cluster_moments, effective_number, relative_strengths, row_sums, share_out
-from strategies.base import Neighbour
+from strategies.neighbours import Columns, Neighbours
 
 QUANTILES: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
@@ -31,8 +30,20 @@ class HasQuantiles(Protocol):
         """The outcome at one of them."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MemoryView:
+def level_at(quantiles: Sequence[tuple[float, float]], probability: float) -> float:
+    """The level of one of the probabilities; a dictionary of so few pairs takes longer to make than to do without.
+
+    Args:
+        quantiles: pairs (probability, level).
+        probability: one of theirs.
+    """
+    for known, level in quantiles:
+        if known == probability:
+            return level
+    raise KeyError(probability)
+
+
+class MemoryView(msgspec.Struct, frozen=True, eq=False):
     """The outcomes of the neighbours at one horizon, weighted."""
 
     count: int
@@ -54,7 +65,7 @@ class MemoryView:
 
     def quantile(self, probability: float) -> float:
         """The outcome at one of the probabilities of ``QUANTILES``."""
-        return dict(self.quantiles)[probability]
+        return level_at(self.quantiles, probability)
 
 
 class MemoryViews(NamedTuple):
@@ -191,8 +202,8 @@ def _nothing(rows: int, k: int) -> MemoryViews:
 
 
 def neighbours(
-    result: SearchResult, view: MemoryView, horizon: int, attention: Sequence[float] | None = None
-) -> tuple[Neighbour, ...]:
+    result: SearchResult, view: MemoryView, horizon: int, attention: npt.NDArray[np.floating] | None = None
+) -> Neighbours:
     """The neighbours that had a vote, best first, as they are journalled and shown.
 
     Args:
@@ -201,31 +212,9 @@ def neighbours(
         horizon: index into the bank's horizons.
         attention: ``[k]`` share that a model gave each.
     """
-    attentions = repeat(None) if attention is None else attention
-    return spoke(
-        view.weights.tolist(),
-        result.ids.tolist(),
-        result.symbols,
-        result.bar_times.tolist(),
-        result.scores.tolist(),
-        result.outcomes[:, horizon].tolist(),
-        result.regimes.tolist(),
-        attentions,
-    )
 
+    def columns() -> Columns:
+        outcomes = result.outcomes[:, horizon]
+        return Columns(result.symbols, result.bar_times, result.scores, outcomes, result.regimes, attention)
 
-def spoke(
-    weights: Sequence[float],
-    ids: Iterable[int],
-    symbols: Iterable[str],
-    bar_times: Iterable[int],
-    scores: Iterable[float],
-    outcomes: Iterable[float],
-    regimes: Iterable[int],
-    attentions: Iterable[float | None],
-) -> tuple[Neighbour, ...]:
-    """Neighbours from their columns, each of ``k``: those whose weight is not 0."""
-    columns: tuple[Iterable[Any], ...] = (ids, symbols, bar_times, scores, weights, outcomes, regimes, attentions)
-    if not all(weights):
-        columns = tuple([compress(column, weights) for column in columns])
-    return tuple(map(Neighbour, *columns))
+    return Neighbours(result.ids.tolist(), view.weights.tolist(), columns)

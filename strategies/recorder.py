@@ -42,10 +42,7 @@ def recalls_of(
     scores: npt.NDArray[np.float64], ids: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
 ) -> list[Recall]:
     """What searches found, from columns ``[n, k]``: see :func:`recall_of`."""
-    recalls = [
-        Recall(novelty_of_best(best), *row)
-        for best, *row in zip(scores.max(axis=1).tolist(), ids, weights, strict=True)
-    ]
+    recalls = list(map(Recall, map(novelty_of_best, scores.max(axis=1).tolist()), ids, weights))
     silent = ~(weights > 0.0).all(axis=1)
     for place in np.flatnonzero(silent).tolist():
         recalls[place] = _of_voting(*recalls[place])

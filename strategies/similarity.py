@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, exp, sqrt
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from memory_store import BankConfig, MemoryBank, SearchResult
 from memory_store.policy import Asker
 from strategies.admission import AdmissionState
 from strategies.bars import DAY_MS, Bar, BarSeries, interval_ms
-from strategies.base import Explanation, Signal, Strategy
+from strategies.base import Explanation, Neighbour, Signal, Strategy
 from strategies.errors import SettingsError
 from strategies.features import FEATURE_NAMES, LOG_RETURN_FEATURE, FeatureState, feature_matrix
 from strategies.memory_rules import EVERY_BAR, MemoryRules
@@ -259,7 +259,7 @@ class SimilarityStrategy(Strategy):
             model_id=SHAPE_VERSION,
             memory_size=result.visible,
             memory_mean=view.mean if view.count else None,
-            neighbours=neighbours(result, view, self._primary),
+            neighbours=cast("tuple[Neighbour, ...]", neighbours(result, view, self._primary)),
             independent=view.effective,
             novelty=recall.novelty,
         )

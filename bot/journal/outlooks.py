@@ -10,7 +10,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import nan
-from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -18,11 +17,11 @@ import numpy.typing as npt
 
 from strategies.bars import FloatArray, IntArray
 from strategies.base import Signal
+from strategies.neighbours import heaviest_of
 
 NEIGHBOURS_KEPT: Final = 3
 """Of every decision, those with the largest share of the vote."""
 _NOBODY: Final = (-1, 0, nan, nan, nan)
-_WEIGHT: Final = attrgetter("weight")
 
 _TEXT: Final = "symbols"
 _NUMBER: Final = "horizon_bars"
@@ -149,7 +148,7 @@ class OutlookRecorder:
                 seen.memory_size,
             )
         )
-        heaviest = sorted(seen.neighbours, key=_WEIGHT, reverse=True)[:NEIGHBOURS_KEPT]
+        heaviest = heaviest_of(seen.neighbours, NEIGHBOURS_KEPT)
         kept = self._neighbours
         for each in heaviest:
             kept += (self._number(each.symbol), each.bar_open_time, each.similarity, each.weight, each.outcome)

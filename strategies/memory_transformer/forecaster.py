@@ -35,11 +35,11 @@ class BarForecast(NamedTuple):
     """Signed: a return in units of its volatility, p(up) - p(down), or a position, by the model's head."""
     gate: float
     """Share of the memory in the mixture, in [0, 1]."""
-    weights: tuple[float, ...]
+    weights: Sequence[float]
     """``[k]`` share of every neighbour in the model's own vote; what is missing to 1 went to the null entry."""
-    quantiles: tuple[tuple[float, ...], ...]
+    quantiles: Sequence[Sequence[float]]
     """``[horizons][len(QUANTILES)]`` of the return in units of its trailing volatility, ``sigma_t * sqrt(h)``."""
-    log_volatility: tuple[float, ...]
+    log_volatility: Sequence[float]
     """``[horizons]`` logarithm of the volatility to expect, in the same units."""
 
 
@@ -59,9 +59,7 @@ class Forecasts(NamedTuple):
 
     def forecasts(self) -> list[BarForecast]:
         """One by one."""
-        predictions, gates, weights, quantiles, log_volatilities = [column.tolist() for column in self]
-        levels = [tuple(map(tuple, each)) for each in quantiles]
-        return list(map(BarForecast, predictions, gates, map(tuple, weights), levels, map(tuple, log_volatilities)))
+        return list(map(BarForecast, *[column.tolist() for column in self]))
 
 
 class Forecaster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from itertools import count, repeat
 from typing import Any, Final, NamedTuple
 
@@ -14,10 +15,10 @@ from memory_store import Proposal, SearchResult, Terms
 from memory_store.helper import Promise
 from memory_store.records import KeyArray
 from strategies.bars import Bar
-from strategies.base import Neighbour
 from strategies.memory_transformer.forecaster import BarForecast, Forecasts
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.readout import MemoryView, MemoryViews, spoke
+from strategies.neighbours import Columns, Neighbours
+from strategies.readout import MemoryView, MemoryViews
 from strategies.recorder import Recall, recalls_of
 
 
@@ -28,7 +29,7 @@ class Appraisal(NamedTuple):
     """Entries that the bar could choose its neighbours from."""
     forecast: BarForecast
     view: MemoryView
-    neighbours: tuple[Neighbour, ...]
+    neighbours: Neighbours
     recall: Recall
 
     def seeing(self, visible: int) -> Appraisal:
@@ -131,20 +132,17 @@ class Appraisals:
         return self._opened[place].seeing(visible)
 
     def _open(self) -> list[Appraisal]:
-        forecasts, views, (ids, scores, outcomes, times, regimes), symbols, horizon = self._columns
-        spoken = map(
-            spoke,
-            views.weights.tolist(),
-            ids.tolist(),
-            symbols,
-            times.tolist(),
-            scores.tolist(),
-            outcomes[:, :, horizon].tolist(),
-            regimes.tolist(),
-            forecasts.weights.tolist(),
-        )
+        forecasts, views, (ids, scores, *_), _, _ = self._columns
+        columns = [partial(self._neighbours, place) for place in range(len(self))]
+        spoke = map(Neighbours, ids.tolist(), views.weights.tolist(), columns)
         recalls = recalls_of(scores, ids, views.weights)
-        return list(map(Appraisal, repeat(0), forecasts.forecasts(), views.views(), spoken, recalls))
+        return list(map(Appraisal, repeat(0), forecasts.forecasts(), views.views(), spoke, recalls))
+
+    def _neighbours(self, place: int) -> Columns:
+        """What is known of the neighbours of a bar."""
+        forecasts, _, (_, scores, outcomes, times, regimes), symbols, horizon = self._columns
+        row = outcomes[place, :, horizon]
+        return Columns(symbols[place], times[place], scores[place], row, regimes[place], forecasts.weights[place])
 
 
 _numbers = count()

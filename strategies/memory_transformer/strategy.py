@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, exp, sqrt
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
 
 from memory_store import BankConfig, MemoryBank
 from strategies.bars import Bar, BarSeries, interval_ms
-from strategies.base import Explanation, Signal, Strategy
+from strategies.base import Explanation, Neighbour, Signal, Strategy
 from strategies.errors import SettingsError
 from strategies.features import FEATURE_NAMES
 from strategies.memory_rules import EVERY_BAR
@@ -227,7 +227,7 @@ class MemoryTransformerStrategy(Strategy):
             prediction=forecast.prediction,
             memory_mean=view.mean if view.count else None,
             gate=forecast.gate,
-            neighbours=appraisal.neighbours,
+            neighbours=cast("tuple[Neighbour, ...]", appraisal.neighbours),
             independent=view.effective,
             novelty=appraisal.recall.novelty,
             rise_probability=outlook.calibrated.rise_probability,

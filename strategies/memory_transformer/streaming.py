@@ -71,6 +71,16 @@ class StreamingEncoder:
             encoded, state = self._compute(self._features, self._next_ordinal - row, self._state)
         else:
             encoded, state = tile.encoded, tile.state
+        return self._go_on(row, encoded, state)
+
+    def push_expected(self) -> EncodedBar:
+        """The same of a bar that was looked ahead to and came as it was expected."""
+        row, tile = self._next_ordinal % TILE, self._ahead[0]
+        self._features[row] = tile.features[row]
+        return self._go_on(row, tile.encoded, tile.state)
+
+    def _go_on(self, row: int, encoded: EncodedSeries, state: TileState) -> EncodedBar:
+        """The bar at a row of the tile under way has come."""
         self._next_ordinal += 1
         if row == TILE - 1:
             self._begin_tile(state)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +25,7 @@ _AHEAD: Final = 256
 """Bars to come that are always encoded, where there are so many, and that are encoded together; whole tiles."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ObservedBar:
+class ObservedBar(NamedTuple):
     """What one bar looked like."""
 
     open_time: int
@@ -63,8 +61,8 @@ class SymbolState:
         self._upcoming: Iterator[Bar] | None = None
         self._upcoming_features = self._features
         self._prospect: Prospect | None = None
-        self._expected: deque[tuple[tuple[float, ...], npt.NDArray[np.float32]]] = deque()
-        """Features of the bars of the prospect that did not come yet, and the same scaled."""
+        self._expected: deque[tuple[float, ...]] = deque()
+        """Features of the bars of the prospect that did not come yet."""
         self._came_true: deque[Bar] = deque(maxlen=FEATURE_WARMUP)
         """Bars whose features were foreseen, so that ``_features`` has not seen them."""
 
@@ -115,9 +113,9 @@ class SymbolState:
             volatility = float(trailing_volatility(np.array(features)))
         else:
             assert self._prospect is not None
-            features, scaled = self._expected.popleft()
+            features = self._expected.popleft()
             volatility = self._prospect.volatility[place]
-            encoded = self._encoder.push(scaled)
+            encoded = self._encoder.push_expected()
         self._seen += 1
         self._observed = ObservedBar(
             bar.open_time,
@@ -167,7 +165,7 @@ class SymbolState:
         encoder = self._encoder
         encoded = encoder.look_further(scaled) if prospect.bars else encoder.look_ahead(scaled)
         prospect.extend(bars, encoded, trailing_volatility(np.array(expected)).tolist())
-        self._expected.extend(zip(expected, scaled, strict=True))
+        self._expected += expected
 
     def _expect_nothing(self) -> None:
         """Forget what was foreseen, after taking in the features of the bars that came true."""

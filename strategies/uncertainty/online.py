@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from strategies.outcomes import outcome
+from strategies.readout import level_at
 from strategies.uncertainty.calibration import Calibration
 from strategies.uncertainty.direction import raw_rise_probability
 from strategies.uncertainty.platt import Platt, rise_of, score_of, update
@@ -49,7 +50,7 @@ class CalibratedForecast(NamedTuple):
 
     def quantile(self, probability: float) -> float:
         """The log return at one of the probabilities of the calibration."""
-        return dict(self.quantiles)[probability]
+        return level_at(self.quantiles, probability)
 
 
 class HorizonState(msgspec.Struct, frozen=True, array_like=True):

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store.index import BLOCK, GIVE_UP, best_first, candidates, rescore, scan_margin
+from memory_store.records import BankConfig, Metric
+from memory_store.vectors import prepare, prepare_one
 
 seeds = st.integers(0, 2**32)
 dimensions = st.sampled_from([1, 2, 3, 7, 8, 16, 33, 64, 100, 129, 300])
@@ -127,3 +129,16 @@ def test_few_candidates_are_looked_at_twice(autocorrelated):
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     found = candidates(keys, np.zeros(len(keys), dtype=np.bool_), keys[:64], 32, scan_margin(32, 1.0001, np.ones(64)))
     assert len(found.rows) < 64 * 32 * 2
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("dimension", [1, 7, 8, 64, 129, 300])
+def test_a_vector_alone_is_prepared_with_the_bits_that_it_has_in_a_block(metric: Metric, dimension: int):
+    config = BankConfig(10, dimension, (1,), 0, 0, metric)
+    generator = np.random.default_rng(dimension)
+    sizes = 10.0 ** generator.uniform(-15, 15, size=(20, 1))
+    block = (generator.normal(size=(20, dimension)) * sizes).astype(np.float32)
+    rows, lengths = prepare(block, config, "key")
+    for vector, row, length in zip(block, rows, lengths.tolist(), strict=True):
+        alone, its_length = prepare_one(vector, config, "key")
+        assert alone.tobytes() == row.tobytes() and its_length == length

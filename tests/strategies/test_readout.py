@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from memory_store import SearchResult
 from strategies.readout import QUANTILES, neighbours, read_out, read_out_all, weighted_quantiles
