@@ -17,8 +17,8 @@ from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.training_config import TrainingConfig
 
 SEEDS: Final = 3
-TASK: Final = MotifSettings(bars=130_000, training_bars=120_000, training_motifs=480, vocabularies=12)
-"""Twelve stretches of training with motifs of their own, each as long and as rich as the test span."""
+TASK: Final = MotifSettings(bars=250_000, training_bars=240_000, training_motifs=960, vocabularies=24)
+"""As many stretches of training with motifs of their own, each as long and as rich as the test span."""
 MODEL: Final = ModelConfig(
     n_features=len(FEATURE_NAMES),
     d_model=32,
@@ -29,7 +29,7 @@ MODEL: Final = ModelConfig(
     attention_window=16,
     kernel_size=8,
     linear_window=8,
-    gate_bias=0.0,
+    gate_bias=-3.0,
     horizons=(1, 4, 8),
     embargo=4,
     memory_size=10_000,
@@ -42,6 +42,8 @@ TRAINING: Final = TrainingConfig(
     segments_per_step=1,
     mirrored=0.5,
     read_epochs=8,
+    key_pace=3.0,
+    averaging=0.998,
     precision=2.0,
     whitening=1.0,
 )
@@ -63,7 +65,7 @@ _PIECES: Final[Mapping[str, tuple[Callable[[MotifStudy], Floats], str]]] = {
 }
 
 
-@benchmark(*_PIECES, "motif_r2_without_memory", "motif_r2_shuffled", seed=0)
+@benchmark(*_PIECES, "motif_r2_over_bayes_noiseless", "motif_r2_without_memory", "motif_r2_shuffled", seed=0)
 def motifs(seed: int) -> Mapping[str, Measurement]:
     """What is explained of the outcomes of motifs that training has not seen, over what can be known."""
     studies = [study(seed + number) for number in range(SEEDS)]
@@ -78,6 +80,12 @@ def motifs(seed: int) -> Mapping[str, Measurement]:
         name: _measured([each.over_bayes(of(each)) for each in studies], "of Bayes R²", f"{what}; {about}")
         for name, (of, what) in _PIECES.items()
     }
+    found["motif_r2_over_bayes_noiseless"] = _measured(
+        [each.noiseless(each.model) for each in studies],
+        "of Bayes R²",
+        f"motif_r2_over_bayes with the forecast of Bayes' rule in place of the outcomes, so that the noise of a few hundred of "
+        f"them does not move it: 1 - sum((bayes - model)²) / sum(bayes²); {about}",
+    )
     alone = [each.over_bayes(each.without_memory) for each in studies]
     found["motif_r2_without_memory"] = _measured(alone, "of Bayes R²", f"the same weights, gate shut; {about}")
     dealt = [each.correlated(each.shuffled) / each.explained(each.best) for each in studies]

@@ -34,6 +34,7 @@ _OPTIMA: Final = {
 }
 _MOTIF_FIGURES: Final = {
     "motif_r2_over_bayes": ("learned key, learned read", "at least 0.95"),
+    "motif_r2_over_bayes_noiseless": ("the same, the forecast of Bayes' rule in place of the outcomes", "-"),
     "motif_learned_key_best_read": ("learned key, best read of what it found", "-"),
     "motif_matched_filter": ("distance of the last returns as key, best read", "-"),
     "motif_best_key_mean_read": ("every occurrence found, their shrunken mean", "-"),

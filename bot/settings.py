@@ -293,6 +293,12 @@ class TrainingSection(Section):
     weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay of AdamW")
     validation_fraction: float = Field(0.15, gt=0, lt=0.9, description="tail of the span kept for early stopping")
     key_loss: float = Field(0, ge=0, le=100, description="weight of the objective that near keys mean alike outcomes")
+    key_pace: float = Field(
+        1, gt=0, le=10, description="learning rate of what keys are made by, in units of the others'"
+    )
+    averaging: float = Field(
+        0, ge=0, lt=1, description="share that a step leaves of the running mean of the weights, in the read epochs"
+    )
     mirrored: float = Field(0, ge=0, le=0.5, description="share of samples shown in the mirror")
     precision: float = Field(
         0, ge=0, le=2, description="power of one over its forecast volatility that a sample counts by"

@@ -78,6 +78,15 @@ class MotifStudy:
         size = float(np.square(self.outcome[rows]).sum() * np.square(forecast[rows]).sum())
         return product * abs(product) / size if size > 0.0 else 0.0
 
+    def noiseless(self, forecast: Floats) -> float:
+        """As :meth:`over_bayes`, with the best forecast in place of the outcomes, whose noise is left out.
+
+        The noise has no part that any forecast knows, so that with endless outcomes both are the same.
+        """
+        rows = self.matured >= FEWEST
+        best = self.best[rows]
+        return 1.0 - float(np.square(best - forecast[rows]).sum() / np.square(best).sum())
+
     def over_bayes(self, forecast: Floats) -> float:
         """What a forecast explains in units of what can be known."""
         return self.explained(forecast) / self.explained(self.best)

@@ -57,6 +57,8 @@ def training_config(config: Config, *, threads: int) -> TrainingConfig:
         weight_decay=settings.weight_decay,
         validation_fraction=settings.validation_fraction,
         key_loss=settings.key_loss,
+        key_pace=settings.key_pace,
+        averaging=settings.averaging,
         mirrored=settings.mirrored,
         precision=settings.precision,
         device=settings.device,

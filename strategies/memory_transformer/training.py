@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,9 +12,11 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from strategies.bars import BarSeries, interval_ms
 from strategies.memory_transformer.allocation import kept_memory
+from strategies.memory_transformer.averaging import averaged
 from strategies.memory_transformer.calibrating import calibrate
 from strategies.memory_transformer.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from strategies.memory_transformer.config import ModelConfig
@@ -161,7 +164,7 @@ class _Run:
     """One training under way.
 
     All that depends on bits, keys and validation, is computed on the CPU with ``model``; the steps of the optimiser run
-    on ``_worker``, which is a copy on the GPU or the very same.
+    on ``_worker``, which is a copy on the GPU or the very same. Where weights are averaged, ``model`` holds their mean.
     """
 
     def __init__(
@@ -194,6 +197,7 @@ class _Run:
         self._apart_ms = (config.primary_horizon + config.embargo) * interval_ms(dataset.interval)
         self._base_rate = base_rate(dataset.moments.target[dataset.validation])
         self._optimizer = make_optimizer(self._worker, training)
+        self._mean: AveragedModel | None = None
         self._epochs: list[EpochReport] = []
         self._choice = ShrinkageChoice(self.config.shrinkage, ShrinkageSource.DEFAULT, 0, ())
         self._best_epoch, self._best_loss = 0, math.inf
@@ -243,8 +247,16 @@ class _Run:
         plan = [self._draw_rows(generator) for _ in range(self._training.read_epochs)]
         before = len(self._epochs) - self._read_epochs
         if not self._read_epochs:
-            self._optimizer = make_optimizer(self._worker, self._training, read_only=True)
+            self._begin_read()
         self._train(plan, before, self._read_loss)
+
+    def _begin_read(self) -> None:
+        """An optimiser for all but the encoder and, where weights are averaged, a mean that begins with those in the model."""
+        if self._training.averaging > 0.0:
+            if self._worker is self.model:
+                self._worker = deepcopy(self.model)
+            self._mean = averaged(self._worker, self._training.averaging)
+        self._optimizer = make_optimizer(self._worker, self._training, read_only=True)
 
     def _train(self, plan: Sequence[Sequence[_Batch]], before: int, loss: Callable[[_Batch], Tensor]) -> None:
         """Some epochs, those that are behind us left out, until there is none left or patience is at its end.
@@ -371,6 +383,8 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._worker.parameters(), _GRADIENT_LIMIT)
         self._optimizer.step()
+        if self._mean is not None:
+            self._mean.update_parameters(self._worker)
         return float(loss.detach())
 
     def _loss(self, batch: Segments) -> Tensor:
@@ -455,12 +469,15 @@ class _Run:
         )
 
     def _copy_to_worker(self) -> None:
-        if self._worker is not self.model:
+        """Train what is in the model; a worker whose weights are averaged goes on with its own."""
+        if self._worker is not self.model and self._mean is None:
             self._worker.load_state_dict(self.model.state_dict())
 
     def _copy_from_worker(self) -> None:
+        """Take what was trained, or the mean of it, into the model."""
         if self._worker is not self.model:
-            self.model.load_state_dict(self._worker.state_dict())
+            trained = self._worker if self._mean is None else self._mean.module
+            self.model.load_state_dict(trained.state_dict())
 
     def _save(self) -> None:
         """Leave what :meth:`_resume` needs."""
@@ -470,6 +487,9 @@ class _Run:
         tensors |= {f"model.{name}": value for name, value in _copy(self.model).items()}
         tensors |= {f"best.{name}": value for name, value in self._best_weights.items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self._optimizer).items()}
+        if self._mean is not None:
+            tensors |= {f"worker.{name}": value for name, value in _copy(self._worker).items()}
+            tensors |= {f"mean.{name}": value for name, value in _copy(self._mean).items()}
         rest = {
             "epochs": [asdict(report) for report in self._epochs],
             "choice": asdict(self._choice),
@@ -488,11 +508,14 @@ class _Run:
         self._epochs = [EpochReport(**each) for each in rest["epochs"]]
         self._choice = _choice_of(rest["choice"])
         self.config = replace(self.config, shrinkage=self._choice.shrinkage)
-        if self._read_epochs:
-            self._optimizer = make_optimizer(self._worker, self._training, read_only=True)
         self._best_epoch, self._best_loss = rest["best_epoch"], rest["best_loss"]
         self._best_weights = _part(tensors, "best.")
         self.model.load_state_dict(_part(tensors, "model."))
+        if self._read_epochs:
+            self._begin_read()
+        if self._mean is not None:
+            self._worker.load_state_dict(_part(tensors, "worker."))
+            self._mean.load_state_dict(_part(tensors, "mean."))
         restore_optimizer(self._optimizer, _part(tensors, "optimizer."))
         self._generator.bit_generator.state = rest["generator"]
         torch.set_rng_state(tensors["random"])
@@ -503,7 +526,7 @@ def _choice_of(plain: Mapping[str, Any]) -> ShrinkageChoice:
     return ShrinkageChoice(plain["shrinkage"], ShrinkageSource(plain["source"]), plain["queries"], candidates)
 
 
-def _copy(model: MemoryTransformer) -> dict[str, Tensor]:
+def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 

@@ -10,6 +10,8 @@ from strategies.memory_transformer.config import SMALLEST_SHRINKAGE
 from strategies.memory_transformer.dataset import TrainingError
 
 DEVICES: Final = ("auto", "cpu", "cuda")
+LARGEST_PACE: Final = 10.0
+"""No part of a model learns faster than this, in units of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,13 @@ class TrainingConfig:
     key_loss: float = 0.0
     """Weight of the objective that makes near keys mean alike outcomes (:mod:`key_loss`); 0 leaves keys to the heads. On
     three years of hours of BTC and ETH a weight of 0.5 raised the validation loss from 0.931 to 0.937."""
+    key_pace: float = 1.0
+    """Learning rate of what keys are made by, their metric and the linear window, in units of the others'. What outcomes say of
+    them drowns in noise, so that at the common rate training may end before keys tell apart what they could."""
+    averaging: float = 0.0
+    """Share that a step of the optimiser leaves of the running mean of the weights (:mod:`averaging`), in the read epochs: the
+    mean is what is validated, kept and returned, while steps go on from the weights themselves. 0 takes these as they are. The
+    encoder stands still in these epochs, so that no state has to be made anew for the mean."""
     mirrored: float = 0.0
     """Share of samples shown in the mirror: their returns and those of their neighbours change sign, their features do not.
     At one half no weight can learn which way a shape leads, only to believe what followed its like: for patterns whose
@@ -82,6 +91,9 @@ class TrainingConfig:
             ("distribution_weight", 0.0 <= self.distribution_weight < math.inf, "0 or more"),
             ("precision", 0.0 <= self.precision <= 2.0, "between 0 and 2"),
             ("key_loss", 0.0 <= self.key_loss < math.inf, "0 or more"),
+            ("key_pace", 0.0 < self.key_pace <= LARGEST_PACE, f"above 0 and at most {LARGEST_PACE:g}"),
+            ("averaging", 0.0 <= self.averaging < 1.0, "at least 0 and below 1"),
+            ("averaging", self.averaging == 0.0 or self.read_epochs > 0, "0 without training.read_epochs"),
             ("mirrored", 0.0 <= self.mirrored <= 0.5, "between 0 and 0.5"),
             ("refresh_steps", self.refresh_steps >= 1, "at least 1"),
             ("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}"),

@@ -16,6 +16,7 @@ from benchmarks.tasks import write_tasks
 
 NAMES = (
     "motif_r2_over_bayes",
+    "motif_r2_over_bayes_noiseless",
     "motif_learned_key_best_read",
     "motif_matched_filter",
     "motif_best_key_mean_read",

@@ -56,6 +56,16 @@ def test_a_matched_filter_and_a_perfect_read_know_what_can_be_known(study: Motif
     assert (study.matured >= FEWEST).sum() > 150
 
 
+def test_without_the_noise_of_outcomes_the_same_share_is_told(study: MotifStudy) -> None:
+    assert study.noiseless(study.best) == 1.0
+    assert study.noiseless(np.zeros_like(study.best)) == 0.0
+    exact = replace(study, outcome=study.best)
+    for forecast in (study.model, study.mean_read, 0.5 * study.best):
+        assert study.noiseless(forecast) == pytest.approx(exact.over_bayes(forecast))
+    early = study.matured < FEWEST
+    assert study.noiseless(np.where(early, 1.0, study.model)) == study.noiseless(study.model)
+
+
 def test_what_the_learned_key_found_is_a_share_of_what_there_was(study: MotifStudy) -> None:
     known = study.matured > 0
     assert np.isnan(study.found[~known]).all()

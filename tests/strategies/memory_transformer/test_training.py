@@ -141,10 +141,13 @@ class Interrupted(Exception):
     """Raised by a progress callback, as Ctrl-C would be."""
 
 
-@pytest.mark.parametrize("after", [1, 2, 4, 5, 6, 7])
-def test_a_training_interrupted_at_any_batch_ends_with_the_weights_of_one_that_was_not(tmp_path, after):
-    """Whether the encoder learns or stands still."""
-    series, training = {"AAAUSDT": random_walk(900, 1)}, replace(QUICK, epochs=2, read_epochs=2, mirrored=0.3)
+@pytest.mark.parametrize(
+    ("after", "averaging"), [(1, 0.0), (2, 0.0), (4, 0.0), (5, 0.0), (6, 0.0), (7, 0.0), (3, 0.9), (6, 0.9), (7, 0.9)]
+)
+def test_a_training_interrupted_at_any_batch_ends_with_the_weights_of_one_that_was_not(tmp_path, after, averaging):
+    """Whether the encoder learns or stands still, and whether what is kept is what learns or a mean of it."""
+    series = {"AAAUSDT": random_walk(900, 1)}
+    training = replace(QUICK, epochs=2, read_epochs=2, mirrored=0.3, averaging=averaging)
     steps = 0
 
     def interrupt(told: TrainingProgress) -> None:
@@ -206,6 +209,29 @@ def test_in_read_epochs_the_encoder_stands_still_and_all_after_it_learns():
     assert still <= same
     learned = {name for name, _ in before.model.named_parameters()} - still
     assert not learned & same
+
+
+def test_the_running_mean_is_returned_and_what_learns_goes_on_as_it_would_have():
+    """A single read epoch, so that no neighbour is searched by the keys of the mean."""
+    series = {"AAAUSDT": random_walk(900, 1)}
+    training = replace(QUICK, epochs=1, read_epochs=1, segment_blocks=1, segments_per_step=1, validation_fraction=0.0)
+    plain, mean = train(series, TINY, training), train(series, TINY, replace(training, averaging=0.99))
+    assert [epoch.train_loss for epoch in mean.report.epochs] == [epoch.train_loss for epoch in plain.report.epochs]
+    one, other = dict(plain.model.named_parameters()), dict(mean.model.named_parameters())
+    same = {name for name in one if torch.equal(one[name], other[name])}
+    assert same == {name for name in one if name.startswith("encoder.")} - {"encoder.metric.weight"}
+
+
+def test_what_is_validated_and_kept_is_the_running_mean():
+    training = replace(QUICK, epochs=1, read_epochs=3, averaging=0.8)
+    trained = train({"AAAUSDT": random_walk(900, 1)}, TINY, training)
+    report = trained.report
+    assert report.epochs[report.best_epoch - 1].read_only
+    kept = report.epochs[report.best_epoch - 1].validation_loss
+    assert report.validation.with_memory.loss == pytest.approx(kept, abs=1e-6)
+    plain = train({"AAAUSDT": random_walk(900, 1)}, TINY, replace(training, averaging=0.0)).report
+    assert report.epochs[0] == plain.epochs[0]
+    assert report.epochs[1].validation_loss != plain.epochs[1].validation_loss
 
 
 def test_read_epochs_begin_with_the_best_weights_and_are_kept_only_where_validation_gets_better():
@@ -285,6 +311,9 @@ def test_a_loss_that_is_no_number_ends_training_in_one_sentence():
         {"read_epochs": -1},
         {"precision": 2.5},
         {"key_loss": -1.0},
+        {"key_pace": 0.0},
+        {"averaging": 1.0, "read_epochs": 1},
+        {"averaging": 0.9, "read_epochs": 0},
         {"mirrored": 0.6},
         {"refresh_steps": 0},
         {"device": "abacus"},
