@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
+import io
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final, TextIO
 
 from bot.assembly import LATEST, Home, build_strategy, needs_model
 from bot.cli.common import Context, stored_calendars
@@ -48,6 +51,7 @@ def stop_on_signals() -> asyncio.Event:
         loop.add_signal_handler(number, stop.set)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         terminals = [stream for stream in (_STANDARD_OUTPUT, _STANDARD_ERROR) if os.isatty(stream)]
+        sys.stdout, sys.stderr = enduring(sys.stdout), enduring(sys.stderr)
 
         def hang_up(_number: int, _frame: object) -> None:
             _fall_silent(terminals)
@@ -57,6 +61,28 @@ def stop_on_signals() -> asyncio.Event:
         # The loop's own handlers wait for its next turn, and until then a line that is printed would end the run.
         signal.signal(signal.SIGHUP, hang_up)
     return stop
+
+
+class _Terminal(io.FileIO):
+    """A terminal that may go while it is written to, before the signal that tells so is served."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as problem:
+            if problem.errno != errno.EIO:
+                raise
+        _fall_silent([self.fileno()])
+        return super().write(data)
+
+
+def enduring(stream: TextIO) -> TextIO:
+    """The same stream; where it is a terminal, one whose end is not an error."""
+    if not stream.isatty():
+        return stream
+    stream.flush()
+    raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
 
 
 def _fall_silent(streams: Iterable[int]) -> None:
