@@ -49,9 +49,9 @@ def stop_on_signals() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    sys.stdout, sys.stderr = enduring(sys.stdout), enduring(sys.stderr)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         terminals = [stream for stream in (_STANDARD_OUTPUT, _STANDARD_ERROR) if os.isatty(stream)]
-        sys.stdout, sys.stderr = enduring(sys.stdout), enduring(sys.stderr)
 
         def hang_up(_number: int, _frame: object) -> None:
             _fall_silent(terminals)

@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import termios
@@ -190,6 +191,12 @@ def test_a_run_that_was_killed_says_so_and_goes_on(tmp_path: Path) -> None:
 
 def test_a_terminal_that_is_closed_stops_a_run_in_order(tmp_path: Path) -> None:
     """As Ctrl-C does: after the step in hand, and though nobody is left to write to."""
+
+    def take_terminal() -> None:
+        # Whoever started the tests may have told them to ignore it.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
     ours, theirs = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", "from bot.cli import main; main()", *SMA, "--set", "sandbox.pause=0.02"],
@@ -199,7 +206,7 @@ def test_a_terminal_that_is_closed_stops_a_run_in_order(tmp_path: Path) -> None:
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=take_terminal,
     )
     os.close(theirs)
     seen = b""
