@@ -145,12 +145,13 @@ async def _trade(context: Context, config: Config, max_bars: int | None, fresh: 
         events = await stack.enter_async_context(contextlib.aclosing(with_account(bars, account)))
         if sandbox is not None:
             sandbox.resume()
+        stop = stop_on_signals()  # before the view, which gives the streams back as it found them
         view = stack.enter_context(LiveView(console, run, quiet=context.as_json))
         progress = await trade(
             run,
             events,
             thread,
-            stop=stop_on_signals(),
+            stop=stop,
             max_bars=max_bars,
             advance=advancing(config, sandbox, feed, account.idle),
             entry=account,

@@ -130,12 +130,13 @@ async def _trade(
         events = await stack.enter_async_context(contextlib.aclosing(feed.events()))
         if sandbox is not None:
             sandbox.resume()
+        stop = stop_on_signals()  # before the view, which gives the streams back as it found them
         view = stack.enter_context(LiveView(console, run, quiet=context.as_json))
         progress = await trade(
             run,
             events,
             thread,
-            stop=stop_on_signals(),
+            stop=stop,
             max_bars=max_bars,
             advance=advancing(config, sandbox, feed),
             prepare=None

@@ -189,17 +189,21 @@ def test_a_run_that_was_killed_says_so_and_goes_on(tmp_path: Path) -> None:
     assert ask(tmp_path, "audit")["differences"] == 0
 
 
-def test_a_terminal_that_is_closed_stops_a_run_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_stops_a_run_in_order_unless_it_is_told_to_go_on(
+    tmp_path: Path, ignored: bool
+) -> None:
     """As Ctrl-C does: after the step in hand, and though nobody is left to write to."""
 
     def take_terminal() -> None:
         # Whoever started the tests may have told them to ignore it.
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
+    bars = ("--max-bars", "30") if ignored else ()
     ours, theirs = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from bot.cli import main; main()", *SMA, "--set", "sandbox.pause=0.02"],
+        [sys.executable, "-c", "from bot.cli import main; main()", *SMA, "--set", "sandbox.pause=0.02", *bars],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm"},
         stdin=theirs,
@@ -215,7 +219,8 @@ def test_a_terminal_that_is_closed_stops_a_run_in_order(tmp_path: Path) -> None:
         assert process.poll() is None, seen
     os.close(ours)
     assert process.wait(60) == 0
-    assert ask(tmp_path, "status")["status"] == "stopped"
+    status = ask(tmp_path, "status")
+    assert status["status"] == "stopped" and (status["bars"] == 30 or not ignored)
     assert ask(tmp_path, "audit")["differences"] == 0
 
 
