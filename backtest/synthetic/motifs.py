@@ -36,6 +36,8 @@ class MotifSettings:
     """Parts of the training span, each with motifs of its own, as many in each: what a shape means then changes within the
     training span as it does after it, and a motif recurs as often as one of the test span where they are as long."""
     test_motifs: int = 40
+    test_vocabularies: int = 1
+    """Parts of the test span, likewise: every one is a test of its own of the same weights."""
     length: int = 8
     """Bars of a motif."""
     horizon: int = 8
@@ -66,6 +68,7 @@ class MotifSettings:
             ("training_motifs", self.training_motifs >= 1, "at least 1"),
             ("vocabularies", 1 <= self.vocabularies <= self.training_motifs, "from 1 to training_motifs"),
             ("test_motifs", self.test_motifs >= 1, "at least 1"),
+            ("test_vocabularies", 1 <= self.test_vocabularies <= self.test_motifs, "from 1 to test_motifs"),
             ("length", self.length >= 2, "at least 2"),
             ("horizon", self.horizon >= 1, "at least 1"),
             ("gap", self.gap >= 0, "0 or more"),
@@ -191,12 +194,11 @@ def _places(settings: MotifSettings, generator: np.random.Generator) -> tuple[In
     turn = settings.bars
     if settings.hostile_motifs:
         turn -= (settings.bars - settings.training_bars) // 4
-    parts = settings.vocabularies
-    edges = [settings.training_bars * part // parts for part in range(parts + 1)]
-    owners = [settings.training_motifs * part // parts for part in range(parts + 1)]
     spans = [
-        *zip(edges[:-1], edges[1:], owners[:-1], np.diff(owners).tolist(), strict=True),
-        (settings.training_bars, turn, settings.training_motifs, settings.test_motifs),
+        *_parts(0, settings.training_bars, 0, settings.training_motifs, settings.vocabularies),
+        *_parts(
+            settings.training_bars, turn, settings.training_motifs, settings.test_motifs, settings.test_vocabularies
+        ),
         (turn, settings.bars, known, settings.hostile_motifs),
     ]
     for start, stop, first, count in spans:
@@ -209,6 +211,13 @@ def _places(settings: MotifSettings, generator: np.random.Generator) -> tuple[In
         bars.append(starts + settings.length - 1)
         motifs.append(first + order)
     return np.concatenate(bars).astype(np.int64), np.concatenate(motifs).astype(np.int64)
+
+
+def _parts(start: int, stop: int, first: int, count: int, parts: int) -> list[tuple[int, int, int, int]]:
+    """Bars from ``start`` to ``stop`` in as many parts: where each begins and ends, its first motif and how many it has."""
+    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    owners = [first + count * part // parts for part in range(parts + 1)]
+    return list(zip(edges[:-1], edges[1:], owners[:-1], np.diff(owners).tolist(), strict=True))
 
 
 def _signs(settings: MotifSettings, motifs: Integers, generator: np.random.Generator) -> Floats:

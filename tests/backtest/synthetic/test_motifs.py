@@ -99,6 +99,16 @@ def test_no_motif_of_the_test_span_occurs_in_training() -> None:
     assert (np.diff(events.bar) > 0).all()
 
 
+def test_every_part_of_both_spans_has_motifs_of_its_own() -> None:
+    settings = MotifSettings(
+        bars=20_000, training_bars=12_000, training_motifs=60, vocabularies=3, test_motifs=40, test_vocabularies=2
+    )
+    events = motif_task(12, settings).events
+    parts = [set(events.motif[events.bar // 4_000 == part].tolist()) for part in range(5)]
+    assert [len(part) for part in parts] == [20] * 5
+    assert len(set.union(*parts)) == 100
+
+
 def test_the_planted_outcome_is_the_outcome_that_the_product_measures() -> None:
     task = motif_task(4)
     measured = outcome_matrix(task.series.close, (task.settings.horizon,))[task.events.bar, 0]
@@ -168,6 +178,7 @@ def test_bars_are_sound_and_follow_from_the_seed() -> None:
         ({"strength": -1.0}, "strength is -1.0"),
         ({"bars": 30_010}, "a motif needs 20"),
         ({"decoys": 1.0}, "decoys is 1.0"),
+        ({"test_vocabularies": 41}, "test_vocabularies is 41"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(changes: dict[str, float], words: str) -> None:
