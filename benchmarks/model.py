@@ -42,7 +42,7 @@ from strategies.memory_transformer.training import TrainingConfig, train
 ENTRIES: Final = 100_000
 INTERVAL: Final = "60"
 REPETITIONS: Final = 5
-REPLAYED_BARS: Final = 4_000
+REPLAYED_BARS: Final = 10_000
 END_TO_END_BARS: Final = 50_000
 NAIVE_BARS: Final = 300
 LIVE_BARS: Final = 600

@@ -20,6 +20,7 @@ from memory_store.records import (
     Settlement,
 )
 from memory_store.restoration import BankState
+from memory_store.search_results import SearchResults
 
 if TYPE_CHECKING:
     from memory_store.schema import open_database
@@ -53,6 +54,7 @@ __all__ = [
     "RetrievalPolicy",
     "Scope",
     "SearchResult",
+    "SearchResults",
     "Settlement",
     "Terms",
     "open_database",

@@ -17,9 +17,10 @@ import numpy as np
 from memory_store.approximate import CellsLookedInto
 from memory_store.index import rescore, scan_margin
 from memory_store.partition import Partition
-from memory_store.records import BoolArray, Eviction, IntArray, Proposal, SearchResult
+from memory_store.records import BoolArray, Eviction, IntArray, Proposal
 from memory_store.retrieval import outside_now, ranked, results
 from memory_store.ring import EMPTY, Ring
+from memory_store.search_results import SearchResults
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +106,7 @@ class Terms:
 class Outlook(NamedTuple):
     """Results of searches to come. Made by ``MemoryBank.look_ahead``, redeemed by ``foreseen``."""
 
-    results: tuple[SearchResult, ...]
+    results: SearchResults
     """What each would give if no entry were evicted until then; without meaning where not ``complete``."""
     terms: Terms
     """On which they hold, see ``MemoryBank.still_foreseen``."""

@@ -13,7 +13,7 @@ from memory_store.approximate import ApproximateIndex, CellsLookedInto, reads_al
 from memory_store.archive import Archive
 from memory_store.directory import Directory
 from memory_store.gpu import candidates_by, gpu_nearest, is_worthwhile
-from memory_store.index import GIVE_UP, Candidates, best_first, candidates, rescore
+from memory_store.index import GIVE_UP, Candidates, Pause, best_first, candidates, rescore
 from memory_store.partition import Partition, fit_partition
 from memory_store.policy import (
     excluded,
@@ -80,7 +80,17 @@ class Finder:
         archive: more of them.
     """
 
-    __slots__ = ("_approximate", "_archive", "_bulk", "_monitor", "_next_training", "_pruned", "_ring", "_unasked")
+    __slots__ = (
+        "_approximate",
+        "_archive",
+        "_bulk",
+        "_monitor",
+        "_next_training",
+        "_pruned",
+        "_ring",
+        "_unasked",
+        "pause",
+    )
 
     def __init__(self, ring: Ring, archive: Archive) -> None:
         self._ring = ring
@@ -89,6 +99,8 @@ class Finder:
         self._bulk: PrunedIndex | RoundedIndex | None = None
         """For searches proposed in bulk, which pay with more directions; where they are."""
         self._unasked = 0
+        self.pause: Pause | None = None
+        """Who is let in while many queries are searched for, where only the oldest make room."""
         self._approximate: ApproximateIndex | None = None
         self._next_training: int | None = 0
         trained = any(True for _ in training_points(ring.config.capacity))
@@ -229,7 +241,7 @@ class Finder:
                 else RoundedIndex(keys, arithmetic)
             )
         self._unasked = 0
-        return self._bulk.candidates_of_many(hidden, queries, k, margin, give_up=GIVE_UP)
+        return self._bulk.candidates_of_many(hidden, queries, k, margin, give_up=GIVE_UP, pause=self.pause)
 
     def _choice(self, directory: Directory, question: Question) -> _Choice:
         ring, symbols = self._ring, question.symbols

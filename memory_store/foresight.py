@@ -92,19 +92,20 @@ class Foresight:
             arithmetic=arithmetic,
         )
 
-    def begin(self, work: Callable[[Any], Any], task: Any) -> Promise | None:
+    def begin(self, work: Callable[[Any], Any], task: Any, *, patient: bool = False) -> Promise | None:
         """Have a task done in a second process that has a copy of this bank as it is now; ``None`` where there is no help.
 
         Args:
             work: what to do, the same at every call; it may ask the bank, and must not write. See ``memory_store.helper``.
             task: for it.
+            patient: others may be done first. A task that proposes must be so: while it looks, others are let in.
         """
         held = self._held
         if not self._may_be_helped:
             return None
         if held.helper is None:
             held.helper = Helper(held, work)
-        return held.helper.begin(task)
+        return held.helper.begin(task, patient=patient)
 
     @contextmanager
     def helped(self) -> Iterator[None]:

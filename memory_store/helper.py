@@ -12,13 +12,17 @@ import gc
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
-from memory_store.following import changes_of, follow
+from memory_store.following import Changes, changes_of, follow
+from memory_store.records import BoolArray
 
 if TYPE_CHECKING:
     from memory_store.holdings import Holdings
@@ -67,6 +71,7 @@ class Helper:
         self._process = context.Process(target=_help, args=(held, work, theirs, self._connection), daemon=True)
         self._process.start()
         theirs.close()
+        self._has_come = _has_come(self._connection)
 
     def written(self, slot: int) -> None:
         """The entry of a slot is another one, or gone."""
@@ -76,14 +81,21 @@ class Helper:
         """More is known of the entry of a slot."""
         self._changed.append(slot)
 
-    def begin(self, task: Any) -> Promise | None:
-        """Have a task done, by the memory as it is now; ``None`` where there is too much to do already."""
+    def begin(self, task: Any, *, patient: bool) -> Promise | None:
+        """Have a task done; ``None`` where there is too much to do already.
+
+        Args:
+            task: what to do, by the memory as it is now.
+            patient: it may be put off for tasks that are not, also those that come while it is done, and is done in turn
+                with others that are. The memory is then as it was when it was begun, but for what it hides from the task.
+        """
         try:
-            while self._asked > self._answered and self._connection.poll():
+            while self._asked > self._answered and self._has_come():
                 self._receive()
             if self._asked - self._answered >= _MOST_AT_ONCE:
                 return None
-            told = pickle.dumps((changes_of(self._held, self._written, self._changed), task), pickle.HIGHEST_PROTOCOL)
+            changes = changes_of(self._held, self._written, self._changed)
+            told = pickle.dumps((changes, patient, task), pickle.HIGHEST_PROTOCOL)
             if len(told) > _SURELY_TAKEN:  # two that write at once, and read later, would wait for each other
                 while self._asked > self._answered:
                     self._receive()
@@ -98,7 +110,7 @@ class Helper:
     def has_answered(self, number: int) -> bool:
         """Whether asking for an answer takes no waiting, because it is there or the other process is gone."""
         try:
-            while number not in self._answers and self._connection.poll():
+            while number not in self._answers and self._has_come():
                 self._receive()
         except (EOFError, OSError):
             return True
@@ -115,7 +127,8 @@ class Helper:
 
     def _receive(self) -> None:
         """Wait for the next answer."""
-        self._answers[self._answered + 1] = self._connection.recv()
+        number, answer = self._connection.recv()
+        self._answers[number] = answer
         self._answered += 1
 
     def close(self) -> None:
@@ -146,15 +159,76 @@ class Promise:
         return self._helper.answer(self._number)
 
 
+class _Worker:
+    """The second process, seen from inside.
+
+    Args:
+        held: its copy of what the bank holds.
+        work: see ``Helper``.
+        connection: to the first process.
+    """
+
+    def __init__(self, held: Holdings, work: Callable[[Any], Any], connection: Connection) -> None:
+        self._held = held
+        self._work = work
+        self._connection = connection
+        self._has_come = _has_come(connection)
+        self._asked = 0
+        self._patient: deque[tuple[int, Any]] = deque()
+        self._put_off: tuple[Changes, bool, Any] | None = None
+        """What was read and cannot be taken in before the task under way is done."""
+        held.finder.pause = self._pause
+
+    def run(self) -> None:
+        """Work until the pipe is closed."""
+        while True:
+            while self._put_off is not None or not self._patient or self._has_come():
+                told, self._put_off = self._put_off or self._read(), None
+                self._take_in(*told)
+            number, task = self._patient.popleft()
+            self._answer(number, task)
+
+    def _pause(self, hidden: BoolArray) -> None:
+        """Do what cannot wait, in the middle of a search.
+
+        Args:
+            hidden: ``[size]``, True where the search does not look, so that others may write there.
+        """
+        while self._put_off is None and self._has_come():
+            told = self._read()
+            written = told[0].written
+            if hidden[written[written < len(hidden)]].all():
+                self._take_in(*told)
+            else:
+                self._put_off = told
+
+    def _read(self) -> tuple[Changes, bool, Any]:
+        told: tuple[Changes, bool, Any] = pickle.loads(self._connection.recv_bytes())
+        return told
+
+    def _take_in(self, changes: Changes, patient: bool, task: Any) -> None:
+        follow(self._held, changes)
+        self._asked += 1
+        if patient:
+            self._patient.append((self._asked, task))
+        else:
+            self._answer(self._asked, task)
+
+    def _answer(self, number: int, task: Any) -> None:
+        self._connection.send_bytes(pickle.dumps((number, self._work(task)), pickle.HIGHEST_PROTOCOL))
+
+
+def _has_come(connection: Connection) -> Callable[[], bool]:
+    """Whether there is something to read, or nothing will ever be: what ``Connection.poll`` tells, in a tenth of the time."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return lambda: bool(poll.poll(0))
+
+
 def _help(held: Holdings, work: Callable[[Any], Any], connection: Connection, theirs: Connection) -> None:
     """What the second process does until the first one closes the pipe or is no more."""
     theirs.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
-    while True:
-        try:
-            changes, task = pickle.loads(connection.recv_bytes())
-            follow(held, changes)
-            connection.send_bytes(pickle.dumps(work(task), pickle.HIGHEST_PROTOCOL))
-        except (EOFError, OSError):
-            return
+    with suppress(EOFError, OSError):
+        _Worker(held, work, connection).run()

@@ -7,6 +7,7 @@ were found.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 
 Number = TypeVar("Number", bound=np.number[Any])
+Pause = Callable[[BoolArray], object]
+"""Called now and then by a long search with the mask of the slots that it does not look at: these may be written meanwhile."""
 
 BLOCK: Final = 64
 """Scores that share one maximum; the arrays scanned have a multiple of this many rows."""

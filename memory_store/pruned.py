@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from memory_store.index import BLOCK, Candidates, candidates, reaching, rescore
+from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching, rescore
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.rotation import coordinates, fit_basis
 from memory_store.shortlist import floor_below, shortlist
@@ -134,7 +134,14 @@ class PrunedIndex:
         return shortlist(self._keys, near, query[0], k, float(margin[0]))
 
     def candidates_of_many(
-        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, give_up: int
+        self,
+        hidden: BoolArray,
+        queries: KeyArray,
+        k: int,
+        margin: ScoreArray,
+        *,
+        give_up: int,
+        pause: Pause | None = None,
     ) -> Candidates:
         """The same for ``n`` queries at once, none of whose nearest is missed either.
 
@@ -144,6 +151,7 @@ class PrunedIndex:
             k: neighbours wanted.
             margin: ``[n]`` from ``scan_margin``.
             give_up: leave out queries with more slots to look at than this.
+            pause: called after every few queries.
         """
         size = len(hidden)
         if size < self._worthwhile or 8 * k * BLOCK > size:
@@ -156,6 +164,8 @@ class PrunedIndex:
             part = slice(start, start + _QUERIES)
             rows, slots, complete = self._of_some(columns, covered, queries[part], k, margin[part], give_up, buffer)
             parts.append((rows + start, slots, complete))
+            if pause is not None:
+                pause(hidden)
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _room_for_many(self, count: int, size: int) -> KeyArray:

@@ -15,6 +15,7 @@ from memory_store.question import Question
 from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
 from memory_store.ring import EMPTY, Ring, Rows
 from memory_store.rounded import ByteArithmetic
+from memory_store.search_results import SearchResults
 
 RESERVE: Final = 16
 """Neighbours listed beyond those wanted, for those that eviction may take, where it cannot be known whom it takes."""
@@ -54,13 +55,16 @@ def propose(
     elif skip_oldest:
         listed += RESERVE
     visible = ring.visibility.count(as_of)
+    unstable = np.flatnonzero(hidden)
+    held = ids[unstable] != EMPTY
+    outside, outside_slots = ids[unstable[held]], unstable[held]
+    first_stable = int(np.where(hidden, next_id, ids).min())
+    # From here on entries that are hidden may be others: see ``Finder.pause``.
     found, looked_into = finder.propose(
         hidden, queries, listed, margin, visible=visible, next_id=next_id, arithmetic=arithmetic
     )
     scores = rescore(ring.keys[found.slots], queries[found.rows])
     best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
-    unstable = np.flatnonzero(hidden)
-    outside = unstable[ids[unstable] != EMPTY]
     return Proposal(
         as_of=as_of,
         k=k,
@@ -70,9 +74,9 @@ def propose(
         complete=found.complete,
         slots=ring.slots.slots(best_ids.ravel()).reshape(best_ids.shape),
         stable_count=scanned - len(unstable),
-        first_stable=int(np.where(hidden, next_id, ids).min()),
-        outside=ids[outside],
-        outside_slots=outside,
+        first_stable=first_stable,
+        outside=outside,
+        outside_slots=outside_slots,
         next_id=next_id,
         owner=ring.number,
         looked_into=looked_into,
@@ -208,7 +212,7 @@ def results(
     as_of: IntArray,
     visible: Sequence[int],
     policy: RetrievalPolicy | None = None,
-) -> tuple[SearchResult, ...]:
+) -> SearchResults:
     """The answers to ``n`` searches.
 
     Args:
@@ -229,9 +233,4 @@ def results(
         bar_times[nothing] = 0
         regimes[nothing] = -1
         names[nothing] = ""
-    symbols = map(tuple, names.tolist())
-    policies = [policy] * len(ids)
-    rows = zip(
-        ids, scores, mask, keys, outcomes, bar_times, symbols, regimes, visible, preferences, policies, strict=True
-    )
-    return tuple([SearchResult(*row) for row in rows])
+    return SearchResults(ids, scores, mask, keys, outcomes, bar_times, names, regimes, visible, preferences, policy)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memory_store.codes import Asked, Bytes, Codes
-from memory_store.index import BLOCK, Candidates, candidates, reaching
+from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching
 from memory_store.pruned import WORTHWHILE
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.shortlist import floor_below
@@ -24,7 +24,7 @@ TILE: Final = 4096
 """Keys of one product."""
 _DEPTH: Final = 8
 """Products that share one maximum, each from another part of its tile: keys that follow each other are alike."""
-_QUERIES: Final = 128
+_QUERIES: Final = 144
 """Queries scanned together, at most."""
 _SAMPLE: Final = 3
 """Tiles from which it is first learned how good the k-th best is at least."""
@@ -89,7 +89,14 @@ class RoundedIndex:
             self._changed.clear()
 
     def candidates_of_many(
-        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, give_up: int
+        self,
+        hidden: BoolArray,
+        queries: KeyArray,
+        k: int,
+        margin: ScoreArray,
+        *,
+        give_up: int,
+        pause: Pause | None = None,
     ) -> Candidates:
         """For every query, slots among which its ``k`` nearest are.
 
@@ -103,6 +110,7 @@ class RoundedIndex:
             k: neighbours wanted.
             margin: ``[n]`` from ``scan_margin``.
             give_up: leave out queries with more slots to look at than this.
+            pause: called before every tile.
         """
         size = len(hidden)
         if size < self._worthwhile or 8 * k * BLOCK > size:
@@ -112,7 +120,8 @@ class RoundedIndex:
         for start in range(0, len(queries), _QUERIES):
             part = slice(start, start + _QUERIES)
             asked = codes.asked(queries[part])
-            scan = _Scan(self._arithmetic, self._keys, codes.numbers[:size], hidden, self._room_for(len(asked.numbers)))
+            room = self._room_for(len(asked.numbers))
+            scan = _Scan(self._arithmetic, self._keys, codes.numbers[:size], hidden, room, pause)
             rows, slots, complete = scan.candidates(queries[part], asked, k, margin[part], give_up)
             parts.append((rows + start, slots, complete))
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -180,16 +189,24 @@ class _Scan:
         numbers: ``[size, width]`` their codes.
         hidden: ``[size]``.
         room: ``[tiles, n * tile]`` for the products of so many tiles.
+        pause: called before every tile, if there is any.
     """
 
     def __init__(
-        self, arithmetic: ByteArithmetic, keys: KeyArray, numbers: Bytes, hidden: BoolArray, room: Products
+        self,
+        arithmetic: ByteArithmetic,
+        keys: KeyArray,
+        numbers: Bytes,
+        hidden: BoolArray,
+        room: Products,
+        pause: Pause | None,
     ) -> None:
         self._arithmetic = arithmetic
         self._keys = keys
         self._numbers = numbers
         self._hidden = hidden
         self._room = room
+        self._pause = pause
 
     def candidates(
         self, queries: KeyArray, asked: Asked, k: int, margin: ScoreArray, give_up: int
@@ -230,8 +247,9 @@ class _Scan:
 
         starts = _in_turn(range(0, len(self._numbers), TILE))
         sample = [self._tile(start, asked.numbers, place) for place, start in enumerate(starts[:_SAMPLE])]
-        peaks = np.concatenate([tile.peaks for tile in sample], axis=1)
-        fewest = min(seeds, peaks.shape[1])
+        # Of every other maximum: with half of them to look at the floor is as good, and less sure to be.
+        peaks = np.concatenate([tile.peaks[:, ::2] for tile in sample], axis=1)
+        fewest = min(seeds // 2, peaks.shape[1])
         floor = np.maximum(np.partition(peaks, -fewest, axis=1)[:, -fewest], _LOWEST)
         first = note(_Found.together([tile.reaching(floor) for tile in sample]), floor)
         complete = seen <= give_up
@@ -257,6 +275,8 @@ class _Scan:
 
     def _tile(self, start: int, queries: Bytes, place: int) -> _Tile:
         """Products of queries with the keys of the tile that begins with a slot, in a place of the room."""
+        if self._pause is not None:
+            self._pause(self._hidden)
         numbers, hidden = self._numbers[start : start + TILE], self._hidden[start : start + TILE]
         count, width = len(queries), len(numbers)
         products = self._room[place, : count * width].reshape(count, width)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from memory_store import SearchResult
+from memory_store import SearchResult, SearchResults
 from memory_store.moments import cluster_moments, effective_number, relative_strengths, row_sums, share_out
 from strategies.neighbours import Columns, Neighbours
 
@@ -143,17 +143,15 @@ def read_out_all(
         cluster_ms: moments closer than this (positive) count as one, whose share is that of its best member and is divided
             among its members by their preferences.
     """
-    return read_out_columns(results, horizon, temperature=temperature, cluster_ms=cluster_ms).views()
+    columns = SearchResults.of(results)
+    return read_out_columns(columns, horizon, temperature=temperature, cluster_ms=cluster_ms).views()
 
 
-def read_out_columns(
-    results: Sequence[SearchResult], horizon: int, *, temperature: float, cluster_ms: int
-) -> MemoryViews:
+def read_out_columns(results: SearchResults, horizon: int, *, temperature: float, cluster_ms: int) -> MemoryViews:
     """The same as columns, which travel and are taken apart with less ado."""
-    outcomes = np.array([result.outcomes[:, horizon] for result in results])
-    known = np.array([result.mask for result in results]) & ~np.isnan(outcomes)
-    preferences = np.array([result.preferences for result in results])
-    times = np.array([result.bar_times for result in results])
+    outcomes = results.outcomes[:, :, horizon]
+    known = results.mask & ~np.isnan(outcomes)
+    preferences, times = results.preferences, results.bar_times
     filled = known.any(axis=1)
     if filled.all():
         return _views(preferences, outcomes, times, known, temperature, cluster_ms)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from memory_store import MemoryBank, Proposal, SearchResult
+from memory_store import MemoryBank, Proposal, SearchResults
 from memory_store.helper import Promise
 from memory_store.policy import Asker
 from strategies.bars import Bar, interval_ms
@@ -19,17 +19,17 @@ from strategies.memory_transformer.streaming import EncodedBar
 from strategies.memory_transformer.tile_kernel import EncodedSeries
 from strategies.readout import read_out_columns
 
-_STRETCHES: Final = 3
-"""What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, one
-is worked on here or there, and one waits."""
-_LONGEST: Final = 16
+_STRETCHES: Final = 2
+"""What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, and one
+is worked on here or there."""
+_LONGEST: Final = 24
 """Bars of such a stretch at most: as many as the read takes at once."""
 _SHORTEST: Final = 4
 """And at least, as a shorter one costs as much."""
-_BLOCK: Final = 8
-"""Stretches whose neighbours are proposed together: the more, the cheaper, and the longer another task has to wait."""
-_BEHIND: Final = 3
-"""Tasks that a second process has not done when it would be given the next: with so many it is given no stretch."""
+_BLOCK: Final = 6
+"""Stretches whose neighbours are proposed together: the more, the cheaper. Bars encoded together are whole blocks of them."""
+_BEHIND: Final = 2
+"""Tasks that a second process has not done when a stretch is wanted: with so many the next is worked on here."""
 _KEPT: Final = 4
 """Proposals that a second process keeps for every symbol: more than are worked on at once."""
 _NOTHING: Final = Findings(0, None, None)
@@ -57,7 +57,7 @@ class Appraiser:
         self._alone_at_once = config.block
         self._shared_at_once = max(_SHORTEST, min(_LONGEST, config.embargo // _STRETCHES))
         self._proposed_at_once = _BLOCK * self._shared_at_once
-        self._ahead = self._proposed_at_once + 2 * self._shared_at_once
+        self._ahead = 2 * self._proposed_at_once
         # A block is proposed up to so many bars before it begins, and serves until it ends.
         self._skip_oldest = max(config.block, self._ahead + self._proposed_at_once) * symbols
         self._kept = _KEPT * symbols
@@ -101,7 +101,7 @@ class Appraiser:
             row=place,
         )
         alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
-        appraisals = self._appraisals(alone, (result,), (bar.open_time,), (volatility,), ordinal)
+        appraisals = self._appraisals(alone, SearchResults.of((result,)), (bar.open_time,), (volatility,), ordinal)
         return appraisals.appraisal(0, result.visible)
 
     def _found(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
@@ -158,7 +158,10 @@ class Appraiser:
             task: Stretch | Block | None = later
             if later is None:
                 task = prospect.cut_block(self._proposed_at_once, now, row + self._ahead)
-            promise = None if task is None else bank.begin(work, task)
+            if task is None:
+                return
+            patient = isinstance(task, Block) or prospect.proposal(task.block, wait=False) is None
+            promise = bank.begin(work, task, patient=patient)
             if promise is None:
                 return
             if isinstance(task, Stretch):
@@ -222,7 +225,7 @@ class Appraiser:
     def _appraisals(
         self,
         encoded: EncodedSeries,
-        results: Sequence[SearchResult],
+        results: SearchResults,
         opened: Sequence[int],
         volatility: Sequence[float],
         ordinal: int,

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
-from memory_store import SearchResult
+from memory_store import SearchResults
 from strategies.bars import interval_ms
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.losses import signed_view
@@ -24,7 +24,7 @@ from strategies.memory_transformer.threads import one_thread
 from strategies.memory_transformer.tile_kernel import EncodedSeries, FloatRows
 from strategies.memory_transformer.traced import traced
 
-ROWS: Final = 16
+ROWS: Final = 24
 """Bars of one call. More make a replay faster and a live decision slower."""
 
 
@@ -85,7 +85,7 @@ class Forecaster:
     def forecast(
         self,
         encoded: EncodedSeries,
-        results: Sequence[SearchResult],
+        results: SearchResults,
         bar_times: Sequence[int],
         volatility: Sequence[float],
         ordinal: int,
@@ -113,7 +113,7 @@ class Forecaster:
         self,
         row: int,
         encoded: EncodedSeries,
-        results: Sequence[SearchResult],
+        results: SearchResults,
         bar_times: Sequence[int],
         volatility: Sequence[float],
     ) -> Forecasts:
@@ -128,11 +128,8 @@ class Forecaster:
         expected = np.ones(ROWS)
         expected[real] = np.array(volatility) * sqrt(config.primary_horizon)
         states[0, real], states[1, real] = encoded.hidden, encoded.keys
-        for place, result, bar_time in zip(range(row, ROWS), results, bar_times, strict=False):
-            keys[place] = result.keys
-            outcomes[place] = result.outcomes
-            mask[place] = result.mask
-            ages[place] = bar_time - result.bar_times
+        keys[real], outcomes[real], mask[real] = results.keys, results.outcomes, results.mask
+        ages[real] = np.array(bar_times)[:, None] - results.bar_times
         facts = describe(outcomes, ages / self._interval_ms, units(expected, config))
         with torch.inference_mode(), one_thread():
             hidden, query = torch.from_numpy(states)

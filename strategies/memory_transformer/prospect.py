@@ -6,12 +6,11 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from itertools import count, repeat
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
-from memory_store import Proposal, SearchResult, Terms
+from memory_store import Proposal, SearchResults, Terms
 from memory_store.helper import Promise
 from memory_store.records import KeyArray
 from strategies.bars import Bar
@@ -94,8 +93,8 @@ class Appraisals:
     Args:
         forecasts: of the bars.
         views: of their memory.
-        found: arrays of the searches' results, ``[n, k, ...]`` each, in the order of ``_FOUND``.
-        symbols: of the neighbours.
+        found: ids, scores, outcomes, bar times and regimes of the searches' results, ``[n, k, ...]`` each.
+        symbols: ``[n, k]`` of the neighbours.
         horizon: index of the primary one.
     """
 
@@ -106,7 +105,7 @@ class Appraisals:
         forecasts: Forecasts,
         views: MemoryViews,
         found: tuple[npt.NDArray[Any], ...],
-        symbols: Sequence[tuple[str, ...]],
+        symbols: npt.NDArray[Any],
         horizon: int,
     ) -> None:
         self._columns = forecasts, views, found, symbols, horizon
@@ -120,10 +119,10 @@ class Appraisals:
         return Appraisals, self._columns
 
     @classmethod
-    def of(cls, results: Sequence[SearchResult], forecasts: Forecasts, views: MemoryViews, horizon: int) -> Appraisals:
+    def of(cls, results: SearchResults, forecasts: Forecasts, views: MemoryViews, horizon: int) -> Appraisals:
         """Of searches, and what was made of each."""
-        found = tuple([np.array([getattr(each, name) for each in results]) for name in _FOUND])
-        return cls(forecasts, views, found, [each.symbols for each in results], horizon)
+        found = results.ids, results.scores, results.outcomes, results.bar_times, results.regimes
+        return cls(forecasts, views, found, results.symbols, horizon)
 
     def appraisal(self, place: int, visible: int) -> Appraisal:
         """One of them, made when it could choose from so many."""
@@ -132,21 +131,23 @@ class Appraisals:
         return self._opened[place].seeing(visible)
 
     def _open(self) -> list[Appraisal]:
-        forecasts, views, (ids, scores, *_), _, _ = self._columns
-        columns = [partial(self._neighbours, place) for place in range(len(self))]
+        forecasts, views, found, symbols, horizon = self._columns
+        ids, scores, outcomes, times, regimes = found
+        # By columns alone: what refers to this object, which keeps it, would be a cycle that only the collector ends.
+        around = symbols, times, scores, outcomes[:, :, horizon], regimes, forecasts.weights
+        columns = [partial(_neighbours, around, place) for place in range(len(self))]
         spoke = map(Neighbours, ids.tolist(), views.weights.tolist(), columns)
         recalls = recalls_of(scores, ids, views.weights)
         return list(map(Appraisal, repeat(0), forecasts.forecasts(), views.views(), spoke, recalls))
 
-    def _neighbours(self, place: int) -> Columns:
-        """What is known of the neighbours of a bar."""
-        forecasts, _, (_, scores, outcomes, times, regimes), symbols, horizon = self._columns
-        row = outcomes[place, :, horizon]
-        return Columns(symbols[place], times[place], scores[place], row, regimes[place], forecasts.weights[place])
+
+def _neighbours(around: tuple[npt.NDArray[Any], ...], place: int) -> Columns:
+    """What is known of the neighbours of a bar, from columns of many."""
+    symbols, *rest = (column[place] for column in around)
+    return Columns(symbols.tolist(), *rest)
 
 
 _numbers = count()
-_FOUND: Final = ("ids", "scores", "outcomes", "bar_times", "regimes")
 
 
 class Findings(NamedTuple):

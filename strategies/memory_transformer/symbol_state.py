@@ -21,8 +21,9 @@ from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
 
-_AHEAD: Final = 256
-"""Bars to come that are always encoded, where there are so many, and that are encoded together; whole tiles."""
+_AHEAD: Final = 288
+"""Bars to come that are always encoded, where there are so many, and that are encoded together: whole tiles, and whole blocks
+of bars whose neighbours are proposed together."""
 
 
 class ObservedBar(NamedTuple):

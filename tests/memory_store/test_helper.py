@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from memory_store import BankConfig, Eviction, MemoryBank, Metric, Outlook, Proposal
 from memory_store.helper import Promise, can_help
 from memory_store.pruned import WORTHWHILE
+from tests.memory_store.test_rounded import PlainArithmetic
 
 pytestmark = pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
 
@@ -29,6 +32,7 @@ class Market:
         self.bank = MemoryBank(config, encoder_version="v", record_changes=False)
         self.random = np.random.default_rng(5)
         self.now = 0
+        self.done = 0
 
     def go_on(self, moments: int) -> None:
         for key in self.random.standard_normal((moments, 6), dtype=np.float32):
@@ -45,7 +49,14 @@ class Market:
         return self.bank.propose(queries, as_of=as_of, **WANTED)
 
     def begin(self, queries: np.ndarray) -> Promise | None:
-        return self.bank.begin(self.propose, (queries, self.now))
+        return self.bank.begin(self.propose, (queries, self.now), patient=True)
+
+    def number(self, task: np.ndarray) -> int:
+        """Propose for queries, if there are any; which of the tasks it was that came to an end."""
+        if len(task):
+            self.propose((task, self.now))
+        self.done += 1
+        return self.done
 
     def look_ahead(self, task: tuple[np.ndarray, int]) -> Outlook:
         outlook = self.bank.look_ahead(self.propose(task), 0, range(task[1], task[1] + EMBARGO))
@@ -98,7 +109,7 @@ def test_it_looks_ahead_with_all_that_the_bank_knew_of_outcomes_and_names(market
             market.go_on(moments)
             queries = market.queries(EMBARGO)
             task = queries, market.now
-            promise, expected = bank.begin(market.look_ahead, task), market.look_ahead(task)
+            promise, expected = bank.begin(market.look_ahead, task, patient=True), market.look_ahead(task)
             answer = promise.result()
             assert_equal(answer, expected)
             for place in range(EMBARGO):
@@ -129,6 +140,54 @@ def test_it_takes_some_tasks_at_once_and_answers_may_be_left(market):
             for place in (1, 0):
                 assert_equal(promises[place].result(), expected[place])
             market.go_on(3)
+
+
+def test_who_is_patient_lets_others_go_first(market):
+    bank = market.bank
+    with bank.helped():
+        assert bank.begin(market.number, market.queries(0)).result() == 1
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid, signal.SIGSTOP)  # it finds all three when it goes on
+        patient = [bank.begin(market.number, market.queries(20), patient=True) for _ in range(2)]
+        urgent = bank.begin(market.number, market.queries(0))
+        os.kill(process.pid, signal.SIGCONT)
+        assert (urgent.result(), patient[1].result(), patient[0].result()) == (2, 4, 3)
+
+
+@pytest.mark.parametrize("arithmetic", [None, PlainArithmetic()], ids=["float32", "bytes"])
+def test_what_is_hidden_from_a_search_may_be_written_in_the_middle_of_it(arithmetic):
+    market = Market(WORTHWHILE)
+    market.go_on(WORTHWHILE + 10)
+    queries, asked = market.queries(300), {"as_of": market.now, "arithmetic": arithmetic, **WANTED}
+    expected = market.bank.propose(queries, **asked)
+    pauses = []
+
+    def pause(hidden: np.ndarray) -> None:
+        pauses.append(int(np.count_nonzero(hidden)))
+        if len(pauses) <= 3:
+            market.go_on(WANTED["skip_oldest"] // 3)
+
+    market.bank._held.finder.pause = pause
+    assert_equal(market.bank.propose(queries, **asked), expected)
+    assert len(pauses) > 3
+    market.bank._held.finder.pause = None
+    asked["as_of"] = market.now
+    later = market.bank.propose(queries, **asked)
+    with pytest.raises(AssertionError):
+        assert_equal(later, expected)
+
+
+def test_what_a_search_looks_at_is_written_when_it_has_ended(market):
+    """Told of so much that nothing of what was searched is left, while it was searched."""
+    bank = market.bank
+    with bank.helped():
+        queries = market.queries(2000)
+        first, expected = market.begin(queries), market.propose((queries, market.now))
+        market.go_on(WORTHWHILE)
+        others = market.queries(20)
+        second = market.begin(others)
+        assert_equal(first.result(), expected)
+        assert_equal(second.result(), market.propose((others, market.now)))
 
 
 def test_much_that_changed_is_told_while_an_answer_waits_to_be_read(market):

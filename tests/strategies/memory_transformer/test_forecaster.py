@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_store import SearchResult
+from memory_store import SearchResult, SearchResults
 from strategies.bars import HOUR_MS
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.config import OutputType
@@ -48,11 +48,12 @@ def test_a_bar_has_the_same_forecast_alone_and_in_any_company(bundle, output_typ
     ]
     volatility = random.uniform(0.001, 0.05, count).tolist()
     times = [NOW + HOUR_MS * place for place in range(count)]
-    together = forecaster.forecast(encoded, results, times, volatility, ordinal).forecasts()
+    together = forecaster.forecast(encoded, SearchResults.of(results), times, volatility, ordinal).forecasts()
     assert len(together) == count
     for place, forecast in enumerate(together):
         alone = EncodedSeries(encoded.hidden[place, None], encoded.keys[place, None])
-        again = forecaster.forecast(alone, [results[place]], [times[place]], [volatility[place]], ordinal + place)
+        found = SearchResults.of([results[place]])
+        again = forecaster.forecast(alone, found, [times[place]], [volatility[place]], ordinal + place)
         assert again.forecasts() == [forecast]
 
 
@@ -62,9 +63,10 @@ def test_at_full_size_every_row_has_the_same_bits_with_the_others_blank(bundle):
     width, k = 64, 32
     forecaster = Forecaster(bundle_of(bundle, d_model=width, n_heads=4, d_ff=256, n_neighbors=k), k)
     encoded = EncodedSeries(*random.standard_normal((2, ROWS, width)).astype(np.float32))
-    results = [result(random, k, k, width) for _ in range(ROWS)]
+    results = SearchResults.of([result(random, k, k, width) for _ in range(ROWS)])
     together = forecaster.forecast(encoded, results, [NOW] * ROWS, [0.01] * ROWS, 0).forecasts()
     for row in range(ROWS):
         alone = EncodedSeries(encoded.hidden[row, None], encoded.keys[row, None])
-        assert forecaster.forecast(alone, [results[row]], [NOW], [0.01], row).forecasts() == [together[row]]
+        found = results[row : row + 1]
+        assert forecaster.forecast(alone, found, [NOW], [0.01], row).forecasts() == [together[row]]
     assert len({forecast.prediction for forecast in together}) == ROWS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from dataclasses import replace
 
@@ -131,6 +132,20 @@ def test_a_second_process_that_dies_on_the_way_changes_no_bit(bundle):
         (process,) = multiprocessing.active_children()
         process.kill()
         assert signals + play(strategy, later) == expected
+
+
+def test_what_was_found_out_early_goes_without_the_collector_of_cycles(bundle):
+    """Which looks through all that a replay keeps: that took a tenth of it."""
+    past, future = split(market(1, 0.0, 5), WARM)
+    strategy = warmed(bundle, past, 600)
+    strategy.preview(future)
+    gc.collect()
+    gc.disable()
+    try:
+        play(strategy, future)
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
 
 
 def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):

@@ -37,5 +37,5 @@ def test_replay_with_and_without_preview_decides_the_same_on_real_hours(real_dat
             strategy.remember([bar])
         runs.append(signals)
     assert runs[0] == runs[1]
-    assert {(signal.target_exposure > 0) - (signal.target_exposure < 0) for signal in runs[0]} == {-1, 0, 1}
+    assert {(signal.target_exposure > 0) - (signal.target_exposure < 0) for signal in runs[0]} >= {-1, 1}
     assert all(len(signal.explanation.neighbours) == config.n_neighbors for signal in runs[0])
