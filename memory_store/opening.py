@@ -25,14 +25,16 @@ from memory_store.registry import StoredBank, read_bank
 from memory_store.restoration import BankState
 from memory_store.ring import NEVER
 from memory_store.rows import held_condition, read_entry_rows, read_next_id, read_settlements
-from memory_store.schema import memory_entries, memory_recollections
+from memory_store.schema import memory_entries, memory_recollections, memory_settlements
 from memory_store.segment_files import SegmentFolder, open_archive
-from memory_store.snapshot import Snapshot, read_snapshot, snapshot_path, write_snapshot
+from memory_store.snapshot import Past, Snapshot, read_snapshot, snapshot_path, write_snapshot
 
 _RECENT: Final = 1024
 """So many entries before the first pending one are compared with their rows: a snapshot that is ahead is so there."""
 _SAMPLE: Final = 32
 """So many of all entries, evenly spaced."""
+SINCE: Final = 1_600_000_000_000
+"""Milliseconds since the epoch from which on times are added up: sums of millions of them fit 64 bits."""
 _REFRESHED_AFTER: Final = 0.05
 """Share of the entries that were written since, from which on a new snapshot pays."""
 
@@ -111,7 +113,7 @@ def save_snapshot(connection: sa.Connection, bank_id: int, bank: MemoryBank, fol
 
 
 def _snapshot_of(connection: sa.Connection, stored: StoredBank, bank: MemoryBank) -> Snapshot:
-    return Snapshot(bank.unsealed_state(), _count_recollections(connection, stored.bank_id, bank.next_id))
+    return Snapshot(bank.unsealed_state(), _read_past(connection, stored, bank.next_id))
 
 
 def _from_snapshot(
@@ -127,14 +129,21 @@ def _from_snapshot(
     held = _read_held_ids(connection, stored, next_id)
     if first_new > next_id:
         raise UnusableFile(f"it is ahead of the database: it goes up to entry {first_new - 1}, not {next_id - 1}")
-    if _count_recollections(connection, bank_id, first_new) != snapshot.recollections:
-        raise UnusableFile("it counts other recollections than the database has")
+    past, then = _read_past(connection, stored, first_new, until=snapshot.past.until), snapshot.past
+    if past[:3] != then[:3]:
+        raise UnusableFile("it counts other entries or recollections than the database has")
+    if past != then:
+        raise UnusableFile("it counts credit for other outcomes than the database has")
     known = held[: int(np.searchsorted(held, first_new))]
     kept = np.isin(snapshot.state.ids, known)
     if np.count_nonzero(kept) != len(known):
         raise UnusableFile("it is ahead of the database: it lacks entries that are held")
     if 2 * len(known) < len(held):
         raise UnusableFile(f"it is stale: {len(held) - len(known)} of {len(held)} entries are newer")
+    if not kept.all():
+        gone = np.flatnonzero(~kept)
+        _check_outcomes(snapshot.state, gone, *read_settlements(connection, stored, snapshot.state.ids[gone]))
+    _check_waiting(connection, stored, snapshot.state)
     state = only(snapshot.state, kept)
     _check_sample(connection, stored, state)
     state = _with_new_outcomes(connection, stored, state)
@@ -163,11 +172,45 @@ def _read_held_ids(connection: sa.Connection, stored: StoredBank, next_id: int) 
     return np.array([entry_id for (entry_id,) in connection.execute(query)], dtype=np.int64)
 
 
-def _count_recollections(connection: sa.Connection, bank_id: int, before: int) -> int:
-    """How many recollections there are of askers below an id."""
-    recollections = memory_recollections.c
-    query = sa.select(sa.func.count()).where(recollections.bank_id == bank_id, recollections.asker_id < before)
-    return int(connection.execute(query).scalar_one())
+def _read_past(connection: sa.Connection, stored: StoredBank, before: int, until: int | None = None) -> Past:
+    """What the database has of entries below an id, and of outcomes up to a time."""
+    entry, asker, known = memory_entries.c, memory_recollections.c, memory_settlements.c
+    total, count = sa.func.sum, sa.func.count()
+    entries = (entry.bank_id == stored.bank_id) & (entry.entry_id < before)
+    (written,) = connection.execute(sa.select(total(entry.written_time - SINCE)).where(entries)).one()
+    askers = (asker.bank_id == stored.bank_id) & (asker.asker_id < before)
+    noted, asked = connection.execute(sa.select(count, total(asker.as_of - SINCE)).where(askers)).one()
+    answered = (known.bank_id == asker.bank_id) & (known.entry_id == asker.asker_id)
+    condition = askers & answered & (known.horizon == stored.config.primary)
+    if until is not None:
+        condition &= known.settled_time <= until
+    sums = sa.select(
+        sa.func.max(known.settled_time), count, total(asker.asker_id), total(known.settled_time - SINCE)
+    ).where(condition)
+    latest, credited, ids, times = connection.execute(sums).one()
+    numbers = (written, noted, asked, latest if until is None else until, credited, ids, times)
+    return Past(*(int(number or 0) for number in numbers))
+
+
+def _check_waiting(connection: sa.Connection, stored: StoredBank, state: BankState) -> None:
+    """Compare what waits for an outcome with its rows.
+
+    Raises:
+        UnusableFile: one differs.
+    """
+    askers = np.array(sorted(each.asker_id for each in state.recollections), dtype=np.int64)
+    if not len(askers):
+        return
+    rows, _ = read_recollections_of(connection, stored.bank_id, askers, after=int(askers[0]) - 1)
+    noted = {each.asker_id: each for each in rows}
+    for each in state.recollections:
+        row = noted.get(each.asker_id)
+        if row is None or (row.as_of, row.ids.tobytes(), row.weights.tobytes()) != (
+            each.as_of,
+            each.ids.tobytes(),
+            each.weights.tobytes(),
+        ):
+            raise UnusableFile(f"it differs from the database in what entry {each.asker_id} remembered")
 
 
 def _check_sample(connection: sa.Connection, stored: StoredBank, state: BankState) -> None:
@@ -199,7 +242,9 @@ def _compare(connection: sa.Connection, stored: StoredBank, state: BankState, sp
     _check_outcomes(state, span, *read_settlements(connection, stored, ids))
 
 
-def _check_outcomes(state: BankState, span: slice, outcomes: npt.NDArray[np.float64], settled_times: IntArray) -> None:
+def _check_outcomes(
+    state: BankState, span: slice | IntArray, outcomes: npt.NDArray[np.float64], settled_times: IntArray
+) -> None:
     """Refuse a snapshot that knows an outcome which the rows do not have, or have differently."""
     known = state.settled_times[span] != NEVER
     same = (settled_times == state.settled_times[span]) & (outcomes == state.outcomes[span])

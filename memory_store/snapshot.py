@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -22,11 +22,34 @@ from memory_store.records import MemoryBankError, Recollection
 from memory_store.registry import StoredBank, config_columns
 from memory_store.restoration import BankState
 
-SNAPSHOT_FORMAT: Final = 1
+SNAPSHOT_FORMAT: Final = 2
 _MAGIC: Final = b"MEMSNAP\0"
 _NAME_LENGTH: Final = 80
 _RECOLLECTIONS: Final = "recollections"
 """Fields of a state that become arrays under this name, all those of one kind one after the other."""
+
+
+class Past(NamedTuple):
+    """What the database had of the entries that a snapshot knows, in numbers that tell one past from another.
+
+    Who goes on from an older copy of a database makes other entries, decisions and outcomes than the one before him, at other
+    times. Sums are over times in milliseconds since ``memory_store.opening.SINCE``.
+    """
+
+    written: int
+    """Sum of the times at which entries were written."""
+    recollections: int
+    """Askers that noted their neighbours."""
+    asked: int
+    """Sum of the times at which they asked."""
+    until: int
+    """Latest time at which an asker's primary outcome became known, milliseconds; 0 without any."""
+    credited: int
+    """Askers with such an outcome by then."""
+    credited_ids: int
+    """Sum of their ids."""
+    credited_times: int
+    """Sum of the times at which their outcomes became known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,8 +58,8 @@ class Snapshot:
 
     state: BankState
     """Arrays lie in the file, read-only."""
-    recollections: int
-    """Rows of recollections that the database had of askers below ``state.next_id``."""
+    past: Past
+    """Of entries below ``state.next_id``, when it was written."""
 
 
 def snapshot_path(folder: Path, name: str) -> Path:
@@ -55,7 +78,7 @@ def write_snapshot(path: Path, stored: StoredBank, snapshot: Snapshot) -> None:
         "next_id": snapshot.state.next_id,
         "last_times": dict(snapshot.state.last_times),
         "names": snapshot.state.names,
-        "recollections": snapshot.recollections,
+        "past": snapshot.past,
     }
     try:
         write_arrays(path, _MAGIC, SNAPSHOT_FORMAT, header, _arrays_of(snapshot.state))
@@ -73,7 +96,7 @@ def read_snapshot(path: Path, stored: StoredBank) -> Snapshot:
         UnusableFile: there is none, it is damaged, of another format, or of another bank than this one.
     """
     header, arrays = read_arrays(path, _MAGIC, SNAPSHOT_FORMAT, "snapshot", partial(check_identity, stored))
-    return Snapshot(_state_of(header, arrays), header["recollections"])
+    return Snapshot(_state_of(header, arrays), Past(*header["past"]))
 
 
 def identity(stored: StoredBank) -> dict[str, Any]:

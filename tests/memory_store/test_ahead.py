@@ -85,7 +85,7 @@ def answered(stream: Stream, skip_oldest: int) -> int:
     return early_ones
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     metric=st.sampled_from(list(Metric)),

@@ -83,7 +83,7 @@ def assert_equal(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
     assert [row.tolist() for row in found] == [row.tolist() for row in wanted]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seeds, kinds, st.booleans(), st.sampled_from([1, 5, 32, 300]), st.sampled_from([0.0, 0.02, 0.3, 0.7]))
 def test_the_best_visible_entries_of_the_cells_looked_into_are_found(seed, kind, cosine, k, share_hidden):
     """Exactly those, in exact order, whatever half precision and float32 make of the keys, for both metrics."""
@@ -93,7 +93,7 @@ def test_the_best_visible_entries_of_the_cells_looked_into_are_found(seed, kind,
     assert_equal(bank.ask(queries, k), expected(bank.keys, bank.hidden, bank.index.partition, queries, k))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seeds, kinds, st.booleans(), st.sampled_from([1, 32]))
 def test_queries_asked_together_find_what_each_finds_alone(seed, kind, cosine, k):
     bank = make_bank(kind, seed, cosine=cosine)
@@ -102,7 +102,7 @@ def test_queries_asked_together_find_what_each_finds_alone(seed, kind, cosine, k
     assert_equal([bank.ask(query[None], k)[0] for query in queries[::7]], together[::7])
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seeds, kinds, kinds)
 def test_answers_depend_on_what_is_held_not_on_how_it_came_about(seed, before, after):
     """After any number of overwrites the answers are those of a new index over the same keys and cells."""

@@ -173,7 +173,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=90, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(list(Eviction)),
     st.sampled_from([1, 2, 9, 40, 64, 130]),

@@ -53,7 +53,7 @@ def assert_exact(index: PrunedIndex, keys: np.ndarray, hidden: np.ndarray, query
     return found
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=160, deadline=None)
 @given(
     seeds,
     st.sampled_from(KINDS),
@@ -80,7 +80,7 @@ def test_no_neighbour_is_ever_missed(seed, kind, dimension, k, share_hidden, sca
     assert index.directions > 0
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     seeds,
     st.sampled_from(KINDS),

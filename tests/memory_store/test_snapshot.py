@@ -231,7 +231,7 @@ def test_a_snapshot_of_another_bank_is_not_used(engine, tmp_path):
     [
         ("entry", "it is ahead of the database: it goes up to entry"),
         ("outcome", "it differs from the database in the outcomes of entry"),
-        ("recollection", "it counts other recollections than the database has"),
+        ("recollection", "it counts other entries or recollections than the database has"),
     ],
 )
 def test_a_snapshot_that_is_ahead_of_the_database_is_not_used(engine, tmp_path, lost, reason):
@@ -251,6 +251,28 @@ def test_a_snapshot_that_is_ahead_of_the_database_is_not_used(engine, tmp_path, 
     found = opened(engine, bank_id, tmp_path)
     assert found.rebuilt is not None and found.rebuilt.startswith(reason)
     assert found.bank.digest() == load(engine, bank_id).digest() != life.bank.digest()
+
+
+@pytest.mark.parametrize("otherwise", [False, True], ids=["never", "otherwise"])
+def test_credit_for_an_outcome_that_the_database_lost_is_not_kept_though_its_asker_is_gone(engine, tmp_path, otherwise):
+    """The database was put back to an earlier day, and the asker evicted before its outcome came, or when another had come."""
+    bank_id, life = new_life(engine, config_of(Eviction.IMPORTANCE))
+    life.live(30)
+    save(engine, bank_id, life)
+    keep(engine, bank_id, life, tmp_path)
+    asker, entry, settlement = memory_recollections.c.asker_id, memory_entries.c, memory_settlements.c
+    with engine.begin() as connection:
+        settled = (settlement.entry_id == asker) & (settlement.horizon == life.bank.config.primary)
+        held = (entry.entry_id == asker) & entry.evicted_time.is_(None)
+        lost = connection.execute(sa.select(sa.func.max(asker)).where(settled, held)).scalar_one()
+        row = settlement.entry_id == lost
+        changed = memory_settlements.update().values(outcome=settlement.outcome + 1.0)
+        connection.execute((changed if otherwise else memory_settlements.delete()).where(row))
+        connection.execute(memory_entries.update().where(entry.entry_id == lost).values(evicted_time=1))
+    found = opened(engine, bank_id, tmp_path)
+    assert found.bank.digest() == load(engine, bank_id).digest()
+    reason = "it differs from the database in the outcomes" if otherwise else "it counts credit for other outcomes"
+    assert found.rebuilt is not None and found.rebuilt.startswith(reason)
 
 
 def test_an_eviction_that_the_database_lost_is_undone(engine, tmp_path):

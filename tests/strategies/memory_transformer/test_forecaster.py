@@ -37,7 +37,7 @@ def bundle_of(bundle: Bundle, **changes: object) -> Bundle:
 
 
 @pytest.mark.parametrize("output_type", list(OutputType))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 99), count=st.integers(1, 40), ordinal=st.integers(0, 200))
 def test_a_bar_has_the_same_forecast_alone_and_in_any_company(bundle, output_type, seed, count, ordinal):
     random = np.random.default_rng(seed)

@@ -78,7 +78,7 @@ def warmed(bundle: Bundle, past: dict[str, BarSeries], memory_size: int) -> Memo
     return strategy
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     seed=st.integers(0, 999),
     symbols=st.integers(1, 3),
