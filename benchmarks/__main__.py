@@ -12,6 +12,7 @@ from typing import Final
 from rich.console import Console
 
 SUITES: Final = (
+    "benchmarks.candles",
     "benchmarks.sma",
     "benchmarks.model",
     "benchmarks.memory",

@@ -24,6 +24,7 @@ _GOALS: Final = {
     "replay_sma_bars_per_s": "at least 50,000",
     "replay_sma_vs_backtestingpy": "at least 2",
     "replay_sma_vs_nautilus": "at least 10",
+    "load_50k_hours_ms": "under 50",
     "replay_500k_peak_mb": "under 1,500",
     "replay_sma_growth": "about 1: cost is linear in bars",
     "replay_model_vs_naive": "at least 30, better 50",
