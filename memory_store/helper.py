@@ -87,7 +87,7 @@ class Helper:
         Args:
             task: what to do, by the memory as it is now.
             patient: it may be put off for tasks that are not, also those that come while it is done, and is done in turn
-                with others that are. The memory is then as it was when it was begun, but for what it hides from the task.
+                with others that are. The memory is then as it is when the work on it begins.
         """
         try:
             while self._asked > self._answered and self._has_come():
@@ -222,7 +222,7 @@ def _has_come(connection: Connection) -> Callable[[], bool]:
     """Whether there is something to read, or nothing will ever be: what ``Connection.poll`` tells, in a tenth of the time."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    return lambda: bool(poll.poll(0))
+    return lambda: connection.closed or bool(poll.poll(0))
 
 
 def _help(held: Holdings, work: Callable[[Any], Any], connection: Connection, theirs: Connection) -> None:

@@ -33,8 +33,10 @@ _RECENT: Final = 1024
 """So many entries before the first pending one are compared with their rows: a snapshot that is ahead is so there."""
 _SAMPLE: Final = 32
 """So many of all entries, evenly spaced."""
-SINCE: Final = 1_600_000_000_000
-"""Milliseconds since the epoch from which on times are added up: sums of millions of them fit 64 bits."""
+_TURN: Final = 2**31
+"""Times are added up by what is left of them after so many milliseconds, so that sums fit 64 bits."""
+_LOOKED_UP: Final = 1024
+"""Entries whose outcomes are looked up by one statement."""
 _REFRESHED_AFTER: Final = 0.05
 """Share of the entries that were written since, from which on a new snapshot pays."""
 
@@ -141,8 +143,7 @@ def _from_snapshot(
     if 2 * len(known) < len(held):
         raise UnusableFile(f"it is stale: {len(held) - len(known)} of {len(held)} entries are newer")
     if not kept.all():
-        gone = np.flatnonzero(~kept)
-        _check_outcomes(snapshot.state, gone, *read_settlements(connection, stored, snapshot.state.ids[gone]))
+        _check_gone(connection, stored, snapshot.state, np.flatnonzero(~kept))
     _check_waiting(connection, stored, snapshot.state)
     state = only(snapshot.state, kept)
     _check_sample(connection, stored, state)
@@ -177,19 +178,33 @@ def _read_past(connection: sa.Connection, stored: StoredBank, before: int, until
     entry, asker, known = memory_entries.c, memory_recollections.c, memory_settlements.c
     total, count = sa.func.sum, sa.func.count()
     entries = (entry.bank_id == stored.bank_id) & (entry.entry_id < before)
-    (written,) = connection.execute(sa.select(total(entry.written_time - SINCE)).where(entries)).one()
+    (written,) = connection.execute(sa.select(total(entry.written_time % _TURN)).where(entries)).one()
     askers = (asker.bank_id == stored.bank_id) & (asker.asker_id < before)
-    noted, asked = connection.execute(sa.select(count, total(asker.as_of - SINCE)).where(askers)).one()
+    noted, asked = connection.execute(sa.select(count, total(asker.as_of % _TURN)).where(askers)).one()
     answered = (known.bank_id == asker.bank_id) & (known.entry_id == asker.asker_id)
     condition = askers & answered & (known.horizon == stored.config.primary)
     if until is not None:
         condition &= known.settled_time <= until
     sums = sa.select(
-        sa.func.max(known.settled_time), count, total(asker.asker_id), total(known.settled_time - SINCE)
+        sa.func.max(known.settled_time), count, total(asker.asker_id), total(known.settled_time % _TURN)
     ).where(condition)
     latest, credited, ids, times = connection.execute(sums).one()
     numbers = (written, noted, asked, latest if until is None else until, credited, ids, times)
     return Past(*(int(number or 0) for number in numbers))
+
+
+def _check_gone(connection: sa.Connection, stored: StoredBank, state: BankState, gone: IntArray) -> None:
+    """Compare the outcomes of entries that left since with their rows.
+
+    Raises:
+        UnusableFile: one differs.
+    """
+    entry = memory_entries.c
+    for start in range(0, len(gone), _LOOKED_UP):
+        places = gone[start : start + _LOOKED_UP]
+        ids = state.ids[places]
+        among = (entry.bank_id == stored.bank_id) & entry.entry_id.in_(ids.tolist())
+        _check_outcomes(state, places, *read_settlements(connection, stored, ids, among=among))
 
 
 def _check_waiting(connection: sa.Connection, stored: StoredBank, state: BankState) -> None:

@@ -247,9 +247,9 @@ class _Scan:
 
         starts = _in_turn(range(0, len(self._numbers), TILE))
         sample = [self._tile(start, asked.numbers, place) for place, start in enumerate(starts[:_SAMPLE])]
-        # Of every other maximum: with half of them to look at the floor is as good, and less sure to be.
-        peaks = np.concatenate([tile.peaks[:, ::2] for tile in sample], axis=1)
-        fewest = min(seeds // 2, peaks.shape[1])
+        # Of pairs: half as many to look at, and none left out, as slots may belong to two symbols in turn.
+        peaks = np.concatenate([np.maximum(tile.peaks[:, ::2], tile.peaks[:, 1::2]) for tile in sample], axis=1)
+        fewest = min(seeds, peaks.shape[1])
         floor = np.maximum(np.partition(peaks, -fewest, axis=1)[:, -fewest], _LOWEST)
         first = note(_Found.together([tile.reaching(floor) for tile in sample]), floor)
         complete = seen <= give_up

@@ -33,7 +33,7 @@ class Past(NamedTuple):
     """What the database had of the entries that a snapshot knows, in numbers that tell one past from another.
 
     Who goes on from an older copy of a database makes other entries, decisions and outcomes than the one before him, at other
-    times. Sums are over times in milliseconds since ``memory_store.opening.SINCE``.
+    times. Sums of times are of what is left of each after whole turns, see ``memory_store.opening``.
     """
 
     written: int

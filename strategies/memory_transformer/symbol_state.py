@@ -22,8 +22,8 @@ from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
 
 _AHEAD: Final = 288
-"""Bars to come that are always encoded, where there are so many, and that are encoded together: whole tiles, and whole blocks
-of bars whose neighbours are proposed together."""
+"""Bars to come that are always encoded, where there are so many, and that are encoded together: whole tiles, and with
+the usual embargo whole blocks of bars whose neighbours are proposed together."""
 
 
 class ObservedBar(NamedTuple):

@@ -108,6 +108,7 @@ def test_a_memory_that_is_dealt_anew_tells_other_outcomes_of_the_same_moments_an
     assert torch.equal(told, true.retrieve(rows, outcomes=after).facts[..., : len(SHAPE.horizons)])
 
 
+@pytest.mark.slow
 def test_no_reference_knows_a_later_hour(table):
     cut = HOURS - 600
     raw = made_up()

@@ -98,7 +98,8 @@ def check_guards(
         assert 0 <= rest < Decimal("0.01"), f"{rest} {coin} are bare"
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [1, 25])
 def test_stop_losses_of_a_spot_run_survive_sigkill_and_sell_what_they_hold(tmp_path: Path, kills: int) -> None:
     """Stops so near that many are reached, some of them while nobody is there."""
     near = ("--set", "market.category=spot", "--set", "risk.stop_loss=0.0005")

@@ -128,6 +128,19 @@ def test_any_number_of_neighbours_can_be_asked_for(k):
     )
 
 
+@pytest.mark.parametrize("symbol", [0, 1])
+def test_no_query_is_given_up_where_two_symbols_with_other_keys_write_in_turn(symbol):
+    """Slots follow the order of writing, so that a part of the maxima may be one symbol's alone."""
+    random = np.random.default_rng(1)
+    keys = random.standard_normal((8 * TILE, 16))
+    center = 4.0 * unit(random.standard_normal((1, 16)))
+    keys = unit(keys + np.where(np.arange(len(keys))[:, None] % 2, center, -center))
+    queries, hidden = keys[symbol :: 2 * BLOCK], np.zeros(len(keys), dtype=np.bool_)
+    found = search(RoundedIndex(keys, PlainArithmetic()), keys, hidden, queries, 32)
+    assert found.complete.all()
+    assert_exact(found, keys, hidden, queries, 32)
+
+
 def test_few_keys_are_left_when_their_variance_is_in_few_directions():
     random = np.random.default_rng(4)
     keys = random.standard_normal((640 * BLOCK, 64)) * np.maximum(0.9 ** np.arange(64), 0.05)

@@ -37,6 +37,7 @@ def finish(data_dir: Path, *arguments: str) -> None:
         process.kill()
 
 
+@pytest.mark.slow
 def test_bars_that_one_symbol_lacks_do_not_stop_the_others(tmp_path: Path):
     make_candles(tmp_path, ("BTCUSDT",), 160)
     market = SyntheticMarket(3, "ETHUSDT", INTERVAL, instrument=builtin_instrument("ETHUSDT", Calendar.CONTINUOUS))

@@ -54,7 +54,7 @@ def test_a_grid_tries_every_combination_once_and_counts_them_all(candles: Path) 
     assert prefix["cuts"] == 4 and prefix["changed"] == 0, "the chosen trial is probed in every window"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("random", marks=pytest.mark.slow)])
 def test_a_sweep_that_goes_on_tries_what_one_without_a_break_tries(tmp_path: Path, sampler: str) -> None:
     once, twice = tmp_path / "once", tmp_path / "twice"
     for folder in (once, twice):
