@@ -113,7 +113,8 @@ def replay(
     source = batches(series) if progress is None else watched(progress)
     helps = bank is not None and sum(map(len, series.values())) >= _HELPED and can_help() and has_idle_core()
     helped = bank.helped() if bank is not None and helps else nullcontext()
-    with rare_collections(), helped:
+    written_late = nullcontext() if bank is None else bank.written_late()
+    with rare_collections(), helped, written_late:
         engine.run(source, log, kept.extend, keep_all_decisions, None if recorder is None else recorder.add)
         outlooks = None if recorder is None else recorder.outlooks()
     done = core.decisions_made - before

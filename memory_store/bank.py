@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from operator import index as whole
 
@@ -13,6 +14,7 @@ from memory_store.archive import Archive, Keeper
 from memory_store.changes import ChangeLog
 from memory_store.foresight import Foresight
 from memory_store.holdings import holdings_of_entries, holdings_of_state
+from memory_store.late_writes import LateWrites, can_wait
 from memory_store.policy import Asker, RetrievalPolicy
 from memory_store.pruning import PruneRule, candidates_for_pruning
 from memory_store.question import Question
@@ -91,6 +93,12 @@ class MemoryBank(Foresight):
             MemoryBankError: the key is of another dimension, not finite or zero, the novelty is not finite, the bar is there
                 already, or time runs backwards.
         """
+        if self._late is not None:
+            return self._late.append(key, symbol, bar_time, regime, novelty)
+        return self.append_now(key, symbol, bar_time, regime, novelty)
+
+    def append_now(self, key: npt.ArrayLike, symbol: str, bar_time: int, regime: int, novelty: float) -> int:
+        """``append`` that does not wait."""
         row, length = prepare_one(key, self.config, "key")
         bar_time, regime, novelty = whole(bar_time), whole(regime), float(novelty)
         if not -REGIME_LIMIT <= regime < REGIME_LIMIT:
@@ -122,6 +130,13 @@ class MemoryBank(Foresight):
             MemoryBankError: the id was never given, the horizon does not exist, the outcome is not finite or lies before
                 its own bar, or another one is recorded.
         """
+        if self._late is not None:
+            self._late.settle(entry_id, horizon, outcome, settled_time)
+        else:
+            self.settle_now(entry_id, horizon, outcome, settled_time)
+
+    def settle_now(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
+        """``settle`` that does not wait."""
         entry_id, horizon, settled_time = whole(entry_id), whole(horizon), whole(settled_time)
         outcome = float(outcome) + 0.0  # a database does not keep the sign of a zero
         held = self._held
@@ -154,6 +169,13 @@ class MemoryBank(Foresight):
             MemoryBankError: an id was never given, a neighbour was not visible then, the asker's outcome is known or its
                 neighbours are noted already, or the arrays do not fit.
         """
+        if self._late is not None:
+            self._late.note(asker_id, as_of, ids, weights)
+        else:
+            self.note_now(asker_id, as_of, ids, weights)
+
+    def note_now(self, asker_id: int, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
+        """``note`` that does not wait."""
         held = self._held
         noted = held.recollections.note(whole(asker_id), whole(as_of), ids, weights, next_id=held.next_id)
         self._changes.note(noted)
@@ -202,6 +224,23 @@ class MemoryBank(Foresight):
     def resume_recall(self, state: RecallState) -> None:
         """Let the running check go on where that of the same memory was stopped; it never changes an answer."""
         self._held.finder.resume_recall(state)
+
+    @contextmanager
+    def written_late(self) -> Iterator[None]:
+        """Let writes wait until somebody looks, which costs less, where the config allows it and no changes are recorded.
+
+        The bank is the same to the last bit as with writes that do not wait. Only their errors come later: from whatever
+        looks, or at the end. Keys, ids and weights that are given must not be changed meanwhile.
+        """
+        if self._late is not None or self._changes.recording or not can_wait(self.config):
+            yield
+            return
+        self._late = LateWrites(self._held, self)
+        try:
+            yield
+        finally:
+            late, self._late = self._late, None
+            late.write()
 
     def stop_recording(self) -> None:
         """Keep no changes from now on, and forget those not taken yet: for a memory that is never stored."""

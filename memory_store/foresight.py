@@ -19,6 +19,7 @@ from memory_store.gpu import gpu_nearest
 from memory_store.helper import Helper, Promise, can_help
 from memory_store.holdings import Holdings
 from memory_store.index import scan_margin
+from memory_store.late_writes import LateWrites
 from memory_store.pruned import WORTHWHILE
 from memory_store.records import (
     BankConfig,
@@ -44,8 +45,23 @@ class Foresight:
 
     def __init__(self, config: BankConfig) -> None:
         self.config = config
-        self._held = Holdings(config)
+        self._late: LateWrites | None = None
+        """Where writes are put off."""
+        self._holdings = Holdings(config)
         self._may_be_helped = False
+
+    @property
+    def _held(self) -> Holdings:
+        """All that is held, with every write made."""
+        late = self._late
+        if late is not None and late.wait:
+            late.write()
+        return self._holdings
+
+    @_held.setter
+    def _held(self, held: Holdings) -> None:
+        assert self._late is None, "a bank that puts off its writes cannot be filled"
+        self._holdings = held
 
     def propose(
         self,
@@ -192,13 +208,14 @@ class Foresight:
         """
         if not 0 <= place < len(terms.as_of):
             raise MemoryBankError(f"place {place} is not in the outlook, which has {len(terms.as_of)} searches")
-        held, finder = self._held, self._held.finder
+        late, held = self._late, self._holdings
+        finder = held.finder
         same = terms.owner == held.ring.number and terms.disorder == held.disorder and terms.as_of[place] == as_of
         if not same or finder.checks_next:
             return None
-        visible = terms.visible_count(
-            place, held.ring, size=held.size, next_id=held.next_id, partition=finder.partition
-        )
+        # Where writes wait the oldest make room, so that ids tell what is held.
+        next_id = held.next_id if late is None else late.next_id
+        visible = terms.visible_count(place, held.ring, size=held.size, next_id=next_id, partition=finder.partition)
         if visible is not None:
             finder.answered_ahead()
         return visible

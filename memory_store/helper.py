@@ -73,13 +73,13 @@ class Helper:
         theirs.close()
         self._has_come = _has_come(self._connection)
 
-    def written(self, slot: int) -> None:
-        """The entry of a slot is another one, or gone."""
-        self._written.append(slot)
+    def written(self, *slots: int) -> None:
+        """The entries of some slots are other ones, or gone."""
+        self._written += slots
 
-    def changed(self, slot: int) -> None:
-        """More is known of the entry of a slot."""
-        self._changed.append(slot)
+    def changed(self, *slots: int) -> None:
+        """More is known of the entries of some slots."""
+        self._changed += slots
 
     def begin(self, task: Any, *, patient: bool) -> Promise | None:
         """Have a task done; ``None`` where there is too much to do already.

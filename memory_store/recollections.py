@@ -53,6 +53,19 @@ class _Answered(NamedTuple):
     """Of its asker."""
 
 
+class Noted(NamedTuple):
+    """Decisions to remember together, ``n`` of them with ``k`` neighbours each."""
+
+    askers: Sequence[int]
+    as_of: Sequence[int]
+    ids: IntArray
+    """``[n, k]``, best first."""
+    weights: ScoreArray
+    """``[n, k]``."""
+    outcomes: ScoreArray
+    """``[n, k]`` primary outcomes of the neighbours."""
+
+
 class Recollections:
     """The recollections of a bank whose outcome is pending, and the hits and credits of its entries.
 
@@ -117,6 +130,50 @@ class Recollections:
         if len(self._uncounted) >= _COUNTED_LATE:
             self._count_hits()
         return recollection
+
+    def notable(self, noted: Sequence[tuple[int, int, npt.ArrayLike, npt.ArrayLike]], next_id: int) -> Noted | None:
+        """Decisions of entries that are about to be written, where each is plainly sound; else ``note`` has to judge them.
+
+        Args:
+            noted: asker, when it asked, neighbours and weights of each; askers increasing.
+            next_id: the id that the next append gets, which none of the askers is below.
+        """
+        askers, times, columns, shares = zip(*noted, strict=True)
+        if np.array((askers, times)).dtype != _ID_TYPE or not all(
+            isinstance(each, np.ndarray) and each.ndim == 1 for each in (*columns, *shares)
+        ):
+            return None
+        if len({each.shape for each in (*columns, *shares)}) > 1 or not len(columns[0]) or askers[0] < next_id:
+            return None
+        ids, weights = np.array(columns), np.array(shares)
+        if (
+            ids.dtype != _ID_TYPE
+            or weights.dtype != _SHARE_TYPE
+            or not -TIME_LIMIT < min(times) <= max(times) < TIME_LIMIT
+        ):
+            return None
+        ring = self._ring
+        slots, sums, in_order = ring.slots.slots(ids), weights.sum(axis=1), np.sort(ids, axis=1)
+        # The asker is there when it is noted, so that so many at most are held beside it.
+        oldest = np.array(askers) + 1 - ring.config.capacity
+        held = (ring.ids[slots] == ids).all() and (in_order[:, 0] >= np.maximum(oldest, 0)).all()
+        seen = (ring.visible_from[slots].max(axis=1) <= np.array(times)).all()
+        once = (in_order[:, 1:] != in_order[:, :-1]).all()
+        fair = ((sums > 0.0) & (sums < inf)).all() and (weights >= 0.0).all()
+        if not (held and seen and once and fair):
+            return None
+        ids.flags.writeable = weights.flags.writeable = False
+        return Noted(askers, times, ids, weights, self._outcomes[slots])
+
+    def note_all(self, noted: Noted) -> None:
+        """Remember decisions that are ``notable``, now that their askers are written."""
+        for each in zip(*noted, strict=True):
+            *told, outcomes = each
+            recollection = Recollection(*told)
+            self.waiting[recollection.asker_id] = Waiting(recollection, outcomes)
+            self._uncounted.append(recollection)
+        if len(self._uncounted) >= _COUNTED_LATE:
+            self._count_hits()
 
     def _slots_if_sound(self, ids: npt.ArrayLike, weights: npt.ArrayLike, as_of: int) -> IntArray | None:
         """Slots of neighbours that are all held and were visible, with sound weights: what a search just found.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -146,6 +147,41 @@ class Ring:
         self.visibility.write(slot)
         return slot
 
+    def write_all(
+        self,
+        ids: IntArray,
+        slots: IntArray,
+        keys: KeyArray,
+        symbols: Sequence[int],
+        bar_times: IntArray,
+        regimes: IntArray,
+        novelties: KeyArray,
+    ) -> None:
+        """As ``write`` of one after the other, in place of what lies in their slots; where slots turn.
+
+        Args:
+            ids: ``[n]`` that follow each other, no more than there are slots.
+            slots: ``[n]`` where they belong.
+            keys: ``[n, dimension]``.
+            symbols: ``[n]``, as the next three.
+            bar_times: milliseconds.
+            regimes: labels.
+            novelties: of their bars.
+        """
+        self.ids[slots] = ids
+        self.keys[slots] = keys
+        self.symbols[slots] = symbols
+        self.bar_times[slots] = bar_times
+        self.regimes[slots] = regimes
+        self.novelties[slots] = novelties
+        self.hits[slots] = 0
+        self.last_hits[slots] = NOT_YET
+        self.credits[slots] = 0
+        self.outcomes[slots] = np.nan
+        self.usable_from[slots] = NEVER
+        for slot in slots.tolist():
+            self.visibility.write(slot)
+
     def clear(self, slot: int) -> None:
         """Take the entry of a slot away."""
         self.ids[slot] = EMPTY
@@ -159,6 +195,15 @@ class Ring:
         self.usable_from[slot, horizon] = usable_from
         if horizon == self.config.primary:
             self.visibility.settle(slot, usable_from)
+
+    def settle_all(self, slots: IntArray, horizons: IntArray, outcomes: ScoreArray, settled_times: IntArray) -> None:
+        """As ``settle`` of one after the other, ``[n]`` each, none twice."""
+        usable_from = settled_times + self.config.embargo_ms
+        self.outcomes[slots, horizons] = outcomes
+        self.usable_from[slots, horizons] = usable_from
+        primary = horizons == self.config.primary
+        for slot, time in zip(slots[primary].tolist(), usable_from[primary].tolist(), strict=True):
+            self.visibility.settle(slot, time)
 
     def settlement(self, slot: int, horizon: int) -> tuple[float, int] | None:
         """Outcome and time known of one horizon of an entry; ``None`` while pending."""
