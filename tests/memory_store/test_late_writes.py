@@ -46,7 +46,7 @@ class Twins:
 
     def look(self) -> None:
         assert self.plain.digest() == self.late.digest()
-        waiting = [[one.asker_id for one in each.state().recollections] for each in (self.plain, self.late)]
+        waiting = [list(each._held.recollections.waiting) for each in (self.plain, self.late)]
         assert waiting[0] == waiting[1]
         assert (self.plain.next_id, len(self.plain)) == (self.late.next_id, len(self.late))
         query = self.random.standard_normal(DIMENSION)
