@@ -175,6 +175,8 @@ def test_who_leaves_before_its_outcome_came_is_waited_for_no_longer(bars: int, b
             if bar == bars - before:
                 twins.look()
             twins.bar([0], 2)
+        if bars % 2:
+            twins.look()
         twins.bar([0, 1], 2)
         twins.look()
 
