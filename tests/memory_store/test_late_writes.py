@@ -167,17 +167,17 @@ def test_many_bars_are_written_together_and_one_look_is_enough():
 @pytest.mark.parametrize("before", [1, 3, 6])
 def test_who_leaves_before_its_outcome_came_is_waited_for_no_longer(bars: int, before: int):
     """A market that stops, and goes on when its last moments have left, or are about to."""
-    twins = Twins(3)
+    twins = Twins(3, embargo_ms=6)
     with twins.late.written_late():
-        for _ in range(8):
-            twins.bar([0, 1], 2)
+        for _ in range(10):
+            twins.bar([0, 1], 1, staying=8)
         for bar in range(bars):
             if bar == bars - before:
                 twins.look()
-            twins.bar([0], 2)
+            twins.bar([0], 1, staying=8)
         if bars % 2:
             twins.look()
-        twins.bar([0, 1], 2)
+        twins.bar([0, 1], 1, staying=8)
         twins.look()
 
 
