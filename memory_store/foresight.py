@@ -152,7 +152,8 @@ class Foresight:
     @property
     def known_until(self) -> int:
         """Searches before this time see no outcome that is still to come, so that ``look_ahead`` can answer them now."""
-        return self._held.settled_until + self.config.embargo_ms
+        settled_until = self._holdings.settled_until if self._late is None else self._late.settled_until
+        return settled_until + self.config.embargo_ms
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.
@@ -170,7 +171,8 @@ class Foresight:
             MemoryBankError: the proposal is of another bank or has no such row.
         """
         self._check_proposal(proposal, first_row)
-        times = list(takewhile(lambda time: time < self.known_until, as_of[: len(proposal.ids) - first_row]))
+        known_until = self.known_until
+        times = list(takewhile(lambda time: time < known_until, as_of[: len(proposal.ids) - first_row]))
         fifo = self.config.eviction is Eviction.FIFO
         turned = fifo and self._held.next_id - self.config.capacity > proposal.first_stable
         if not times or times[0] < proposal.as_of or turned or not proposal.complete.any():

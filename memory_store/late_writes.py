@@ -71,9 +71,9 @@ class LateWrites:
         "_noted",
         "_order",
         "_settled",
-        "_settled_until",
         "_writer",
         "next_id",
+        "settled_until",
     )
 
     def __init__(self, held: Holdings, writer: Writer) -> None:
@@ -89,7 +89,8 @@ class LateWrites:
         self._noted: list[_Note] = []
         self._in_turn = True
         """Whether outcomes come in the order of time, of entries that are there, and each note right after its asker."""
-        self._settled_until = self._held.settled_until
+        self.settled_until = self._held.settled_until
+        """When the latest outcome became known, milliseconds."""
         self.next_id = self._held.next_id
         """The id that the next append gets."""
 
@@ -114,11 +115,11 @@ class LateWrites:
         settlement = entry_id, horizon, outcome, settled_time
         self._settled.append(settlement)
         self._order.append(("settle", settlement))
-        if entry_id >= self.next_id or settled_time < self._settled_until:
+        if entry_id >= self.next_id or settled_time < self.settled_until:
             self._in_turn = False
             self.write()
         else:
-            self._settled_until = settled_time
+            self.settled_until = settled_time
 
     def note(self, asker_id: int, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
         """See ``MemoryBank.note``; ids and weights must not change any more."""
@@ -182,8 +183,10 @@ class _Together(NamedTuple):
         if not appended or 2 * len(appended) > held.config.capacity:
             return None
         vectors, symbols, *rest = zip(*appended, strict=True)
+        if not all(isinstance(each, np.ndarray) and each.shape == (held.config.dimension,) for each in vectors):
+            return None
         try:
-            keys, lengths = prepare(np.array(vectors, dtype=np.float32), held.config, "key")
+            keys, lengths = prepare(np.concatenate(vectors).reshape(len(vectors), -1), held.config, "key")
             times, regimes, novelties = (np.array(column) for column in rest)
         except (MemoryBankError, ValueError, TypeError):
             return None

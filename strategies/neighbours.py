@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
-from typing import Final, NamedTuple, overload
+from typing import Any, Final, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,16 @@ class Columns(NamedTuple):
     """Shares that a model gave them, where one did."""
 
 
+class Outline(NamedTuple):
+    """What is told of a neighbour in a row of numbers."""
+
+    symbol: str
+    bar_open_time: int
+    similarity: float
+    weight: float
+    outcome: float
+
+
 class Neighbours(Sequence[Neighbour]):
     """The neighbours that had a vote, best first, as they are journalled and shown.
 
@@ -34,12 +44,20 @@ class Neighbours(Sequence[Neighbour]):
         ids: ``[k]`` of the entries.
         weights: ``[k]`` shares of the vote; who has 0 is left out.
         columns: of the same ``k``; called when somebody looks at them.
+        heaviest: a quicker way to what ``heaviest`` says, where there is one.
     """
 
-    __slots__ = ("_columns", "_made", "_places", "ids", "weights")
+    __slots__ = ("_columns", "_heaviest", "_made", "_places", "ids", "weights")
 
-    def __init__(self, ids: Sequence[int], weights: Sequence[float], columns: Callable[[], Columns]) -> None:
+    def __init__(
+        self,
+        ids: Sequence[int],
+        weights: Sequence[float],
+        columns: Callable[[], Columns],
+        heaviest: Callable[[int], list[Outline]] | None = None,
+    ) -> None:
         self._columns = columns
+        self._heaviest = heaviest
         self._made: tuple[Neighbour, ...] | None = None
         self._places: Sequence[int] = range(len(ids))
         if not all(weights):
@@ -70,11 +88,13 @@ class Neighbours(Sequence[Neighbour]):
             None if attentions is None else attentions.item(place),
         )
 
-    def heaviest(self, count: int) -> list[Neighbour]:
-        """Those with the largest shares of the vote, the largest first, equal ones in their order; the others are not made."""
+    def heaviest(self, count: int) -> list[Outline]:
+        """Those with the largest shares of the vote, the largest first, equal ones in their order; nobody is made for it."""
+        if self._heaviest is not None:
+            return self._heaviest(count)
         order = sorted(range(len(self.weights)), key=self.weights.__getitem__, reverse=True)
         columns = self._columns()
-        return [self._neighbour(number, columns) for number in order[:count]]
+        return [_outline(self._neighbour(number, columns)) for number in order[:count]]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,8 +126,30 @@ def ids_of(neighbours: Sequence[Neighbour]) -> Sequence[int]:
     return neighbours.ids if isinstance(neighbours, Neighbours) else [each.entry_id for each in neighbours]
 
 
-def heaviest_of(neighbours: Sequence[Neighbour], count: int) -> Sequence[Neighbour]:
+def heaviest_of(neighbours: Sequence[Neighbour], count: int) -> list[Outline]:
     """See ``Neighbours.heaviest``."""
     if isinstance(neighbours, Neighbours):
         return neighbours.heaviest(count)
-    return sorted(neighbours, key=_WEIGHT, reverse=True)[:count]
+    return [_outline(each) for each in sorted(neighbours, key=_WEIGHT, reverse=True)[:count]]
+
+
+def outlines_of_rows(
+    symbols: npt.NDArray[Any],
+    bar_times: npt.NDArray[np.int64],
+    similarities: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    outcomes: npt.NDArray[np.float64],
+    count: int,
+) -> list[list[Outline]]:
+    """The heaviest of every row of columns ``[n, k]``: see ``Neighbours.heaviest``; who has no share is left out."""
+    order = np.argsort(-weights, axis=1, kind="stable")[:, :count]
+    around = (symbols, bar_times, similarities, weights, outcomes)
+    rows = [np.take_along_axis(column, order, axis=1).tolist() for column in around]
+    outlines = [list(map(Outline, *row)) for row in zip(*rows, strict=True)]
+    if not np.take_along_axis(weights, order, axis=1).all():
+        outlines = [[each for each in row if each.weight] for row in outlines]
+    return outlines
+
+
+def _outline(neighbour: Neighbour) -> Outline:
+    return Outline(neighbour.symbol, neighbour.bar_open_time, neighbour.similarity, neighbour.weight, neighbour.outcome)

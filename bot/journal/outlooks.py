@@ -151,7 +151,7 @@ class OutlookRecorder:
         heaviest = heaviest_of(seen.neighbours, NEIGHBOURS_KEPT)
         kept = self._neighbours
         for each in heaviest:
-            kept += (self._number(each.symbol), each.bar_open_time, each.similarity, each.weight, each.outcome)
+            kept += (self._number(each.symbol), *each[1:])
         for _ in range(NEIGHBOURS_KEPT - len(heaviest)):
             kept += _NOBODY
 

@@ -28,8 +28,9 @@ _SHORTEST: Final = 4
 """And at least, as a shorter one costs as much."""
 _BLOCK: Final = 6
 """Stretches whose neighbours are proposed together: the more, the cheaper. Bars encoded together are whole blocks of them."""
-_BEHIND: Final = 2
-"""Tasks that a second process has not done when a stretch is wanted: with so many the next is worked on here."""
+_IN_STOCK: Final = 144
+"""Bars whose neighbours are proposed before their time. With fewer a second process is behind, and the next stretch is worked
+on here."""
 _KEPT: Final = 4
 """Proposals that a second process keeps for every symbol: more than are worked on at once."""
 _NOTHING: Final = Findings(0, None, None)
@@ -125,7 +126,8 @@ class Appraiser:
             self._share(bank, prospect, row, now)
             return own, self._find_here(bank, prospect, own)
         stretch, findings = coming
-        if prospect.unkept >= _BEHIND or (isinstance(findings, Promise) and not findings.is_kept):
+        is_behind = prospect.proposed_until < row + _IN_STOCK
+        if is_behind or (isinstance(findings, Promise) and not findings.is_kept):
             self._help_out(bank, prospect, row)
         self._share(bank, prospect, row, now)
         found: Findings | None = findings.result() if isinstance(findings, Promise) else findings

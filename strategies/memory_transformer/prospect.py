@@ -16,7 +16,7 @@ from memory_store.records import KeyArray
 from strategies.bars import Bar
 from strategies.memory_transformer.forecaster import BarForecast, Forecasts
 from strategies.memory_transformer.tile_kernel import EncodedSeries
-from strategies.neighbours import Columns, Neighbours
+from strategies.neighbours import Columns, Neighbours, Outline, outlines_of_rows
 from strategies.readout import MemoryView, MemoryViews
 from strategies.recorder import Recall, recalls_of
 
@@ -133,18 +133,37 @@ class Appraisals:
     def _open(self) -> list[Appraisal]:
         forecasts, views, found, symbols, horizon = self._columns
         ids, scores, outcomes, times, regimes = found
-        # By columns alone: what refers to this object, which keeps it, would be a cycle that only the collector ends.
-        around = symbols, times, scores, outcomes[:, :, horizon], regimes, forecasts.weights
-        columns = [partial(_neighbours, around, place) for place in range(len(self))]
-        spoke = map(Neighbours, ids.tolist(), views.weights.tolist(), columns)
+        # Not by this object, which keeps what refers to it: that would be a cycle that only the collector ends.
+        around = _Around(symbols, times, scores, outcomes[:, :, horizon], regimes, forecasts.weights, views.weights)
+        columns = [partial(around.columns, place) for place in range(len(self))]
+        heaviest = [partial(around.heaviest, place) for place in range(len(self))]
+        spoke = map(Neighbours, ids.tolist(), views.weights.tolist(), columns, heaviest)
         recalls = recalls_of(scores, ids, views.weights)
         return list(map(Appraisal, repeat(0), forecasts.forecasts(), views.views(), spoke, recalls))
 
 
-def _neighbours(around: tuple[npt.NDArray[Any], ...], place: int) -> Columns:
-    """What is known of the neighbours of a bar, from columns of many."""
-    symbols, *rest = (column[place] for column in around)
-    return Columns(symbols.tolist(), *rest)
+class _Around:
+    """What is known of the neighbours of consecutive bars, ``[n, k]`` each: see ``Columns``; then shares of the vote."""
+
+    __slots__ = ("_columns", "_outlines", "_shares")
+
+    def __init__(self, *columns: npt.NDArray[Any]) -> None:
+        *self._columns, self._shares = columns
+        self._outlines: dict[int, list[list[Outline]]] = {}
+        """By how many are wanted, of all bars at once."""
+
+    def columns(self, place: int) -> Columns:
+        """Those of a bar."""
+        symbols, *rest = (column[place] for column in self._columns)
+        return Columns(symbols.tolist(), *rest)
+
+    def heaviest(self, place: int, count: int) -> list[Outline]:
+        """See ``Neighbours.heaviest``."""
+        outlines = self._outlines.get(count)
+        if outlines is None:
+            symbols, times, scores, outcomes, *_ = self._columns
+            outlines = self._outlines[count] = outlines_of_rows(symbols, times, scores, self._shares, outcomes, count)
+        return outlines[place]
 
 
 _numbers = count()
@@ -282,10 +301,15 @@ class Prospect:
         self._uncut = stretch.end
 
     @property
-    def unkept(self) -> int:
-        """Tasks that another process has and has not done."""
-        tasks = [*self._proposals.values(), *[findings for _, findings in self._coming.values()]]
-        return sum(isinstance(task, Promise) and not task.is_kept for task in tasks)
+    def proposed_until(self) -> int:
+        """Place up to which neighbours are proposed, without a gap, with no task left to wait for."""
+        until = 0
+        for block in self._blocks:
+            proposal = self._proposals.get(block.key)
+            if isinstance(proposal, Promise) and not proposal.is_kept:
+                break
+            until = block.end
+        return until
 
     def take(self, row: int) -> tuple[Stretch, Promise | Findings] | None:
         """The stretch that a bar lies in, where somebody has it, once. Nobody asks about bars before this one any more."""

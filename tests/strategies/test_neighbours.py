@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies.base import Explanation, Neighbour, Signal
-from strategies.neighbours import Columns, Neighbours, heaviest_of, ids_of
+from strategies.neighbours import Columns, Neighbours, heaviest_of, ids_of, outlines_of_rows
 
 
 def columns(k: int) -> Columns:
@@ -51,6 +51,19 @@ def test_neighbours_made_late_are_those_made_at_once(weights: list[float], count
     assert ids_of(late) == ids_of(expected) and len(late) == len(expected)
     assert list(heaviest_of(late, count)) == list(heaviest_of(expected, count))
     assert late == expected and tuple(late) == expected and late[:2] == expected[:2]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 0.125, 0.25, 0.5]), min_size=5, max_size=5), min_size=1, max_size=4),
+    st.integers(0, 6),
+)
+def test_the_heaviest_of_many_bars_are_those_of_each(rows: list[list[float]], count: int):
+    symbols, times, similarities, outcomes, _, _ = columns(5)
+    around = [np.tile(np.array(column), (len(rows), 1)) for column in (symbols, times, similarities, outcomes)]
+    found = outlines_of_rows(*around[:3], np.array(rows), around[3], count)
+    assert found == [heaviest_of(at_once(weights), count) for weights in rows]
+    late = Neighbours(list(range(10, 15)), rows[0], lambda: columns(5))
+    assert late.heaviest(count) == found[0]
 
 
 def test_nobody_makes_neighbours_to_know_who_and_how_many_they_are():
