@@ -152,8 +152,7 @@ class Foresight:
     @property
     def known_until(self) -> int:
         """Searches before this time see no outcome that is still to come, so that ``look_ahead`` can answer them now."""
-        settled_until = self._holdings.settled_until if self._late is None else self._late.settled_until
-        return settled_until + self.config.embargo_ms
+        return self._held.settled_until + self.config.embargo_ms
 
     def look_ahead(self, proposal: Proposal, first_row: int, as_of: Sequence[int]) -> Outlook | None:
         """Answer coming searches at once, as far as what is still to happen cannot change their answers.

@@ -71,9 +71,9 @@ class LateWrites:
         "_noted",
         "_order",
         "_settled",
+        "_settled_until",
         "_writer",
         "next_id",
-        "settled_until",
     )
 
     def __init__(self, held: Holdings, writer: Writer) -> None:
@@ -89,8 +89,7 @@ class LateWrites:
         self._noted: list[_Note] = []
         self._in_turn = True
         """Whether outcomes come in the order of time, of entries that are there, and each note right after its asker."""
-        self.settled_until = self._held.settled_until
-        """When the latest outcome became known, milliseconds."""
+        self._settled_until = self._held.settled_until
         self.next_id = self._held.next_id
         """The id that the next append gets."""
 
@@ -115,11 +114,11 @@ class LateWrites:
         settlement = entry_id, horizon, outcome, settled_time
         self._settled.append(settlement)
         self._order.append(("settle", settlement))
-        if entry_id >= self.next_id or settled_time < self.settled_until:
+        if entry_id >= self.next_id or settled_time < self._settled_until:
             self._in_turn = False
             self.write()
         else:
-            self.settled_until = settled_time
+            self._settled_until = settled_time
 
     def note(self, asker_id: int, as_of: int, ids: npt.ArrayLike, weights: npt.ArrayLike) -> None:
         """See ``MemoryBank.note``; ids and weights must not change any more."""
