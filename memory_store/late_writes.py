@@ -46,11 +46,6 @@ class Writer(Protocol):
         """Remember which neighbours spoke for a decision."""
 
 
-_Append = tuple[npt.ArrayLike, str, int, int, float]
-_Settle = tuple[int, int, float, int]
-_Note = tuple[int, int, npt.ArrayLike, npt.ArrayLike]
-
-
 def can_wait(config: BankConfig) -> bool:
     """Whether writes of such a bank can be put off: where the oldest make room, nothing that is written decides who leaves."""
     return config.eviction is Eviction.FIFO and config.index is IndexKind.EXACT and not config.sealed
@@ -65,12 +60,9 @@ class LateWrites:
     """
 
     __slots__ = (
-        "_appended",
         "_held",
         "_in_turn",
-        "_noted",
         "_order",
-        "_settled",
         "_settled_until",
         "_writer",
         "next_id",
@@ -80,13 +72,11 @@ class LateWrites:
         self._held = held
         self._writer = writer
         self._order: list[tuple[str, Any]] = []
+        """Which write, and its arguments."""
         self._forget()
 
     def _forget(self) -> None:
         self._order = []
-        self._appended: list[_Append] = []
-        self._settled: list[_Settle] = []
-        self._noted: list[_Note] = []
         self._in_turn = True
         """Whether outcomes come in the order of time, of entries that are there, and each note right after its asker."""
         self._settled_until = self._held.settled_until
@@ -103,17 +93,13 @@ class LateWrites:
         if len(self._order) >= _MOST:
             self.write()
         entry_id = self.next_id
-        moment = key, symbol, bar_time, regime, novelty
-        self._appended.append(moment)
-        self._order.append(("append", moment))
+        self._order.append(("append", (key, symbol, bar_time, regime, novelty)))
         self.next_id = entry_id + 1
         return entry_id
 
     def settle(self, entry_id: int, horizon: int, outcome: float, settled_time: int) -> None:
         """See ``MemoryBank.settle``."""
-        settlement = entry_id, horizon, outcome, settled_time
-        self._settled.append(settlement)
-        self._order.append(("settle", settlement))
+        self._order.append(("settle", (entry_id, horizon, outcome, settled_time)))
         if entry_id >= self.next_id or settled_time < self._settled_until:
             self._in_turn = False
             self.write()
@@ -124,9 +110,7 @@ class LateWrites:
         """See ``MemoryBank.note``; ids and weights must not change any more."""
         if asker_id != self.next_id - 1 or not self._order or self._order[-1][0] != "append":
             self._in_turn = False
-        noted = asker_id, as_of, ids, weights
-        self._noted.append(noted)
-        self._order.append(("note", noted))
+        self._order.append(("note", (asker_id, as_of, ids, weights)))
 
     def write(self) -> None:
         """Make all that wait.
@@ -134,9 +118,8 @@ class LateWrites:
         Raises:
             MemoryBankError: one of them cannot be made. Those before it are, those after it are not.
         """
-        order = self._order
-        together = _Together.of(self._held, self._appended, self._settled, self._noted) if self._in_turn else None
-        self._order = []
+        order, self._order = self._order, []
+        together = _Together.of(self._held, order) if self._in_turn else None
         try:
             if together is not None:
                 together.write(self._held)
@@ -175,10 +158,11 @@ class _Together(NamedTuple):
     noted: Noted | None
 
     @classmethod
-    def of(
-        cls, held: Holdings, appended: list[_Append], settled: list[_Settle], noted: list[_Note]
-    ) -> _Together | None:
+    def of(cls, held: Holdings, order: list[tuple[str, Any]]) -> _Together | None:
         """``None`` where a write is not plainly sound, which the plain way has to judge."""
+        appended, settled, noted = (
+            [told for kind, told in order if kind == each] for each in ("append", "settle", "note")
+        )
         if not appended or 2 * len(appended) > held.config.capacity:
             return None
         vectors, symbols, *rest = zip(*appended, strict=True)
@@ -214,13 +198,12 @@ class _Together(NamedTuple):
         numbers = [
             held.directory.add(*moment) for moment in zip(self.symbols, self.times.tolist(), ids.tolist(), strict=True)
         ]
-        ring.write_all(ids, slots, self.keys, numbers, self.times, self.regimes, self.novelties)
+        written = ring.write_all(ids, self.keys, numbers, self.times, self.regimes, self.novelties)
         for number in left:
             held.directory.removed(number)
         held.key_norm = max(held.key_norm, self.longest)
         held.size += count - len(leaving)
         held.next_id = first + count
-        written = slots.tolist()
         for slot in written:
             held.finder.written(slot, held.next_id)
         if held.helper is not None:
@@ -260,7 +243,7 @@ def _fit(regimes: IntArray) -> bool:
     return bool(regimes.min() >= -REGIME_LIMIT and regimes.max() < REGIME_LIMIT)
 
 
-def _settled_of(held: Holdings, settled: list[_Settle], times: IntArray) -> _Settled | None:
+def _settled_of(held: Holdings, settled: list[tuple[int, int, float, int]], times: IntArray) -> _Settled | None:
     """Outcomes of entries that are held before and after, none of which is known.
 
     Args:

@@ -145,7 +145,8 @@ class Recollections:
             return None
         if len({each.shape for each in (*columns, *shares)}) > 1 or not len(columns[0]) or askers[0] < next_id:
             return None
-        ids, weights = np.array(columns), np.array(shares)
+        # A third of the time of an array of arrays.
+        ids, weights = (np.concatenate(rows).reshape(len(noted), -1) for rows in (columns, shares))
         if (
             ids.dtype != _ID_TYPE
             or weights.dtype != _SHARE_TYPE

@@ -133,45 +133,44 @@ class Ring:
     def write(self, entry_id: int, key: KeyArray, symbol: int, bar_time: int, regime: int, novelty: float = 0.0) -> int:
         """Put an entry that nobody has used, all its horizons pending, into a free slot; returns the slot."""
         slot = self.slots.take(entry_id)
-        self.ids[slot] = entry_id
-        self.keys[slot] = key
-        self.symbols[slot] = symbol
-        self.bar_times[slot] = bar_time
-        self.regimes[slot] = regime
-        self.novelties[slot] = novelty
-        self.hits[slot] = 0
-        self.last_hits[slot] = NOT_YET
-        self.credits[slot] = 0
-        self.outcomes[slot] = np.nan
-        self.usable_from[slot] = NEVER
+        self._put(slot, entry_id, key, symbol, bar_time, regime, novelty)
         self.visibility.write(slot)
         return slot
 
     def write_all(
         self,
         ids: IntArray,
-        slots: IntArray,
         keys: KeyArray,
         symbols: Sequence[int],
         bar_times: IntArray,
         regimes: IntArray,
         novelties: KeyArray,
-    ) -> None:
-        """As ``write`` of one after the other, in place of what lies in their slots; where slots turn.
+    ) -> list[int]:
+        """As ``write`` of one after the other, in place of what lies in their slots, where slots turn; returns the slots.
 
         Args:
             ids: ``[n]`` that follow each other, no more than there are slots.
-            slots: ``[n]`` where they belong.
             keys: ``[n, dimension]``.
             symbols: ``[n]``, as the next three.
             bar_times: milliseconds.
             regimes: labels.
             novelties: of their bars.
         """
+        slots = self.slots.slots(ids)
+        self._put(slots, ids, keys, symbols, bar_times, regimes, novelties)
+        written: list[int] = slots.tolist()
+        for slot in written:
+            self.visibility.write(slot)
+        return written
+
+    def _put(
+        self, slots: int | IntArray, ids: Any, keys: KeyArray, symbols: Any, times: Any, regimes: Any, novelties: Any
+    ) -> None:
+        """Fields of an entry in its slot, or of several in theirs."""
         self.ids[slots] = ids
         self.keys[slots] = keys
         self.symbols[slots] = symbols
-        self.bar_times[slots] = bar_times
+        self.bar_times[slots] = times
         self.regimes[slots] = regimes
         self.novelties[slots] = novelties
         self.hits[slots] = 0
@@ -179,8 +178,6 @@ class Ring:
         self.credits[slots] = 0
         self.outcomes[slots] = np.nan
         self.usable_from[slots] = NEVER
-        for slot in slots.tolist():
-            self.visibility.write(slot)
 
     def clear(self, slot: int) -> None:
         """Take the entry of a slot away."""

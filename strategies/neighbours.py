@@ -144,11 +144,8 @@ def outlines_of_rows(
     """The heaviest of every row of columns ``[n, k]``: see ``Neighbours.heaviest``; who has no share is left out."""
     order = np.argsort(-weights, axis=1, kind="stable")[:, :count]
     around = (symbols, bar_times, similarities, weights, outcomes)
-    rows = [np.take_along_axis(column, order, axis=1).tolist() for column in around]
-    outlines = [list(map(Outline, *row)) for row in zip(*rows, strict=True)]
-    if not np.take_along_axis(weights, order, axis=1).all():
-        outlines = [[each for each in row if each.weight] for row in outlines]
-    return outlines
+    rows = zip(*[np.take_along_axis(column, order, axis=1).tolist() for column in around], strict=True)
+    return [[each for each in map(Outline, *row) if each.weight] for row in rows]
 
 
 def _outline(neighbour: Neighbour) -> Outline:

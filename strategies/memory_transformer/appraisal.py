@@ -28,9 +28,6 @@ _SHORTEST: Final = 4
 """And at least, as a shorter one costs as much."""
 _BLOCK: Final = 6
 """Stretches whose neighbours are proposed together: the more, the cheaper. Bars encoded together are whole blocks of them."""
-_IN_STOCK: Final = 144
-"""Bars whose neighbours are proposed before their time. With fewer a second process is behind, and the next stretch is worked
-on here."""
 _KEPT: Final = 4
 """Proposals that a second process keeps for every symbol: more than are worked on at once."""
 _NOTHING: Final = Findings(0, None, None)
@@ -126,7 +123,7 @@ class Appraiser:
             self._share(bank, prospect, row, now)
             return own, self._find_here(bank, prospect, own)
         stretch, findings = coming
-        is_behind = prospect.proposed_until < row + _IN_STOCK
+        is_behind = prospect.proposed_until < row + self._proposed_at_once
         if is_behind or (isinstance(findings, Promise) and not findings.is_kept):
             self._help_out(bank, prospect, row)
         self._share(bank, prospect, row, now)
