@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -10,6 +11,7 @@ from typing import Final
 from backtest.synthetic.candles import Floats
 from backtest.synthetic.motif_study import FEWEST, MotifStudy, study_motifs, train_on_motifs
 from backtest.synthetic.motifs import MotifSettings, motif_task
+from backtest.walk_forward.runner import process_executor
 from benchmarks.harness import Measurement, benchmark
 from benchmarks.motif_plots import plot_gain, plot_gate
 from strategies.features import FEATURE_NAMES
@@ -26,10 +28,10 @@ MODEL: Final = ModelConfig(
     n_features=len(FEATURE_NAMES),
     d_model=32,
     n_heads=4,
-    n_layers=1,
+    n_layers=2,
     d_ff=64,
     dropout=0.0,
-    attention_window=16,
+    attention_window=128,
     kernel_size=8,
     linear_window=8,
     gate_bias=-3.0,
@@ -37,6 +39,8 @@ MODEL: Final = ModelConfig(
     embargo=4,
     memory_size=10_000,
 )
+"""Attention over several motifs: when one ends is hard to tell from its own bars, whose last may be small, and easier from when
+those before it ended."""
 TRAINING: Final = TrainingConfig(
     epochs=6,
     learning_rate=3e-3,
@@ -71,7 +75,8 @@ _PIECES: Final[Mapping[str, tuple[Callable[[MotifStudy], Floats], str]]] = {
 @benchmark(*_PIECES, "motif_r2_over_bayes_noiseless", "motif_r2_without_memory", "motif_r2_shuffled", seed=0)
 def motifs(seed: int) -> Mapping[str, Measurement]:
     """What is explained of the outcomes of motifs that training has not seen, over what can be known."""
-    studies = [study(seed + number) for number in range(SEEDS)]
+    with process_executor(min(SEEDS, os.cpu_count() or 1)) as processes:
+        studies = list(processes.map(study, range(seed, seed + SEEDS)))
     plot_gain(studies, TASK)
     plot_gate(studies)
     about = (

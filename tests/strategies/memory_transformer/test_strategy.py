@@ -64,7 +64,8 @@ def cut(history: dict[str, BarSeries], time: int) -> tuple[dict[str, BarSeries],
 
 @pytest.fixture(scope="module")
 def market() -> dict[str, BarSeries]:
-    return two_symbols(560)
+    """Histories that begin with their first bar: whoever pushes it by itself counts from there."""
+    return {symbol: replace(series, first_ordinal=0) for symbol, series in two_symbols(560).items()}
 
 
 @pytest.fixture(scope="module")
