@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--candles FOLDER | --evaluate] [NAME ...]`` and ``python -m benchmarks --results FILE``."""
+"""``python -m benchmarks [--candles FOLDER] [NAME ...]``, ``--evaluate``, and ``--results`` and ``--walk`` with a file."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ EVALUATIONS: Final = (
     "benchmarks.public_table",
 )
 USAGE: Final = """python -m benchmarks [--candles FOLDER] [NAME ...]
-python -m benchmarks --evaluate [NAME ...]
+python -m benchmarks --evaluate
 python -m benchmarks --results EVALUATION.json
 python -m benchmarks --walk WALK.json
 
-Without names all are measured. With a candle store, such as data/candles after recall fetch, the memory is measured on the
-hours in it as well, under names that end in _stored_hours. With --evaluate the tasks of known optimum and the public table are
-measured instead, the latter where RECALL_TEST_DATA names a folder with ETTh1.csv, and written to docs/results.md;
+Without names all are measured but the tasks of known optimum and the public table, which --evaluate measures; what is said of
+these is written to docs/results.md, and the table needs a folder with ETTh1.csv, named by RECALL_TEST_DATA.
+With a candle store, such as data/candles after recall fetch, the memory is measured on the hours in it as well, under names
+that end in _stored_hours.
 --results takes what recall evaluate --json said of real candles, merges its figures and writes docs/results.md;
 chaos_runs plays the campaign against the live run, which takes half an hour or more and is not among all.
 --walk takes what recall walk-forward --json said and writes it there."""
@@ -49,7 +50,10 @@ def main(arguments: Sequence[str]) -> int:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     evaluates = arguments[:1] == ["--evaluate"]
-    for suite in EVALUATIONS if evaluates else SUITES:
+    # A name may be of either.
+    named = [*arguments[2:]] if arguments[:1] == ["--candles"] else [*arguments[evaluates:]]
+    everything = (*SUITES, *EVALUATIONS)
+    for suite in everything if named else EVALUATIONS if evaluates else SUITES:
         importlib.import_module(suite)
     for suite in {CAMPAIGNS[name] for name in arguments if name in CAMPAIGNS}:
         importlib.import_module(suite)
@@ -89,9 +93,10 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"{USAGE}\n\n{known}", markup=False)
         return 0
     try:
-        refused = run(select(names), console)
+        selected = select(names)
+        refused = run(selected, console)
         write_page()
-        if evaluates:
+        if any(one.measure.__module__ in EVALUATIONS for one in selected):
             from benchmarks.tasks import write_tasks
 
             write_tasks()

@@ -199,7 +199,7 @@ def build_strategy(
                 "memory.enabled is false, and similarity is nothing but its memory; choose another strategy"
             )
         return SimilarityStrategy(symbols, interval, _similarity_settings(config)), ""
-    kind = BASELINES.get(name) or _user_class(name)
+    kind = _plain_kind(name)
     try:
         return kind(**config.strategy.parameters), ""
     except (TypeError, ValueError) as problem:
@@ -261,6 +261,21 @@ def _memory_transformer(
         rules=_memory_rules(config),
     )
     return MemoryTransformerStrategy(bundle, symbols, settings), path.name
+
+
+def check_strategy(name: str) -> None:
+    """Refuse the name of a strategy that is not there, before anything is begun for it.
+
+    Raises:
+        UsageError: it is unknown, or a class that cannot be loaded.
+    """
+    if name not in ("memory_transformer", "similarity"):
+        _plain_kind(name)
+
+
+def _plain_kind(name: str) -> type[Strategy]:
+    """The class of a strategy that is made of its parameters alone."""
+    return BASELINES.get(name) or _user_class(name)
 
 
 def _user_class(name: str) -> type[Strategy]:

@@ -87,11 +87,15 @@ def with_choices(
     """The configuration with what the command line says about the strategy.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or there is no such strategy.
     """
+    # Imported here because it takes as long as all else that a --help needs.
+    from bot.assembly import check_strategy
+
     config = context.config
     changes: dict[str, dict[str, Any]] = {}
     if strategy is not None:
+        check_strategy(strategy)
         changes["strategy"] = {"name": strategy}
     if model_id is not None:
         changes["model"] = {"id": model_id}

@@ -105,6 +105,17 @@ def test_a_strategy_that_cannot_be_had_is_refused(options: tuple[str, ...], sent
     assert outcome.error == sentence
 
 
+@pytest.mark.parametrize("command", [("backtest",), ("paper", "--venue", "sandbox")])
+def test_an_unknown_strategy_is_refused_before_anything_else_is_looked_at_or_begun(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Here are no candles, which would be the next thing to complain of, and no run is begun to be left behind."""
+    outcome = recall(tmp_path, *command, "--strategy", "momentum")
+    assert outcome.code == ExitCode.USAGE
+    assert outcome.error.startswith("strategy 'momentum' is unknown; ")
+    assert outcome.out == ""
+
+
 def test_the_example_of_the_documents_works(folder: Path, tmp_path: Path) -> None:
     """The listing in docs/strategies.md, saved as it says and run with the commands it shows."""
     text = (PROJECT / "docs" / "strategies.md").read_text()
