@@ -92,12 +92,15 @@ def final_hashes(data_dir: Path) -> tuple[str, str]:
     return row[0], row[1]
 
 
-def test_a_run_killed_four_times_ends_like_one_that_never_was(tmp_path: Path):
-    first, last = 700, 1_000
+@pytest.mark.parametrize(
+    ("kills", "last"), [(2, 850), pytest.param(4, 1_000, marks=pytest.mark.slow)], ids=["twice", "four-times"]
+)
+def test_a_run_killed_again_and_again_ends_like_one_that_never_was(tmp_path: Path, kills: int, last: int):
+    first = 700
     make_candles(tmp_path, ("BTCUSDT",), last)
     arguments = (*MARKET, *BUSY)
-    killed = run_with_kills(tmp_path, (*arguments, *SANDBOX, *span(first, last)), 4, last - first, seed=1)
-    assert killed == 4
+    killed = run_with_kills(tmp_path, (*arguments, *SANDBOX, *span(first, last)), kills, last - first, seed=1)
+    assert killed == kills
     report = assert_nothing_lost_or_doubled(tmp_path, arguments, first, last)
     assert final_hashes(tmp_path) == (report["replay"]["decisions_sha256"], report["replay"]["trades_sha256"])
 
@@ -110,7 +113,7 @@ def test_a_killed_run_gives_its_strategy_the_state_that_bars_do_not_tell(
     make_candles(tmp_path, ("BTCUSDT",), last)
     mine = ("--strategy", "tests.bot.cli.strategies:TakesTurns", "--set", "strategy.parameters.bars=7")
     arguments = (*MARKET, *mine)
-    assert run_with_kills(tmp_path, (*arguments, *SANDBOX, *span(first, last)), 2, last - first, seed=3) == 2
+    assert run_with_kills(tmp_path, (*arguments, *SANDBOX, *span(first, last)), 1, last - first, seed=3) == 1
     report = assert_nothing_lost_or_doubled(tmp_path, arguments, first, last)
     assert final_hashes(tmp_path) == (report["replay"]["decisions_sha256"], report["replay"]["trades_sha256"])
     assert report["buys"] >= 6, "it hardly took its turns"

@@ -167,7 +167,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(configs, st.integers(0, 2**32), st.lists(steps, min_size=10, max_size=60))
 def test_any_sequence_of_operations_gives_what_both_oracles_give(config, seed, sequence):
     """Appends, settlements, evictions, proposals and searches in any order: same neighbours, bit for bit with proposals."""

@@ -53,7 +53,7 @@ def assert_exact(index: PrunedIndex, keys: np.ndarray, hidden: np.ndarray, query
     return found
 
 
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     seeds,
     st.sampled_from(KINDS),

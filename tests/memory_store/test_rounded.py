@@ -38,7 +38,7 @@ def assert_exact(found, keys: np.ndarray, hidden: np.ndarray, queries: np.ndarra
         assert set(shown[best_first(rescore(keys[shown], queries[row]), shown, k)].tolist()) <= set(mine)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seeds,
     st.sampled_from(KINDS),
@@ -101,7 +101,7 @@ def test_keys_may_change_and_become_more(seed, before, after):
         assert_exact(search(index, keys[:scanned], hidden, queries, 5), keys[:scanned], hidden, queries, 5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seeds, st.sampled_from(KINDS), st.sampled_from([1, 3, 12, 64]), st.booleans())
 def test_a_product_bounds_the_score_from_above(seed, kind, dimension, written_later):
     random = np.random.default_rng(seed)

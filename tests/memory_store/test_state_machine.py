@@ -56,10 +56,10 @@ KINDS = [
     (Eviction.FIFO, IndexKind.APPROXIMATE, 0),
     (Eviction.FIFO, IndexKind.EXACT, 11),
 ]
-EXAMPLES = 20
+EXAMPLES = 15
 STEPS = 50
-FEWEST_STEPS = 550
-"""Per kind of bank; together more than two thousand."""
+FEWEST_STEPS = 400
+"""Per kind of bank; together two thousand."""
 
 eighths = st.integers(-8, 8).map(lambda number: number / 8)
 vectors = st.lists(eighths, min_size=DIMENSION, max_size=DIMENSION).filter(any)

@@ -47,7 +47,10 @@ def assert_made_again(data_dir: Path) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("eviction", ["fifo", "importance", "reservoir"])
+@pytest.mark.parametrize(
+    "eviction",
+    ["importance", pytest.param("fifo", marks=pytest.mark.slow), pytest.param("reservoir", marks=pytest.mark.slow)],
+)
 def test_a_run_that_prunes_its_memory_is_resumed_and_audited(tmp_path: Path, eviction: str):
     make_candles(tmp_path, ("BTCUSDT", "ETHUSDT"), LAST)
     paper = ("paper", *MARKET, *BUSY, *SANDBOX, "--set", f"memory.eviction={eviction}", *span(FIRST, LAST))
