@@ -35,8 +35,6 @@ class BarForecast(NamedTuple):
     """Signed: a return in units of its volatility, p(up) - p(down), or a position, by the model's head."""
     gate: float
     """Share of the memory in the mixture, in [0, 1]."""
-    weights: Sequence[float]
-    """``[k]`` share of every neighbour in the model's own vote; what is missing to 1 went to the null entry."""
     quantiles: Sequence[Sequence[float]]
     """``[horizons][len(QUANTILES)]`` of the return in units of its trailing volatility, ``sigma_t * sqrt(h)``."""
     log_volatility: Sequence[float]
@@ -44,14 +42,14 @@ class BarForecast(NamedTuple):
 
 
 class Forecasts(NamedTuple):
-    """What the model says about ``n`` bars, as columns: see :class:`BarForecast` for each."""
+    """What the model says about ``n`` bars, as columns: see :class:`BarForecast` for each, which leaves out the weights."""
 
     predictions: FloatRows
     """``[n]``."""
     gates: FloatRows
     """``[n]``."""
     weights: FloatRows
-    """``[n, k]``."""
+    """``[n, k]`` share of every neighbour in the model's own vote; what is missing to 1 went to the null entry."""
     quantiles: FloatRows
     """``[n, horizons, len(QUANTILES)]``."""
     log_volatilities: FloatRows
@@ -59,7 +57,8 @@ class Forecasts(NamedTuple):
 
     def forecasts(self) -> list[BarForecast]:
         """One by one."""
-        return list(map(BarForecast, *[column.tolist() for column in self]))
+        told = self.predictions, self.gates, self.quantiles, self.log_volatilities
+        return list(map(BarForecast, *[column.tolist() for column in told]))
 
 
 class Forecaster:
