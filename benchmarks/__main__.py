@@ -51,16 +51,15 @@ def main(arguments: Sequence[str]) -> int:
         os.environ[variable] = "1"
     evaluates = arguments[:1] == ["--evaluate"]
     # A name may be of either.
-    named = [*arguments[2:]] if arguments[:1] == ["--candles"] else [*arguments[evaluates:]]
-    everything = (*SUITES, *EVALUATIONS)
-    for suite in everything if named else EVALUATIONS if evaluates else SUITES:
+    named = list(arguments[2:] if arguments[:1] == ["--candles"] else arguments[evaluates:])
+    for suite in (*SUITES, *EVALUATIONS) if named else EVALUATIONS if evaluates else SUITES:
         importlib.import_module(suite)
     for suite in {CAMPAIGNS[name] for name in arguments if name in CAMPAIGNS}:
         importlib.import_module(suite)
     from benchmarks.harness import REGISTRY, BenchmarkError, run, select
     from benchmarks.page import write_page
 
-    console, names = Console(), list(arguments[1:] if evaluates else arguments)
+    console, names = Console(), list(arguments)
     if names[:1] == ["--results"]:
         from benchmarks.results import publish
 
@@ -87,13 +86,12 @@ def main(arguments: Sequence[str]) -> int:
         from benchmarks.memory import register_stored
 
         register_stored(Path(names[1]))
-        names = names[2:]
     if "--help" in arguments or "-h" in arguments:
         known = "\n".join(f"  {name}" for one in REGISTRY for name in one.names)
         console.print(f"{USAGE}\n\n{known}", markup=False)
         return 0
     try:
-        selected = select(names)
+        selected = select(named)
         refused = run(selected, console)
         write_page()
         if any(one.measure.__module__ in EVALUATIONS for one in selected):

@@ -31,6 +31,8 @@ from strategies.memory_rules import MemoryRules
 from strategies.similarity import SimilaritySettings, SimilarityStrategy
 
 BASELINES: Final[dict[str, type[Strategy]]] = {"sma_cross": SmaCross, "buy_and_hold": BuyAndHold}
+WITH_A_MEMORY: Final = ("memory_transformer", "similarity")
+"""Strategies that the configuration of memory and model makes, not parameters of their own."""
 LATEST: Final = "latest"
 
 
@@ -269,7 +271,7 @@ def check_strategy(name: str) -> None:
     Raises:
         UsageError: it is unknown, or a class that cannot be loaded.
     """
-    if name not in ("memory_transformer", "similarity"):
+    if name not in WITH_A_MEMORY:
         _plain_kind(name)
 
 
@@ -282,7 +284,7 @@ def _user_class(name: str) -> type[Strategy]:
     module_name, separator, class_name = name.partition(":")
     if not separator:
         raise UsageError(
-            f"strategy {name!r} is unknown; use memory_transformer, similarity, {', '.join(BASELINES)}, "
+            f"strategy {name!r} is unknown; use {', '.join((*WITH_A_MEMORY, *BASELINES))}, "
             "or your own class as package.module:Class"
         )
     try:

@@ -89,7 +89,6 @@ def with_choices(
     Raises:
         UsageError: a value is out of range, or there is no such strategy.
     """
-    # Imported here because it takes as long as all else that a --help needs.
     from bot.assembly import check_strategy
 
     config = context.config
