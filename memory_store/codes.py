@@ -7,9 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from memory_store.index import rescore
 from memory_store.records import IntArray, KeyArray, ScoreArray
-from memory_store.rotation import coordinates, fit_basis
+from memory_store.rotation import coordinates, fit_basis, of_length_one
 
 Bytes = npt.NDArray[np.int8]
 
@@ -72,9 +71,8 @@ class Codes:
 
     def asked(self, queries: KeyArray) -> Asked:
         """Queries ``[n, d]`` as they are multiplied: scaled to length one, each with a step of its own."""
-        lengths = np.sqrt(rescore(queries, queries))
-        lengths[lengths == 0.0] = 1.0
-        exact = coordinates(queries / lengths[:, None], self._basis)
+        units, lengths = of_length_one(queries)
+        exact = coordinates(units, self._basis)
         steps = np.maximum(np.abs(exact).max(axis=1), _SMALLEST) / _LARGEST
         rounded = np.rint(exact / steps[:, None])
         distances = np.linalg.norm(exact - rounded * steps[:, None], axis=1)

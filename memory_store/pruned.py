@@ -8,15 +8,14 @@ to have are out; the few that are left are looked at in full.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching, rescore
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
-from memory_store.rotation import coordinates, fit_basis
-from memory_store.shortlist import floor_below, shortlist
+from memory_store.rotation import fit_basis, of_length_one, turned
+from memory_store.shortlist import floor_below, kth_of_rows, shortlist
 
 WORTHWHILE: Final = 32768
 """Slots below which a scan of all keys is as fast."""
@@ -186,16 +185,15 @@ class PrunedIndex:
     ) -> tuple[IntArray, IntArray, BoolArray]:
         """Row and slot of the candidates of a few queries, and which queries were not given up."""
         count = len(queries)
-        lengths = np.sqrt(rescore(queries, queries))
-        lengths[lengths == 0.0] = 1.0
-        bounds = np.matmul(_turn(queries / lengths[:, None], self._basis), columns, out=buffer[:count])
+        units, lengths = of_length_one(queries)
+        bounds = np.matmul(turned(units, self._basis), columns, out=buffer[:count])
         bounds[:, covered] = -np.inf
         blocks = bounds.reshape(count, BLOCK, -1)
         peaks = blocks.max(axis=1)
         seeds = min(max(_BLOCK_SEEDS, 2 * k), peaks.shape[1])
         high = np.maximum(np.partition(peaks, -seeds, axis=1)[:, -seeds], np.finfo(np.float32).min)
         rows, slots, complete = _unless_many(*reaching(blocks, peaks, high)[:2], count, give_up)
-        known = _kth_of_rows(rows, rescore(self._keys[slots], queries[rows]), count, k)
+        known = kth_of_rows(rows, rescore(self._keys[slots], queries[rows]), count, k, -np.inf)
         slack = 4 * (self.directions + 4) * _SMALLEST_NORMAL
         floor = floor_below((known - margin) / lengths, slack)
         floor[~complete] = np.inf
@@ -206,8 +204,8 @@ class PrunedIndex:
 
     def _turned(self, query: KeyArray, length: float) -> KeyArray:
         """Leading coordinates of a query scaled to length one, and the length of the rest, ``[m + 1]``."""
-        turned: KeyArray = _turn(query / np.float64(length), self._basis)[0]
-        return turned
+        leading: KeyArray = turned(query / np.float64(length), self._basis)[0]
+        return leading
 
     def _follow(self, size: int) -> KeyArray:
         """The columns of the first ``size`` slots, with all changes taken in."""
@@ -219,7 +217,7 @@ class PrunedIndex:
             self._changed.clear()
             for start in range(0, len(slots), _ROWS):
                 part = slots[start : start + _ROWS]
-                self._columns[:, part] = _turn(self._keys[part], self._basis).T
+                self._columns[:, part] = turned(self._keys[part], self._basis).T
         return self._columns
 
     def _fit(self, size: int) -> KeyArray:
@@ -229,18 +227,10 @@ class PrunedIndex:
         columns: KeyArray = np.zeros((self._basis.shape[1] + 1, len(self._keys)), dtype=np.float32)
         for start in range(0, size, _ROWS):
             rows = slice(start, min(start + _ROWS, size))
-            columns[:, rows] = _turn(self._keys[rows], self._basis).T
+            columns[:, rows] = turned(self._keys[rows], self._basis).T
         self._columns = columns
         self._bounds = np.empty(len(self._keys), dtype=np.float32)
         return columns
-
-
-def _turn(rows: KeyArray | ScoreArray, basis: ScoreArray) -> KeyArray:
-    """``coordinates`` in float32, the rest rounded up."""
-    wide = coordinates(rows, basis)
-    turned: KeyArray = wide.astype(np.float32)
-    turned[:, -1] = np.nextafter(turned[:, -1], np.float32(np.inf))
-    return turned
 
 
 def _high_floor(bounds: KeyArray, count: int) -> float:
@@ -263,19 +253,3 @@ def _unless_many(rows: IntArray, slots: IntArray, count: int, most: int) -> tupl
         return rows, slots, few
     kept = few[rows]
     return rows[kept], slots[kept], few
-
-
-def _kth_of_rows(rows: IntArray, scores: ScoreArray, count: int, k: int) -> ScoreArray:
-    """The k-th best score of each of ``count`` rows, ``[count]``, -inf where there are fewer.
-
-    Args:
-        rows: ``[m]`` whose score it is, increasing.
-        scores: ``[m]``.
-        count: rows.
-        k: which.
-    """
-    ends = np.searchsorted(rows, np.arange(count + 1)).tolist()
-    kth = [
-        float(np.partition(scores[start:end], -k)[-k]) if end - start >= k else -np.inf for start, end in pairwise(ends)
-    ]
-    return np.array(kth)

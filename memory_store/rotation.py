@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from memory_store.index import rescore
 from memory_store.records import KeyArray, ScoreArray
 
 _SAMPLE: Final = 16384
@@ -32,6 +33,21 @@ def coordinates(rows: KeyArray | ScoreArray, basis: ScoreArray) -> ScoreArray:
     return turned
 
 
+def turned(rows: KeyArray | ScoreArray, basis: ScoreArray) -> KeyArray:
+    """``coordinates`` in float32, the rest rounded up."""
+    wide = coordinates(rows, basis)
+    narrow: KeyArray = wide.astype(np.float32)
+    narrow[:, -1] = np.nextafter(narrow[:, -1], np.float32(np.inf))
+    return narrow
+
+
+def of_length_one(rows: KeyArray) -> tuple[ScoreArray, ScoreArray]:
+    """Rows ``[n, d]`` scaled to length one, and their lengths ``[n]``; 1 for those of zeros, which stay as they are."""
+    lengths = np.sqrt(rescore(rows, rows))
+    lengths[lengths == 0.0] = 1.0
+    return rows / lengths[:, None], lengths
+
+
 def fit_basis(keys: KeyArray, gather_cost: float, *, first: int = 4) -> ScoreArray:
     """Orthonormal directions, ``[d, m]``: the leading principal axes, as many as make searches cheapest.
 
@@ -50,7 +66,8 @@ def fit_basis(keys: KeyArray, gather_cost: float, *, first: int = 4) -> ScoreArr
     dimension = len(axes)
     turned = sample @ axes
     asked = turned[:: -(-len(turned) // _SAMPLE_QUERIES)]
-    kth = np.partition(turned @ asked.T, -_SAMPLE_QUERIES, axis=0)[-_SAMPLE_QUERIES]
+    wanted = min(_SAMPLE_QUERIES, len(turned))
+    kth = np.partition(turned @ asked.T, -wanted, axis=0)[-wanted]
     rests = np.sqrt(np.cumsum(np.square(turned[:, ::-1]), axis=1))[:, ::-1]
     asked_rests = rests[:: -(-len(turned) // _SAMPLE_QUERIES)]
     best, best_cost = dimension, dimension + 1.0

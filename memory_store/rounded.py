@@ -7,7 +7,7 @@ while they are still in the cache. What a score has to reach is learned from a f
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from memory_store.codes import Asked, Bytes, Codes
 from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching
 from memory_store.pruned import WORTHWHILE
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
-from memory_store.shortlist import floor_below
+from memory_store.shortlist import floor_below, kth_of_rows
 
 Products = npt.NDArray[np.int32]
 
@@ -232,9 +232,9 @@ class _Scan:
 
         def floor_by(found: _Found) -> Products:
             """What a product must reach, by what is known of the best found."""
-            high = np.maximum(_kth_of_rows(found.rows, found.products, count, seeds, _HIDDEN), _LOWEST)
+            high = np.maximum(kth_of_rows(found.rows, found.products, count, seeds, _HIDDEN), _LOWEST)
             best = found.reaching(high)
-            np.maximum(known, _kth_of_rows(best.rows, scores_of(best), count, k, -np.inf), out=known)
+            np.maximum(known, kth_of_rows(best.rows, scores_of(best), count, k, -np.inf), out=known)
             least = np.floor((known - margin - asked.error) / asked.unit)
             floor: Products = np.clip(least, -_LARGEST_PRODUCT, _LARGEST_PRODUCT).astype(np.int32)
             return floor
@@ -269,7 +269,7 @@ class _Scan:
         floor[~complete] = _HIGHEST
         found = found.reaching(floor)
         scores = scores_of(found)
-        np.maximum(known, _kth_of_rows(found.rows, scores, count, k, -np.inf), out=known)
+        np.maximum(known, kth_of_rows(found.rows, scores, count, k, -np.inf), out=known)
         near = np.flatnonzero(scores >= floor_below(known, margin).take(found.rows))
         return found.rows.take(near), found.slots.take(near), complete
 
@@ -300,20 +300,3 @@ def _in_turn(starts: range) -> list[int]:
     """The same numbers, neighbours far apart."""
     step = max(1, len(starts) // _SPREAD)
     return [start for first in range(step) for start in starts[first::step]]
-
-
-def _kth_of_rows(rows: IntArray, values: npt.NDArray[Any], count: int, k: int, missing: float) -> npt.NDArray[Any]:
-    """The k-th largest value of each of ``count`` rows, ``[count]``.
-
-    Args:
-        rows: ``[m]`` whose value it is, increasing.
-        values: ``[m]``.
-        count: rows.
-        k: which.
-        missing: for rows with fewer.
-    """
-    edges = np.searchsorted(rows, np.arange(count + 1))
-    table = np.full((count, max(k, int(np.diff(edges).max()))), missing, dtype=values.dtype)
-    table.ravel()[np.arange(len(rows)) + (np.arange(count) * table.shape[1] - edges[:-1]).take(rows)] = values
-    kth: npt.NDArray[Any] = np.partition(table, -k, axis=1)[:, -k]
-    return kth

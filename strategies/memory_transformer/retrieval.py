@@ -19,7 +19,7 @@ from torch import Tensor
 from memory_store.index import rescore
 from strategies.memory_transformer.byte_arithmetic import has_byte_products
 from strategies.memory_transformer.dataset import Flags, Floats, Integers, Moments
-from strategies.memory_transformer.rounded_scan import RoundedKeys, Scan
+from strategies.memory_transformer.turned_scan import Scan, TurnedKeys
 from strategies.outcomes import NEVER
 
 _CHUNK: Final = 128
@@ -123,8 +123,9 @@ def causal_neighbours(
     rows = np.zeros((len(queries), k), dtype=np.int64)
     mask = np.zeros((len(queries), k), dtype=np.bool_)
     columns = _Columns.of(moments, rule, lifetimes)
-    shown: npt.NDArray[np.float32] = keys[columns.rows]
-    tiles = RoundedKeys.of(shown, rounded=has_byte_products() if rounded is None else rounded)
+    if not len(columns.rows):
+        return NeighbourTable(rows, mask)
+    tiles = TurnedKeys(keys[columns.rows], rounded=has_byte_products() if rounded is None else rounded)
     scan = Scan(tiles, min(_CHUNK, len(queries)))
     for start in range(0, len(queries), _CHUNK):
         chunk = queries[start : start + _CHUNK]
@@ -135,7 +136,7 @@ def causal_neighbours(
         asked, found = scan.near(keys[chunk], first, last, k, partial(columns.hide, seen=seen, hidden=scan.hidden))
         if not len(found):
             continue
-        scores = rescore(shown[found], keys[chunk[asked]])
+        scores = rescore(tiles.rows[found], keys[chunk[asked]])
         nearest, present = _best(asked, scores, len(chunk), k)
         rows[start : start + len(chunk)] = np.where(present, columns.rows[found[nearest]], 0)
         mask[start : start + len(chunk)] = present

@@ -15,8 +15,8 @@ from memory_store.policy import Scope
 from strategies.bars import HOUR_MS
 from strategies.memory_transformer.dataset import Moments, SymbolBlocks, build_dataset
 from strategies.memory_transformer.retrieval import Lifetimes, VisibilityRule, causal_neighbours
-from strategies.memory_transformer.rounded_scan import RoundedKeys, Scan
 from strategies.memory_transformer.span_memory import find_neighbours
+from strategies.memory_transformer.turned_scan import Scan, TurnedKeys
 from strategies.outcomes import NEVER
 from strategies.recorder import MemoryRecorder
 from tests.strategies.markets import batches
@@ -121,7 +121,7 @@ def test_among_what_a_scan_proposes_are_the_nearest_by_exact_scores(seed, count,
     if crowded:
         keys = (keys[0] + 1e-3 * keys).astype(np.float32)
     hidden = generator.random((9, count)) < generator.choice([0.0, 0.5, 1.0])
-    scan = Scan(RoundedKeys.of(keys, rounded=rounded), 20)
+    scan = Scan(TurnedKeys(keys, rounded=rounded), 20)
 
     def hide(part: torch.Tensor, begin: int) -> None:
         part[:, max(0, count - begin) :] = scan.hidden
@@ -142,7 +142,7 @@ def test_among_what_a_scan_proposes_are_the_nearest_by_exact_scores(seed, count,
 def test_a_scan_proposes_few_more_than_are_wanted(rounded, most):
     count = 40_000
     keys, queries = unit_keys(count, 1, 64), unit_keys(64, 2, 64)
-    scan = Scan(RoundedKeys.of(keys, rounded=rounded), len(queries))
+    scan = Scan(TurnedKeys(keys, rounded=rounded), len(queries))
 
     def hide(part: torch.Tensor, begin: int) -> None:
         part[:, max(0, count - begin) :] = scan.hidden
