@@ -65,8 +65,7 @@ def plot_gate(studies: Sequence[MotifStudy], folder: Path = IMAGES) -> None:
     )
     first, last = int(since.min()), int(np.percentile(since, 99))
     bars = np.arange(first, last + 1)
-    axes.axvspan(first - 0.5, 0.5, color="0.95", zorder=0)
-    axes.text((first + 0.0) / 2, 0.95, "the motif", ha="center", color="0.4")
+    axes.axvspan(first - 0.5, 0.5, color="0.95", zorder=0, label="the motif")
     for label, among, color in groups:
         means = [float(gate[among & (since == bar)].mean()) for bar in bars]
         axes.plot(bars, means, color=color, marker="o", markersize=4, label=label)

@@ -56,16 +56,17 @@ def _named(evaluation: Evaluation, answered: Callable[[Forecasts], bool]) -> lis
     return [(name, evaluation.answers[name], _COLOURS[place % len(_COLOURS)]) for place, name in enumerate(names)]
 
 
-def _legend(axes: Axes) -> None:
-    """Beside the chart, as a dozen names hide lines; those whose lines lie on each other share an entry."""
-    shared: dict[bytes, tuple[Line2D, list[str]]] = {}
+def add_legend(axes: Axes) -> None:
+    """Beside the chart, as a dozen names hide lines; those whose lines lie on each other share an entry, of the colour of the
+    last, which covers the others."""
+    shared: dict[bytes, list[Line2D]] = {}
     for line in axes.get_lines():
         if not str(line.get_label()).startswith("_"):
             drawn = np.round(np.asarray(line.get_xydata(), dtype=np.float64), 3).tobytes()
-            shared.setdefault(drawn, (line, []))[1].append(str(line.get_label()))
+            shared.setdefault(drawn, []).append(line)
     axes.legend(
-        [line for line, _ in shared.values()],
-        ["\n".join(names) for _, names in shared.values()],
+        [lines[-1] for lines in shared.values()],
+        ["\n".join(str(line.get_label()) for line in lines) for lines in shared.values()],
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,
@@ -82,7 +83,7 @@ def _reliability(axes: Axes, evaluation: Evaluation) -> bool:
         axes.plot(table.probability[large], table.frequency[large], "o-", color=colour, label=name, markersize=4)
     axes.set(xlabel="probability of a rise", ylabel="share that rose", title="Reliability")
     if shown:
-        _legend(axes)
+        add_legend(axes)
     return bool(shown)
 
 
@@ -107,7 +108,7 @@ def _coverage(axes: Axes, evaluation: Evaluation) -> bool:
     axes.axhline(0.8, color="#66737f", linewidth=0.8, linestyle="--")
     axes.set(xlabel="fold from", ylabel="share of outcomes inside", title="Coverage of the 80 % interval")
     if values:
-        _legend(axes)
+        add_legend(axes)
     return bool(values)
 
 
@@ -130,7 +131,7 @@ def _memory_size(axes: Axes, evaluation: Evaluation) -> bool:
     axes.set_xscale("symlog", linthresh=100)
     axes.set(xlabel="moments in memory", ylabel="R² of log volatility", title="Gain against the size of the memory")
     if ladders:
-        _legend(axes)
+        add_legend(axes)
     return bool(ladders)
 
 
@@ -145,5 +146,5 @@ def _risk_coverage(axes: Axes, evaluation: Evaluation) -> bool:
         xlabel="share of forecasts kept, most certain first", ylabel="mean absolute error", title="Risk and coverage"
     )
     if shown:
-        _legend(axes)
+        add_legend(axes)
     return bool(shown)
