@@ -203,9 +203,11 @@ class _Columns:
 
     def hide(self, part: Tensor, begin: int, *, seen: _Seen, hidden: float) -> None:
         """Put ``hidden`` in the place of scores ``[c, width]`` of columns from ``begin`` on that a query may not see."""
-        end = min(begin + part.shape[1], seen.last)
-        part[:, end - begin :] = hidden
-        part = part[:, : end - begin]
+        end = begin + part.shape[1]
+        if end > seen.last:
+            part[:, seen.last - begin :] = hidden
+            end = seen.last
+            part = part[:, : end - begin]
         if seen.settled < end:
             after = max(seen.settled, begin)
             unknown = self.visible_from[after:end] > seen.close_time[:, None]

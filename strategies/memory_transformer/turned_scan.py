@@ -72,7 +72,8 @@ class TurnedKeys:
         self._codes = Codes(self.rows, count) if rounded else None
         if self._codes is None:
             self._basis = fit_basis(keys, BULK_GATHER_COST, first=3)
-            numbers: npt.NDArray[Any] = turned(self.rows, self._basis)
+            parts = [turned(self.rows[start : start + TILE], self._basis) for start in range(0, len(self.rows), TILE)]
+            numbers: npt.NDArray[Any] = np.concatenate(parts)
         else:
             numbers = self._codes.numbers
         self.tiles = torch.from_numpy(numbers).view(-1, width, numbers.shape[1])
