@@ -1,8 +1,8 @@
 """Which of many keys may be the nearest of many queries, each of which sees others of them.
 
 Keys are scanned as in ``memory_store.pruned``: turned so that few coordinates tell most of a product, these alone, and a bound
-for the rest. Where the processor has instructions for it they are whole numbers of one byte (``memory_store.codes``). Every
-nearest key is among those proposed, about twice as many as are wanted; who needs the scores themselves takes them of these few.
+for the rest. Where the processor has instructions for it they are whole numbers of one byte (``memory_store.codes``). Of the
+keys that these let through, about twice as many as are wanted, float32 scores leave all of the nearest and few others.
 """
 
 from __future__ import annotations
