@@ -11,8 +11,10 @@ from memory_store.records import IntArray, KeyArray, ScoreArray
 from memory_store.rotation import coordinates, fit_basis, of_length_one
 
 Bytes = npt.NDArray[np.int8]
+Products = npt.NDArray[np.int32]
 
 _LARGEST: Final = 127.0
+_LARGEST_PRODUCT: Final = 2.0**30
 _SMALLEST: Final = 1e-100  # stands for the largest number of rows that are nothing but zeros
 _WHOLE: Final = 1.0 + 1e-9  # more than float64 rounds of a length
 _ROWS: Final = 16384
@@ -31,6 +33,12 @@ class Asked(NamedTuple):
     """``[n]`` the score that a product of 1 stands for."""
     error: ScoreArray
     """``[n]`` by how much at most a score may be above what its product stands for."""
+
+    def floor(self, known: ScoreArray, margin: ScoreArray) -> Products:
+        """``[n]`` what the product of a key must reach whose score may be ``known``, less a margin."""
+        least = np.floor((known - margin - self.error) / self.unit)
+        floor: Products = np.clip(least, -_LARGEST_PRODUCT, _LARGEST_PRODUCT).astype(np.int32)
+        return floor
 
 
 class Codes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching, rescore
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
-from memory_store.rotation import fit_basis, of_length_one, turned
+from memory_store.rotation import fit_basis, of_length_one, turned, underflow
 from memory_store.shortlist import floor_below, kth_of_rows, shortlist
 
 WORTHWHILE: Final = 32768
@@ -30,7 +30,6 @@ GATHER_COST: Final = 8.0
 """Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
 BULK_GATHER_COST: Final = 64.0
 """The same where a direction is read once for many queries and the key for each of them."""
-_SMALLEST_NORMAL: Final = 2.0**-126
 
 
 class PrunedIndex:
@@ -128,8 +127,7 @@ class PrunedIndex:
         if known == -np.inf:
             seeds = np.flatnonzero(bounds >= _high_floor(bounds, min(max(_SEEDS, 4 * k), size // BLOCK)))
             floor = _known_score(self._keys, seeds, query[0], k)
-        slack = 4 * (self.directions + 4) * _SMALLEST_NORMAL
-        near = np.flatnonzero(bounds >= floor_below((floor - float(margin[0])) / length, slack))
+        near = np.flatnonzero(bounds >= floor_below((floor - float(margin[0])) / length, underflow(self.directions)))
         return shortlist(self._keys, near, query[0], k, float(margin[0]))
 
     def candidates_of_many(
@@ -194,8 +192,7 @@ class PrunedIndex:
         high = np.maximum(np.partition(peaks, -seeds, axis=1)[:, -seeds], np.finfo(np.float32).min)
         rows, slots, complete = _unless_many(*reaching(blocks, peaks, high)[:2], count, give_up)
         known = kth_of_rows(rows, rescore(self._keys[slots], queries[rows]), count, k, -np.inf)
-        slack = 4 * (self.directions + 4) * _SMALLEST_NORMAL
-        floor = floor_below((known - margin) / lengths, slack)
+        floor = floor_below((known - margin) / lengths, underflow(self.directions))
         floor[~complete] = np.inf
         rows, slots, fewer = _unless_many(*reaching(blocks, peaks, floor)[:2], count, give_up)
         scores = np.einsum("ij,ij->i", self._keys[slots], queries[rows])

@@ -11,6 +11,7 @@ from memory_store.records import KeyArray, ScoreArray
 
 _SAMPLE: Final = 16384
 _SAMPLE_QUERIES: Final = 16
+_SMALLEST_NORMAL: Final = 2.0**-126
 
 
 def coordinates(rows: KeyArray | ScoreArray, basis: ScoreArray) -> ScoreArray:
@@ -39,6 +40,11 @@ def turned(rows: KeyArray | ScoreArray, basis: ScoreArray) -> KeyArray:
     narrow: KeyArray = wide.astype(np.float32)
     narrow[:, -1] = np.nextafter(narrow[:, -1], np.float32(np.inf))
     return narrow
+
+
+def underflow(directions: int) -> float:
+    """What a product of two ``turned`` rows of length one loses at most where numbers are too small for float32."""
+    return 4 * (directions + 4) * _SMALLEST_NORMAL
 
 
 def of_length_one(rows: KeyArray) -> tuple[ScoreArray, ScoreArray]:

@@ -10,15 +10,12 @@ from __future__ import annotations
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from memory_store.codes import Asked, Bytes, Codes
+from memory_store.codes import Asked, Bytes, Codes, Products
 from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching
 from memory_store.pruned import WORTHWHILE
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.shortlist import floor_below, kth_of_rows
-
-Products = npt.NDArray[np.int32]
 
 TILE: Final = 4096
 """Keys of one product."""
@@ -37,7 +34,6 @@ _SEEDS: Final = 64
 _HIDDEN: Final = np.iinfo(np.int32).min
 _LOWEST: Final = _HIDDEN + 1
 _HIGHEST: Final = np.iinfo(np.int32).max
-_LARGEST_PRODUCT: Final = 2.0**30
 
 
 class ByteArithmetic(Protocol):
@@ -235,9 +231,7 @@ class _Scan:
             high = np.maximum(kth_of_rows(found.rows, found.products, count, seeds, _HIDDEN), _LOWEST)
             best = found.reaching(high)
             np.maximum(known, kth_of_rows(best.rows, scores_of(best), count, k, -np.inf), out=known)
-            least = np.floor((known - margin - asked.error) / asked.unit)
-            floor: Products = np.clip(least, -_LARGEST_PRODUCT, _LARGEST_PRODUCT).astype(np.int32)
-            return floor
+            return asked.floor(known, margin)
 
         def note(found: _Found, floor: Products) -> _Found:
             """Count what was found, and ask no more for what has too much."""

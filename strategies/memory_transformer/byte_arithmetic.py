@@ -6,8 +6,8 @@ from functools import cache
 
 import torch
 
-from memory_store.codes import Bytes
-from memory_store.rounded import ByteArithmetic, Products
+from memory_store.codes import Bytes, Products
+from memory_store.rounded import ByteArithmetic
 
 
 class _TorchBytes:

@@ -8,6 +8,7 @@ keys that these let through, about twice as many as are wanted, float32 scores l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from memory_store.codes import Codes
 from memory_store.index import rescore, scan_margin
 from memory_store.pruned import BULK_GATHER_COST
-from memory_store.rotation import fit_basis, of_length_one, turned
+from memory_store.rotation import fit_basis, of_length_one, turned, underflow
 from memory_store.shortlist import floor_below, kth_of_rows
 
 TILE: Final = 4096
@@ -33,8 +34,6 @@ _MANY: Final = 64
 _MULTIPLE: Final = _BLOCK * _JOINED
 _SEEDS: Final = 2
 """Keys scored in full, for every neighbour wanted, to learn how good the last of them is at least."""
-_LARGEST_PRODUCT: Final = 2.0**30
-_SMALLEST_NORMAL: Final = 2.0**-126
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -46,12 +45,10 @@ class Asked(NamedTuple):
 
     numbers: Tensor
     """``[c, numbers of a key]``."""
-    unit: Floats
-    """``[c]`` the score that a product of 1 stands for."""
-    error: Floats
-    """``[c]`` by how much at most a score may be above what its product stands for, but for what float32 rounds."""
     margin: Floats
     """``[c]`` what float32 rounds: of a product and of a score taken of whole keys, or of two such scores."""
+    floor: Callable[[Floats], npt.NDArray[Any]]
+    """From scores ``[c]`` that ``k`` keys are known to have, what a product must reach for its key to be looked at again."""
 
 
 class TurnedKeys:
@@ -89,10 +86,12 @@ class TurnedKeys:
         # A product may have one number more than a key.
         margin = scan_margin(queries.shape[1] + 1, self._largest, np.sqrt(rescore(queries, queries)))
         if self._codes is not None:
-            numbers, unit, error = self._codes.asked(queries)
-            return Asked(torch.from_numpy(numbers), unit, error, margin)
-        units, unit = of_length_one(queries)
-        return Asked(torch.from_numpy(turned(units, self._basis)), unit, np.zeros(len(queries)), margin)
+            asked = self._codes.asked(queries)
+            return Asked(torch.from_numpy(asked.numbers), margin, partial(asked.floor, margin=margin))
+        units, length = of_length_one(queries)
+        slack = underflow(self._basis.shape[1])
+        numbers = torch.from_numpy(turned(units, self._basis))
+        return Asked(numbers, margin, lambda known: floor_below((known - margin) / length, slack))
 
 
 class Scan:
@@ -137,7 +136,7 @@ class Scan:
         scanned = self._scan(asked.numbers, first, last, hide)
         seeds, places = scanned.reaching(self._high(scanned.peaks, _SEEDS * k))
         known = kth_of_rows(seeds, self._scores_of(queries, seeds, places), len(queries), k, -np.inf)
-        rows, places = scanned.reaching(self._floor(known, asked))
+        rows, places = scanned.reaching(asked.floor(known))
         near = self._scores_of(queries, rows, places) >= floor_below(known, asked.margin).take(rows)
         # One number for each pair, because to sort one is several times faster than to sort by two.
         size = last * self._keys.tile
@@ -182,14 +181,6 @@ class Scan:
             return np.full(rows, self._lowest, dtype=best.dtype)
         high: npt.NDArray[Any] = np.maximum(np.partition(best, place, axis=1)[:, place], self._lowest)
         return high
-
-    def _floor(self, known: Floats, asked: Asked) -> npt.NDArray[Any]:
-        """``[c]`` what a product must reach for its key to be worth a second look, if ``k`` keys have the scores ``known``."""
-        least = (known - asked.margin - asked.error) / asked.unit
-        if asked.numbers.dtype == torch.int8:
-            return np.clip(np.floor(least), -_LARGEST_PRODUCT, _LARGEST_PRODUCT).astype(np.int32)
-        # What is lost of a sum of products of numbers of length one where these are too small for float32.
-        return floor_below(least, 4 * (asked.numbers.shape[1] + 3) * _SMALLEST_NORMAL)
 
 
 class _Scanned(NamedTuple):
