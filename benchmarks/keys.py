@@ -24,10 +24,10 @@ from bot.execution.builtin import builtin_instrument
 from bot.market.candles import CandleStore
 from strategies.bars import BarSeries, Calendar, interval_ms
 from strategies.features import FEATURE_NAMES, feature_matrix
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.bundle import Bundle, load_bundle, save_bundle
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.streaming import StreamingEncoder
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.memory_transformer.training import TrainingConfig, train
 from strategies.memory_transformer.whitening import Whitening
 
@@ -132,7 +132,7 @@ def _in_order(
     model: Bundle, series: Mapping[str, BarSeries], description: str, count: int, *, keys: bool = True
 ) -> KeyStream:
     """Keys, or the states they are made of, of all bars late enough to have one, by time and then by symbol."""
-    kernel = TileKernel(model.model.encoder)
+    kernel = BarKernel(model.model.encoder)
     names, rows, times, owners = list(series), [], [], []
     for number, one in enumerate(series.values()):
         encoded = StreamingEncoder(kernel, one.first_ordinal).encode_series(model.scaler.transform(feature_matrix(one)))

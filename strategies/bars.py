@@ -153,8 +153,8 @@ class BarSeries:
     """The bars of one symbol in strictly increasing order of open time, column by column.
 
     ``first_ordinal`` is the number of the first bar, counted in bars received since the symbol's stored history began.
-    Numbers are absolute: the encoder's tiles are aligned to them, so a bar sits at the same place of its tile whatever
-    span it was loaded in.
+    Numbers are absolute: the blocks of training and of what a replay looks ahead to are aligned to them, so a bar sits at the
+    same place of its block whatever span it was loaded in.
     """
 
     symbol: str

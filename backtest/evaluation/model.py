@@ -14,6 +14,7 @@ from backtest.evaluation.folds import Fold
 from backtest.evaluation.forecasts import Forecasts, forecasts_of, sized
 from backtest.evaluation.panel import Panel
 from strategies.bars import BarSeries
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.dataset import Integers
 from strategies.memory_transformer.evaluation import joined
 from strategies.memory_transformer.losses import signed_view
@@ -22,7 +23,6 @@ from strategies.memory_transformer.model import Forecast, MemoryTransformer
 from strategies.memory_transformer.span_memory import Rows
 from strategies.memory_transformer.streaming import StreamingEncoder
 from strategies.memory_transformer.targets import units
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.readout import QUANTILES
 from strategies.scaling import Scaler
 from strategies.uncertainty.direction import raw_rise_probability
@@ -91,7 +91,7 @@ class ModelForecasters:
 
 def encode_panel(panel: Panel, series: Mapping[str, BarSeries], weights: Weights) -> EncodedPanel:
     """All rows through the streaming encoder, as trading does."""
-    kernel = TileKernel(weights.model.encoder)
+    kernel = BarKernel(weights.model.encoder)
     width = weights.model.config.d_model
     hidden, keys = (np.zeros((len(panel.symbol), width), dtype=np.float32) for _ in range(2))
     for number, name in enumerate(panel.symbols):

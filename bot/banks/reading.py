@@ -54,11 +54,8 @@ def reading_of(strategy: Strategy, bank: BankConfig, interval: str) -> Reading:
 
 
 def _of_transformer(strategy: MemoryTransformerStrategy, span_ms: int) -> Reading:
-    # Imported here because torch takes seconds to load; whoever has this strategy has loaded it.
-    from strategies.memory_transformer.forecaster import Forecaster
-
     settings = strategy.settings
     neighbors = settings.n_neighbors or strategy.bundle.config.n_neighbors
-    temperature = Forecaster(strategy.bundle, neighbors).temperature
+    temperature = strategy.bundle.model.memory_read.temperature
     policy = settings.rules.policy(temperature=temperature, cluster_ms=span_ms)
     return Reading(neighbors, temperature, span_ms, policy, strategy.bundle.training_span[1])

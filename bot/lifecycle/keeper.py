@@ -53,11 +53,6 @@ class ModelKeeper:
     """
 
     def __init__(self, config: Config, session: Session, journal: Journal, run: StoredRun) -> None:
-        # Imported here because other strategies do without. Its number of threads belongs to the process, and what the
-        # successor encodes beside the decisions must find it as they do: see ``strategies.memory_transformer.threads``.
-        import torch
-
-        torch.set_num_threads(1)
         self._config = config
         self._background = Background(session, journal, run)
         self._run_id = run.record.run_id

@@ -11,19 +11,19 @@ from memory_store.helper import Promise
 from memory_store.policy import Asker
 from strategies.bars import Bar, interval_ms
 from strategies.memory_rules import MemoryRules
+from strategies.memory_transformer.bar_kernel import EncodedSeries
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.byte_arithmetic import byte_arithmetic
 from strategies.memory_transformer.forecaster import Forecaster
 from strategies.memory_transformer.prospect import Appraisal, Appraisals, Block, Findings, Prospect, Stretch
 from strategies.memory_transformer.streaming import EncodedBar
-from strategies.memory_transformer.tile_kernel import EncodedSeries
 from strategies.readout import read_out_columns
 
 _STRETCHES: Final = 2
 """What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, and one
 is worked on here or there."""
 _LONGEST: Final = 24
-"""Bars of such a stretch at most: as many as the read takes at once."""
+"""Bars of such a stretch at most."""
 _SHORTEST: Final = 4
 """And at least, as a shorter one costs as much."""
 _BLOCK: Final = 6
@@ -47,7 +47,7 @@ class Appraiser:
         config = bundle.config
         self._neighbors = n_neighbors
         self._forecaster = Forecaster(bundle, n_neighbors)
-        self._temperature = self._forecaster.temperature
+        self._temperature = bundle.model.memory_read.temperature
         self._horizon = config.primary
         # Outcomes of moments closer than this overlap, or nearly so: together they are one piece of evidence.
         self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
@@ -99,7 +99,7 @@ class Appraiser:
             row=place,
         )
         alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
-        appraisals = self._appraisals(alone, SearchResults.of((result,)), (bar.open_time,), (volatility,), ordinal)
+        appraisals = self._appraisals(alone, SearchResults.of((result,)), (bar.open_time,), (volatility,))
         return appraisals.appraisal(0, result.visible)
 
     def _found(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
@@ -217,8 +217,7 @@ class Appraiser:
             return Findings(first, None, None)
         part = slice(first, first + len(outlook.results))
         encoded = EncodedSeries(stretch.encoded.hidden[part], stretch.encoded.keys[part])
-        opened, volatility, ordinal = stretch.opened[part], stretch.volatility[part], stretch.ordinal + first
-        appraisals = self._appraisals(encoded, outlook.results, opened, volatility, ordinal)
+        appraisals = self._appraisals(encoded, outlook.results, stretch.opened[part], stretch.volatility[part])
         return Findings(first, outlook.terms, appraisals)
 
     def _appraisals(
@@ -227,10 +226,9 @@ class Appraiser:
         results: SearchResults,
         opened: Sequence[int],
         volatility: Sequence[float],
-        ordinal: int,
     ) -> Appraisals:
         """Appraisals of consecutive bars."""
-        forecasts = self._forecaster.forecast(encoded, results, opened, volatility, ordinal)
+        forecasts = self._forecaster.forecast(encoded, results, opened, volatility)
         views = read_out_columns(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
         return Appraisals.of(results, forecasts, views, self._horizon)
 

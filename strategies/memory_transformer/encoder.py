@@ -3,7 +3,7 @@
 A series is cut into blocks of ``config.block`` bars, and blocks into tiles. A tile attends to itself and to as many tiles
 before it as the window reaches back; keys and values of those before the first are carried along in :class:`EncoderState`.
 Rows that lie in the future may hold anything finite: they get exactly zero weight in every earlier row. Decisions run the same
-weights tile by tile (:mod:`strategies.memory_transformer.tile_kernel`).
+weights bar by bar (:mod:`strategies.memory_transformer.bar_kernel`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from strategies.memory_transformer.dropout import Dropout
 from strategies.memory_transformer.whitening import Whitening
 
 TILE: Final = 32
-"""Bars that attend together. More make long stretches faster and a live decision slower; states differ by rounding."""
+"""Bars that attend together in training; states differ by rounding."""
 _HIDDEN = float("-inf")
 
 

@@ -11,20 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from strategies.memory_transformer.compiled import OUTCOME_LIMIT, TINY
 from strategies.memory_transformer.config import MAXIMUM_SCALE, ModelConfig
 from strategies.memory_transformer.outcome_read import OutcomeRead, Remembered
 
-OUTCOME_LIMIT: Final = 5.0
-"""Outcomes beyond this many volatilities count as this many: one crash must not drown 31 neighbours."""
 _AGE_UNIT: Final = 8.0  # log(1 + 3000 bars): ages then range from about 0.5 to 1.5
 _RETRIEVAL_FEATURES: Final = 5
 _NULL_SIMILARITY: Final = 0.75
 """Cosine at which a neighbour counts as much as the null entry at the start: near that of ordinary neighbours, because the
 gradient of an entry without a share is nothing."""
 _HIDDEN = float("-inf")
-_TINY: Final = torch.tensor(1e-8)
-"""Keeps gradients of logarithms and roots finite at zero. A tensor, as all that meets tensors here: a recorded graph converts
-numbers of Python at every call."""
+_TINY: Final = torch.tensor(TINY)
 
 
 class Retrieved(NamedTuple):
@@ -149,11 +146,11 @@ class MemoryRead(nn.Module):
             gate = torch.sigmoid(self.gate(torch.cat((hidden, *quality), dim=1)))
         else:
             gate = hidden.new_full((len(hidden), 1), force_gate)
-        context = F.linear(torch.cat((*parts, null_share), dim=1), self._mixing())
+        context = F.linear(torch.cat((*parts, null_share), dim=1), self.mixing())
         remembered = self.outcomes(hidden, similarity, shares, retrieved.facts, mask).gated(gate)
         return MemoryReading(torch.addcmul(hidden, gate, context), remembered, shares, gate.squeeze(1))
 
-    def _mixing(self) -> Tensor:
+    def mixing(self) -> Tensor:
         """``[d_model, fact_count + 2 d_model + 1]``: values, the null entry's among them, projected, as one map of sums."""
         return self.output.weight @ torch.cat((self.value.weight, self.null_value.unsqueeze(1)), dim=1)
 

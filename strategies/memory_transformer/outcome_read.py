@@ -7,22 +7,19 @@ learned is whom to take for the same, and how far to believe them.
 
 from __future__ import annotations
 
-from math import log, pi, sqrt
+from math import log
 from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ORDINARY_SIZE: Final = torch.tensor(sqrt(2.0 / pi))
-"""Mean size of a normal number of volatility one."""
-_PRIOR_SHARE: Final = torch.tensor(0.01)
-"""Share of the vote that speaks for the expected volatility whatever the neighbours say; keeps the logarithm finite."""
-_LARGEST_BELIEF: Final = torch.tensor(6.0)
-"""Bound of the logarithms of patience, trust and bound, either way."""
+from strategies.memory_transformer.compiled import LARGEST_BELIEF, LARGEST_SHARPNESS, ORDINARY_SIZE, PRIOR_SHARE
+
+_ORDINARY_SIZE: Final = torch.tensor(ORDINARY_SIZE)
+_PRIOR_SHARE: Final = torch.tensor(PRIOR_SHARE)
+_LARGEST_BELIEF: Final = torch.tensor(LARGEST_BELIEF)
 _ONE: Final = torch.tensor(1.0)
-_LARGEST_SHARPNESS: Final = 1000.0
-"""Beyond it a threshold is a step, and its gradient nothing."""
 
 
 class Remembered(NamedTuple):
@@ -94,7 +91,7 @@ class OutcomeRead(nn.Module):
         """
         numbers = self.belief(F.gelu(self.inner(hidden)))
         log_sharpness, threshold, beliefs = numbers.split_with_sizes((1, 1, 3 * self.horizons), dim=1)
-        sharpness = log_sharpness.exp().clamp(max=_LARGEST_SHARPNESS)
+        sharpness = log_sharpness.exp().clamp(max=float(LARGEST_SHARPNESS))
         alike = torch.sigmoid(sharpness * (similarity - threshold)) * mask
         # What is not known is a return of 0, of no size.
         told = torch.bmm(torch.stack((alike, shares), dim=1), facts)

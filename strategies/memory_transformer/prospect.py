@@ -14,8 +14,8 @@ from memory_store import Proposal, SearchResults, Terms
 from memory_store.helper import Promise
 from memory_store.records import KeyArray
 from strategies.bars import Bar
+from strategies.memory_transformer.bar_kernel import EncodedSeries
 from strategies.memory_transformer.forecaster import BarForecast, Forecasts
-from strategies.memory_transformer.tile_kernel import EncodedSeries
 from strategies.neighbours import Columns, Neighbours, Outline, outlines_of_rows
 from strategies.readout import MemoryView, MemoryViews
 from strategies.recorder import Recall, recalls_of
@@ -64,8 +64,6 @@ class Stretch(NamedTuple):
     """Key of the block."""
     row: int
     """Place of the first bar in the prospect."""
-    ordinal: int
-    """Absolute number of the first bar."""
     opened: Sequence[int]
     """``[n]`` open times."""
     closed: Sequence[int]
@@ -287,7 +285,6 @@ class Prospect:
         return Stretch(
             block.key,
             row,
-            self.first_ordinal + row,
             [bar.open_time for bar in bars],
             [bar.close_time for bar in bars],
             EncodedSeries(part.encoded.hidden[rows], part.encoded.keys[rows]),

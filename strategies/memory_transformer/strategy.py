@@ -16,13 +16,13 @@ from strategies.errors import SettingsError
 from strategies.features import FEATURE_NAMES
 from strategies.memory_rules import EVERY_BAR
 from strategies.memory_transformer.appraisal import Appraiser
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.decision import combine, distances, volatility_share
 from strategies.memory_transformer.overlap import OverlappingTargets, StrategyState
 from strategies.memory_transformer.prospect import Appraisal
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.symbol_state import ObservedBar, SymbolState
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.readout import QUANTILES
 from strategies.recorder import MemoryRecorder, Recall
 from strategies.uncertainty.calibration import Score
@@ -75,7 +75,7 @@ class MemoryTransformerStrategy(Strategy):
                 f"memory_transformer: minimum_neighbors is {self.settings.minimum_neighbors}; "
                 f"it must be at most n_neighbors, {neighbors}"
             )
-        self._kernel = TileKernel(bundle.model.encoder)
+        self._kernel = BarKernel(bundle.model.encoder)
         self._horizon_ms = config.primary_horizon * interval_ms(bundle.interval)
         self._appraiser = Appraiser(bundle, neighbors, len(self.symbols), self.settings.rules)
         self._states = self._fresh_states()

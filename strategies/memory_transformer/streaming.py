@@ -1,21 +1,20 @@
-"""The encoder bar by bar and tile by tile, the same to the last bit.
+"""The encoder bar by bar, many bars at once and ahead of time, the same to the last bit.
 
-There is one kernel with one shape: a single tile of ``TILE`` bars. Live, the tile that is under way is computed again at
-every bar with its future rows blank; in replay and warm-up every tile is computed once, full. A row of a matrix product
-does not depend on the other rows, and what the attention masks gets exactly zero weight, so both give a bar the same
-numbers. All of it runs on one thread (see :mod:`strategies.memory_transformer.threads`).
+There is one kernel, which takes one bar after the other, whoever asks. What a bar leaves behind for later ones lies at its
+place; a look ahead fills the places behind it, and bars that come otherwise are written over what was expected of them.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from strategies.memory_transformer.encoder import TILE
-from strategies.memory_transformer.tile_kernel import EncodedSeries, FloatRows, TileKernel, TileState
+from strategies.memory_transformer.bar_kernel import BarKernel, EncodedSeries
+from strategies.memory_transformer.compiled import FloatRows
+
+_ROOM: Final = 512
+"""Bars that are encoded until what they left behind is moved: the more, the seldomer, and the more memory it takes."""
 
 
 class EncodedBar(NamedTuple):
@@ -25,13 +24,12 @@ class EncodedBar(NamedTuple):
     key: FloatRows
 
 
-class _Tile(NamedTuple):
-    """A tile computed ahead of time."""
+class _Ahead(NamedTuple):
+    """Bars that were computed ahead of time."""
 
     features: FloatRows
-    known: int
-    encoded: EncodedSeries
-    state: TileState
+    hidden: FloatRows
+    keys: FloatRows
 
 
 class StreamingEncoder:
@@ -39,18 +37,23 @@ class StreamingEncoder:
 
     Args:
         kernel: the model's kernel.
-        first_ordinal: absolute number of the first bar; tiles are aligned to absolute numbers, so that a bar sits at
-            the same place of its tile whatever history it was loaded with.
+        first_ordinal: absolute number of the first bar.
     """
 
-    def __init__(self, kernel: TileKernel, first_ordinal: int) -> None:
+    def __init__(self, kernel: BarKernel, first_ordinal: int) -> None:
         self._kernel = kernel
-        self._first_ordinal = first_ordinal
-        self._next_ordinal = first_ordinal
-        self._features = self._blank_tile()
-        self._state = kernel.initial_state()
-        self._ahead: deque[_Tile] = deque()
-        """Tiles computed ahead, the one under way first."""
+        self._first_ordinal = self._next_ordinal = first_ordinal
+        self._room = _ROOM
+        self._past = kernel.past(self._room)
+        self._place = 0
+        """Of the next bar in it."""
+        config = kernel.config
+        self._nothing = _Ahead(
+            *(np.empty((0, n), np.float32) for n in (config.n_features, config.d_model, config.d_model))
+        )
+        self._ahead = self._nothing
+        self._taken = 0
+        """Bars computed ahead that came as expected."""
 
     @property
     def next_ordinal(self) -> int:
@@ -64,27 +67,20 @@ class StreamingEncoder:
             ValueError: a feature is not finite.
         """
         _check_finite(features)
-        row = self._next_ordinal % TILE
-        self._features[row] = features
-        tile = self._matching_tile(row)
-        if tile is None:
-            encoded, state = self._compute(self._features, self._next_ordinal - row, self._state)
-        else:
-            encoded, state = tile.encoded, tile.state
-        return self._go_on(row, encoded, state)
+        if self._taken < len(self._ahead.features):
+            if np.array_equal(self._ahead.features[self._taken], features):
+                return self.push_expected()
+            self._expect_nothing()
+        encoded = self._encode(features[None])
+        self._go_on(1)
+        return EncodedBar(encoded.hidden[0], encoded.keys[0])
 
     def push_expected(self) -> EncodedBar:
         """The same of a bar that was looked ahead to and came as it was expected."""
-        row, tile = self._next_ordinal % TILE, self._ahead[0]
-        self._features[row] = tile.features[row]
-        return self._go_on(row, tile.encoded, tile.state)
-
-    def _go_on(self, row: int, encoded: EncodedSeries, state: TileState) -> EncodedBar:
-        """The bar at a row of the tile under way has come."""
-        self._next_ordinal += 1
-        if row == TILE - 1:
-            self._begin_tile(state)
-        return EncodedBar(encoded.hidden[row], encoded.keys[row])
+        bar = EncodedBar(self._ahead.hidden[self._taken], self._ahead.keys[self._taken])
+        self._taken += 1
+        self._go_on(1)
+        return bar
 
     def encode_series(self, features: FloatRows) -> EncodedSeries:
         """States and keys of the next bars, ``[n, n_features]`` scaled: what ``push`` gives for each, and leaves behind.
@@ -93,20 +89,13 @@ class StreamingEncoder:
             ValueError: a feature is not finite.
         """
         _check_finite(features)
-        self._ahead.clear()
-        width = self._kernel.config.d_model
-        hidden, keys = (np.empty((len(features), width), dtype=np.float32) for _ in range(2))
-        done = 0
-        for tile in self._tiles(features):
-            row = self._next_ordinal % TILE
-            part = slice(done, done + tile.known - row)
-            hidden[part], keys[part] = tile.encoded.hidden[row : tile.known], tile.encoded.keys[row : tile.known]
-            self._features = tile.features
-            self._next_ordinal += tile.known - row
-            done += tile.known - row
-            if tile.known == TILE:
-                self._begin_tile(tile.state)
-        return EncodedSeries(hidden, keys)
+        self._expect_nothing()
+        series = EncodedSeries(*np.empty((2, len(features), self._kernel.config.d_model), dtype=np.float32))
+        for start in range(0, len(features), _ROOM):
+            part = slice(start, start + _ROOM)
+            series.hidden[part], series.keys[part] = self._encode(features[part])
+            self._go_on(len(features[part]))
+        return series
 
     def look_ahead(self, features: FloatRows) -> EncodedSeries:
         """Compute the next bars at once, so that their ``push`` costs nothing.
@@ -122,13 +111,11 @@ class StreamingEncoder:
         Raises:
             ValueError: a feature is not finite.
         """
-        _check_finite(features)
-        self._ahead = deque(self._tiles(features))
-        row = self._next_ordinal % TILE
-        return _rows_of(self._ahead, row, len(features))
+        self._expect_nothing()
+        return self.look_further(features)
 
     def look_further(self, features: FloatRows) -> EncodedSeries:
-        """The same for the bars after those that were computed, which must have ended with their tile.
+        """The same for the bars after those that were computed and have not come yet.
 
         Args:
             features: scaled features expected of them, ``[n, n_features]``, one or more.
@@ -137,68 +124,30 @@ class StreamingEncoder:
             ValueError: a feature is not finite.
         """
         _check_finite(features)
-        assert self._ahead and self._ahead[-1].known == TILE, "no tile that was computed ahead ends where these begin"
-        begin = self._next_ordinal - self._next_ordinal % TILE + TILE * len(self._ahead)
-        tiles = list(self._tiles_from(features, begin, 0, self._blank_tile(), self._ahead[-1].state))
-        self._ahead += tiles
-        return _rows_of(tiles, 0, len(features))
+        encoded = self._encode(features)
+        known = [part[self._taken :] for part in self._ahead]
+        self._ahead = _Ahead(*map(np.concatenate, zip(known, (features, *encoded), strict=True)))
+        self._taken = 0
+        return encoded
 
-    def _tiles(self, features: FloatRows) -> Iterator[_Tile]:
-        """The tiles that hold the next bars, should these be their features."""
-        row = self._next_ordinal % TILE
-        return self._tiles_from(features, self._next_ordinal - row, row, self._features.copy(), self._state)
+    def _encode(self, features: FloatRows) -> EncodedSeries:
+        """Compute the bars after those that have come or are expected."""
+        ahead = len(self._ahead.features) - self._taken
+        needed = ahead + len(features)
+        if self._place + needed > self._room:
+            self._room = max(self._room, 2 * needed)
+            self._past = self._kernel.moved(self._past, self._place, ahead, self._room)
+            self._place = 0
+        seen = self._next_ordinal - self._first_ordinal
+        return self._kernel(self._past, self._place + ahead, seen + ahead, features)
 
-    def _tiles_from(
-        self, features: FloatRows, begin: int, row: int, expected: FloatRows, state: TileState
-    ) -> Iterator[_Tile]:
-        """The tiles that hold bars.
+    def _go_on(self, count: int) -> None:
+        """So many bars have come."""
+        self._next_ordinal += count
+        self._place += count
 
-        Args:
-            features: of the bars.
-            begin: absolute number of the first bar of the first tile.
-            row: of the first of the bars in it.
-            expected: features of that tile so far; written to.
-            state: of the tile before.
-        """
-        done = 0
-        while done < len(features):
-            known = min(TILE, row + len(features) - done)
-            expected[row:known] = features[done : done + known - row]
-            encoded, state = self._compute(expected, begin, state)
-            yield _Tile(expected, known, encoded, state)
-            done += known - row
-            begin, row, expected = begin + TILE, 0, self._blank_tile()
-
-    def _matching_tile(self, row: int) -> _Tile | None:
-        """The tile under way as computed ahead, if it saw this bar as it is."""
-        if not self._ahead:
-            return None
-        tile = self._ahead[0]
-        if row >= tile.known or not np.array_equal(tile.features[row], self._features[row]):
-            self._ahead.clear()
-            return None
-        return tile
-
-    def _compute(self, features: FloatRows, begin: int, state: TileState) -> tuple[EncodedSeries, TileState]:
-        """Run the kernel on the tile that begins at an absolute number."""
-        return self._kernel(features, self._first_ordinal - begin, state)
-
-    def _begin_tile(self, state: TileState) -> None:
-        """Go on to the next tile."""
-        self._state = state
-        self._features = self._blank_tile()
-        if self._ahead:
-            self._ahead.popleft()
-
-    def _blank_tile(self) -> FloatRows:
-        return np.zeros((TILE, self._kernel.config.n_features), dtype=np.float32)
-
-
-def _rows_of(tiles: Iterable[_Tile], first: int, count: int) -> EncodedSeries:
-    """Some consecutive rows of tiles."""
-    hidden, keys = zip(*[tile.encoded for tile in tiles], strict=True)
-    rows = slice(first, first + count)
-    return EncodedSeries(np.concatenate(hidden)[rows], np.concatenate(keys)[rows])
+    def _expect_nothing(self) -> None:
+        self._ahead, self._taken = self._nothing, 0
 
 
 def _check_finite(features: FloatRows) -> None:

@@ -14,16 +14,16 @@ import numpy.typing as npt
 from strategies.admission import AdmissionState
 from strategies.bars import Bar, BarSeries
 from strategies.features import FEATURE_WARMUP, FeatureState, feature_matrix
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.prospect import Prospect
 from strategies.memory_transformer.streaming import EncodedBar, StreamingEncoder
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
 
 _AHEAD: Final = 288
-"""Bars to come that are always encoded, where there are so many, and that are encoded together: whole tiles, and with
-the usual embargo whole blocks of bars whose neighbours are proposed together."""
+"""Bars to come that are always encoded, where there are so many, and that are encoded together: with the usual
+embargo whole blocks of bars whose neighbours are proposed together."""
 
 
 class ObservedBar(NamedTuple):
@@ -50,7 +50,7 @@ class SymbolState:
         glitch_wick: see ``strategies.admission``; 0 admits every bar.
     """
 
-    def __init__(self, kernel: TileKernel, scaler: Scaler, first_ordinal: int = 0, *, glitch_wick: float = 0.0) -> None:
+    def __init__(self, kernel: BarKernel, scaler: Scaler, first_ordinal: int = 0, *, glitch_wick: float = 0.0) -> None:
         self._kernel = kernel
         self._scaler = scaler
         self._features = FeatureState()

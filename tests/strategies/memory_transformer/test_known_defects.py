@@ -13,12 +13,12 @@ from memory_store.vectors import prepare
 from strategies.bars import HOUR_MS, BarSeries, Calendar
 from strategies.base import Strategy
 from strategies.features import feature_matrix
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.dataset import TARGET_LIMIT, build_dataset
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 from strategies.memory_transformer.symbol_state import SymbolState
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.similarity import SimilaritySettings, SimilarityStrategy
 from tests.bot.scenes import engine_of
 from tests.strategies.markets import batches, random_walk
@@ -81,7 +81,7 @@ def test_defects_16_23_and_31_a_key_is_written_with_the_bits_that_asked(bundle: 
     series = random_walk(400, 6)
     strategy = MemoryTransformerStrategy(bundle, (NAME,), SETTINGS)
     play(strategy, series)
-    asking = SymbolState(TileKernel(bundle.model.encoder), bundle.scaler)
+    asking = SymbolState(BarKernel(bundle.model.encoder), bundle.scaler)
     written = 0
     for bar in series.bars():
         encoded = asking.observe(bar).encoded

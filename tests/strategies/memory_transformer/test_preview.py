@@ -17,11 +17,11 @@ from strategies.bars import BarSeries
 from strategies.base import Signal
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.appraisal import Appraiser
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.settings import MemoryTransformerSettings
 from strategies.memory_transformer.strategy import MemoryTransformerStrategy
 from strategies.memory_transformer.symbol_state import SymbolState
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.recorder import MemoryRecorder
 from tests.strategies.markets import batches, random_walk, with_other_future
 from tests.strategies.memory_transformer.tiny import TINY, tiny_model
@@ -155,7 +155,7 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
     strategy = warmed(bundle, {"AAAUSDT": past}, 600)
     bank = MemoryBank(strategy.bank_config, encoder_version=bundle.model_id)
     recorder = MemoryRecorder(bank, config.horizons)
-    state = SymbolState(TileKernel(bundle.model.encoder), bundle.scaler)
+    state = SymbolState(BarKernel(bundle.model.encoder), bundle.scaler)
     keys, regimes, _ = state.catch_up(past, 600)
     recorder.warm({"AAAUSDT": past}, {"AAAUSDT": keys}, {"AAAUSDT": regimes})
     state.foresee(future)
@@ -172,7 +172,7 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
         assert state.prospect.current is not None
         stretch, findings = state.prospect.current
         assert findings.appraisals is not None
-        place = state.ordinal - stretch.ordinal - findings.first
+        place = state.ordinal - state.prospect.first_ordinal - stretch.row - findings.first
         early += appraisal.view is findings.appraisals.appraisal(place, appraisal.visible).view
         recorder.remember(bar, observed.encoded.key, observed.regime)
     assert early == len(future)

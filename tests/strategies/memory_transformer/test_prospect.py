@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_store.helper import Promise
+from strategies.memory_transformer.bar_kernel import EncodedSeries
 from strategies.memory_transformer.prospect import Findings, Prospect
-from strategies.memory_transformer.tile_kernel import EncodedSeries
 from tests.strategies.markets import random_walk
 
 BARS = list(random_walk(300, 1).bars())
@@ -49,7 +49,8 @@ def test_every_bar_is_in_one_stretch_of_one_block_with_its_own_state_and_key(
                 prospect.propose(block, nobody)
             continue
         assert stretch.block[1] <= stretch.row
-        assert stretch.ordinal // size == (stretch.ordinal + len(stretch.opened) - 1) // size
+        ordinal = first_ordinal + stretch.row
+        assert ordinal // size == (ordinal + len(stretch.opened) - 1) // size
         rows = list(range(stretch.row, stretch.end))
         assert stretch.encoded.hidden[:, 0].tolist() == rows == stretch.volatility
         assert stretch.opened == [BARS[row].open_time for row in rows]

@@ -1,4 +1,4 @@
-"""One kernel, one shape: bar by bar, tile by tile and ahead of time give the same bits, and nobody sees the future."""
+"""One kernel: bar by bar, as a series and ahead of time it gives the same bits, and nobody sees the future."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.features import FEATURE_NAMES
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.dataset import SymbolBlocks
-from strategies.memory_transformer.encoder import TILE, Encoder
+from strategies.memory_transformer.encoder import Encoder
 from strategies.memory_transformer.span_memory import encode_blocks
 from strategies.memory_transformer.streaming import StreamingEncoder
-from strategies.memory_transformer.threads import thread_count
-from strategies.memory_transformer.tile_kernel import TileKernel
 from tests.strategies.memory_transformer.tiny import TINY, feature_rows, tiny_kernel, tiny_model
 
 BLOCK = TINY.block
+AHEAD = 32
 SHAPES = [
     pytest.param({}, id="tiny"),
     pytest.param({"attention_window": 1}, id="no context"),
-    pytest.param({"attention_window": 96, "n_layers": 1}, id="three tiles of context"),
-    pytest.param({"attention_window": 33, "n_layers": 3, "n_heads": 4}, id="one tile of context"),
+    pytest.param({"attention_window": 96, "n_layers": 1}, id="a long window"),
+    pytest.param({"attention_window": 33, "n_layers": 3, "n_heads": 4}, id="three layers"),
     pytest.param({"attention_window": 34, "kernel_size": 1}, id="no convolution"),
-    pytest.param({"kernel_size": 40}, id="a convolution longer than a tile"),
+    pytest.param({"kernel_size": 40}, id="a long convolution"),
     pytest.param({"linear_window": 100}, id="linear window"),
 ]
 
@@ -47,7 +47,7 @@ def test_pushing_bars_gives_the_bits_of_encoding_the_series(first_ordinal):
 
 @pytest.mark.parametrize("changes", SHAPES)
 def test_pushing_bars_gives_the_bits_of_encoding_the_series_whatever_the_shape(changes):
-    features, kernel = feature_rows(5 * TILE + 7), tiny_kernel(**changes)
+    features, kernel = feature_rows(700), tiny_kernel(**changes)
     series = StreamingEncoder(kernel, 45).encode_series(features)
     hidden, keys = pushed(StreamingEncoder(kernel, 45), features)
     assert np.array_equal(hidden, series.hidden)
@@ -56,28 +56,18 @@ def test_pushing_bars_gives_the_bits_of_encoding_the_series_whatever_the_shape(c
 
 @pytest.mark.slow
 def test_the_stream_of_10000_bars_has_the_bits_of_one_pass_at_full_size():
-    """The default model, each position of a tile 312 times."""
+    """The default model."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         encoder = Encoder(ModelConfig(n_features=len(FEATURE_NAMES))).eval()
         with torch.no_grad():
             encoder.position_bias.normal_(0.0, 0.5)
-    kernel = TileKernel(encoder)
+    kernel = BarKernel(encoder)
     features = feature_rows(10_000)
     series = StreamingEncoder(kernel, 0).encode_series(features)
     hidden, keys = pushed(StreamingEncoder(kernel, 0), features)
     assert np.array_equal(hidden, series.hidden)
     assert np.array_equal(keys, series.keys)
-
-
-def test_the_bits_do_not_depend_on_the_threads_of_the_process():
-    features, kernel = feature_rows(2 * BLOCK), tiny_kernel()
-    with thread_count(1):
-        alone = StreamingEncoder(kernel, 0).encode_series(features)
-    with thread_count(2):
-        many = StreamingEncoder(kernel, 0).encode_series(features)
-        assert torch.get_num_threads() == 2
-    assert np.array_equal(alone.keys, many.keys)
 
 
 @settings(max_examples=12, deadline=None)
@@ -98,13 +88,12 @@ def test_any_mixture_of_ways_leaves_the_same_state(data, first_ordinal, seed):
         else:
             coming = coming[:20]
             if way != "push":
-                left = TILE - encoder.next_ordinal % TILE
-                foreseen = features[done : done + 3 * TILE].copy()
+                foreseen = features[done : done + 3 * AHEAD].copy()
                 if way == "wrong":
                     foreseen[len(foreseen) // 2 :] += 1.0
-                encoder.look_ahead(foreseen[:left])
-                for start in range(left, len(foreseen), TILE):
-                    encoder.look_further(foreseen[start : start + TILE])
+                encoder.look_ahead(foreseen[:AHEAD])
+                for start in range(AHEAD, len(foreseen), AHEAD):
+                    encoder.look_further(foreseen[start : start + AHEAD])
             keys.append(pushed(encoder, coming)[1])
         done += len(coming)
     assert np.array_equal(np.concatenate(keys), expected)
@@ -146,7 +135,7 @@ def test_all_blocks_at_once_agree_with_the_stream_up_to_rounding(changes):
     hidden, keys = (
         part.reshape(-1, TINY.d_model)[offset : offset + 700] for part in encode_blocks(model.encoder, blocks)
     )
-    stream = StreamingEncoder(TileKernel(model.encoder), offset).encode_series(features)
+    stream = StreamingEncoder(BarKernel(model.encoder), offset).encode_series(features)
     np.testing.assert_allclose(hidden, stream.hidden, atol=1e-5 * max(1.0, np.abs(hidden).max()))
     np.testing.assert_allclose(keys, stream.keys, atol=1e-5)
 
@@ -158,7 +147,7 @@ def test_keys_have_length_one():
 
 def test_a_model_in_training_mode_and_features_that_are_not_numbers_are_refused():
     with pytest.raises(ValueError, match="training mode"):
-        TileKernel(tiny_model().encoder.train())
+        BarKernel(tiny_model().encoder.train())
     encoder = StreamingEncoder(tiny_kernel(), 0)
     with pytest.raises(ValueError, match="not finite"):
         encoder.push(np.full(TINY.n_features, np.nan, dtype=np.float32))

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from strategies.bars import HOUR_MS
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.config import OutputType
 from strategies.memory_transformer.dataset import TrainingError, build_dataset
 from strategies.memory_transformer.evaluation import evaluate
 from strategies.memory_transformer.segments import draw_segments
 from strategies.memory_transformer.span_memory import SpanMemory, encode_blocks
 from strategies.memory_transformer.streaming import StreamingEncoder
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.memory_transformer.training import TrainingConfig, TrainingProgress, train
 from tests.strategies.markets import random_walk
 from tests.strategies.memory_transformer.tiny import QUICK, TINY, tiny_model, tiny_training, two_symbols
@@ -248,7 +248,7 @@ def test_training_searches_by_the_keys_that_trading_writes_and_learns_from_the_s
     memory = SpanMemory.build(model.encoder, dataset, TINY)
     (blocks,) = dataset.blocks
     features = blocks.features.reshape(-1, TINY.n_features)[blocks.offset :][: len(dataset.moments)]
-    stream = StreamingEncoder(TileKernel(model.encoder), blocks.offset).encode_series(features)
+    stream = StreamingEncoder(BarKernel(model.encoder), blocks.offset).encode_series(features)
     np.testing.assert_allclose(memory.keys, stream.keys, atol=1e-5)
     rows = dataset.train[::50]
     learning = model.encoder.key_of(memory.retrieve(rows, raw=True).keys)

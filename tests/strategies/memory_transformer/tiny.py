@@ -10,10 +10,10 @@ import torch
 
 from strategies.bars import BarSeries
 from strategies.features import FEATURE_NAMES
+from strategies.memory_transformer.bar_kernel import BarKernel
 from strategies.memory_transformer.config import ModelConfig
 from strategies.memory_transformer.encoder import Encoder
 from strategies.memory_transformer.model import MemoryTransformer
-from strategies.memory_transformer.tile_kernel import TileKernel
 from strategies.memory_transformer.training import TrainedModel, TrainingConfig, train
 from tests.strategies.markets import random_walk
 
@@ -44,9 +44,9 @@ def tiny_model(seed: int = 0, **changes: Any) -> MemoryTransformer:
     return model.eval()
 
 
-def tiny_kernel(seed: int = 0, **changes: Any) -> TileKernel:
+def tiny_kernel(seed: int = 0, **changes: Any) -> BarKernel:
     """The kernel of such a model."""
-    return TileKernel(tiny_model(seed, **changes).encoder)
+    return BarKernel(tiny_model(seed, **changes).encoder)
 
 
 def feature_rows(count: int, seed: int = 0) -> np.ndarray:
