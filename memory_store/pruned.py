@@ -3,33 +3,140 @@
 Keys are turned so that their leading coordinates carry most of their length. Of each key only those are scanned, and the
 length of the rest: by the inequality of Cauchy and Schwarz the rest of a product is at most the product of the rests'
 lengths, so the scan gives an upper bound of every score. Keys whose bound stays below a score that ``k`` others are known
-to have are out; the few that are left are looked at in full.
+to have are out; the few that are left are looked at in full (:mod:`memory_store.bound_scan`).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching, rescore
+from memory_store.bound_scan import TILE, TOO_FEW, TOO_MANY, Asked, Found, Sight, scan
+from memory_store.index import BLOCK, Candidates, Pause, candidates
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.rotation import fit_basis, of_length_one, turned, underflow
-from memory_store.shortlist import floor_below, kth_of_rows, shortlist
+
+_Number = TypeVar("_Number", bound=np.generic)
 
 WORTHWHILE: Final = 32768
 """Slots below which a scan of all keys is as fast."""
-_SEEDS: Final = 256
-"""Keys scored in full to learn how good the k-th best is at least."""
-_BLOCK_SEEDS: Final = 64
-"""The same for each of many queries, which share what it costs to look at a bound again."""
-_QUERIES: Final = 16
-"""Queries scanned together: with more their bounds leave the processor's cache before they are read again."""
+QUERIES: Final = 64
+"""Queries scanned together, at most."""
+_ROOM: Final = 1024
+"""Candidates of a query there is room for at first; few have so many."""
 _ROWS: Final = 16384
-GATHER_COST: Final = 8.0
+GATHER_COST: Final = 16.0
 """Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
 BULK_GATHER_COST: Final = 64.0
 """The same where a direction is read once for many queries and the key for each of them."""
+NOTHING_HIDDEN: Final = np.zeros(0, dtype=np.bool_)
+ALWAYS: Final = np.zeros(0, dtype=np.int64)
+
+
+class TurnedKeys:
+    """What is scanned of keys, in tiles: coordinates along some directions, and the lengths of the rests.
+
+    Args:
+        keys: ``[slots, d]``, owned by the caller, who says what changes in them.
+        basis: ``[d, m]`` orthonormal.
+        tiles: ``[slots / TILE, m + 1, TILE]`` where they are known already; zeros until they are written otherwise.
+    """
+
+    __slots__ = ("_keys", "basis", "tiles")
+
+    def __init__(self, keys: KeyArray, basis: ScoreArray, tiles: KeyArray | None = None) -> None:
+        self._keys = keys
+        self.basis = basis
+        shape = -(-len(keys) // TILE), basis.shape[1] + 1, TILE
+        self.tiles: KeyArray = np.zeros(shape, dtype=np.float32) if tiles is None else tiles
+
+    @classmethod
+    def fitted(cls, keys: KeyArray, size: int, gather_cost: float, *, first: int = 4) -> TurnedKeys:
+        """The first ``size`` keys, along directions that suit them: see ``fit_basis``."""
+        made = cls(keys, fit_basis(keys[:size], gather_cost, first=first))
+        made.write(np.arange(size))
+        return made
+
+    def write(self, slots: IntArray) -> None:
+        """Take in that the keys of some slots have changed."""
+        for start in range(0, len(slots), _ROWS):
+            part = slots[start : start + _ROWS]
+            tile, place = np.divmod(part, TILE)
+            self.tiles[tile, :, place] = turned(self._keys[part], self.basis)
+
+    def near(
+        self,
+        queries: KeyArray,
+        k: int,
+        margin: ScoreArray,
+        sight: Sight,
+        *,
+        times: IntArray | None = None,
+        oldest: IntArray | None = None,
+        known: float = -np.inf,
+        give_up: int | None = None,
+    ) -> Candidates:
+        """For every query, slots among which its ``k`` nearest are, in the order of queries, then of slots.
+
+        Why none is missed: let ``q`` and ``x`` be query and key, ``m`` the directions, ``a`` and ``b`` their rotated leading
+        coordinates, ``r`` and ``s`` upper bounds of the lengths of the rests. Then ``q.x <= a.b + r s`` (Cauchy-Schwarz).
+        The right side is an inner product of ``m + 1`` numbers, no longer than ``|q| |x|``. Rounding its factors to float32
+        costs at most ``2 u |q| |x|``, summing it in any order ``gamma_(m+1) |q| |x|`` (Higham, Accuracy and Stability of
+        Numerical Algorithms, 2nd ed., section 3.1), so the scanned bound lies at most ``gamma_(m+4) |q| |x|`` below the score,
+        plus a smallest normal number for each factor and product that underflows. The score that ``k`` keys are known to have
+        is one of float32, wrong by ``gamma_d |q| |x|`` at most. ``margin`` is at least ``2 gamma_(d+2) |q| |x|``, which is no
+        less than both together, as ``m <= d``; likewise for two scores of float32. The query is scaled to length one, so
+        that nothing else overflows or underflows. Float64 steps err by parts of ``u**2``, which the difference covers.
+
+        Args:
+            queries: ``[n, d]``.
+            k: neighbours wanted.
+            margin: ``[n]`` from ``scan_margin``.
+            sight: what they may find.
+            times: ``[n]`` when each asks, for what is there for some time only.
+            oldest: ``[n]`` first slot that each may find.
+            known: a score that ``k`` entries elsewhere reach; those that stay below it may be missing.
+            give_up: leave out queries with more candidates than this.
+        """
+        count = len(queries)
+        units, length = of_length_one(queries)
+        asked = Asked(
+            turned(units, self.basis),
+            np.array(queries, dtype=np.float32, order="C"),
+            length,
+            np.array(margin, dtype=np.float64),
+            np.zeros(count, dtype=np.int64) if times is None else np.array(times, dtype=np.int64),
+            np.zeros(count, dtype=np.int64) if oldest is None else np.array(oldest, dtype=np.int64),
+            np.full(count, known),
+        )
+        most = len(self._keys) if give_up is None else give_up
+        found = self._scan(asked, k, sight, min(_ROOM, most), hopeful=True)
+        parts = [_pairs(found, np.arange(count))]
+        complete = found.number >= 0
+        few, many = np.flatnonzero(found.number == TOO_FEW), np.flatnonzero(found.number == TOO_MANY)
+        for rows in ([few] if len(few) else []) + [many[i : i + 1] for i in range(len(many))]:
+            again = self._scan(asked.only(rows), k, sight, most, hopeful=False)
+            parts.append(_pairs(again, rows))
+            complete[rows] = again.number >= 0
+        rows, slots = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.lexsort((slots, rows))
+        return Candidates(rows[order], slots[order], complete)
+
+    def _scan(self, asked: Asked, k: int, sight: Sight, most: int, *, hopeful: bool) -> Found:
+        shape = len(asked.queries), most
+        found = Found(np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape[0], np.int64))
+        visible = Sight(sight.first, sight.last, _fixed(sight.hidden), _fixed(sight.since), _fixed(sight.until))
+        slack = underflow(self.basis.shape[1])
+        scan(_fixed(self.tiles), _fixed(self._keys), visible, asked, k, slack, hopeful, found)
+        return found
+
+
+def _pairs(found: Found, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Row and slot of all that was found for the queries of these rows."""
+    asked, places = np.nonzero(np.arange(found.slots.shape[1]) < found.number[:, None])
+    return rows[asked], found.slots[asked, places]
 
 
 class PrunedIndex:
@@ -44,70 +151,46 @@ class PrunedIndex:
         gather_cost: by which the number of directions is chosen; ``BULK_GATHER_COST`` for an index asked in bulk.
     """
 
-    __slots__ = (
-        "_basis",
-        "_bounds",
-        "_changed",
-        "_columns",
-        "_gather_cost",
-        "_keys",
-        "_refit_after",
-        "_room",
-        "_worthwhile",
-    )
+    __slots__ = ("_changed", "_gather_cost", "_keys", "_refit_after", "_turned", "_worthwhile")
 
     def __init__(self, keys: KeyArray, *, worthwhile: int = WORTHWHILE, gather_cost: float = GATHER_COST) -> None:
         self._keys = keys
         self._gather_cost = gather_cost
         self._worthwhile = worthwhile
-        self._columns: KeyArray | None = None
-        self._bounds: KeyArray = np.empty(0, dtype=np.float32)
-        self._room: KeyArray = np.empty(0, dtype=np.float32)
-        """For the bounds of many queries at once."""
-        self._basis: ScoreArray = np.empty((0, 0))
+        self._turned: TurnedKeys | None = None
         self._changed: list[int] = []
         self._refit_after = 0
 
     @classmethod
-    def fitted(cls, keys: KeyArray, basis: ScoreArray, columns: KeyArray) -> PrunedIndex:
+    def fitted(cls, keys: KeyArray, basis: ScoreArray, tiles: KeyArray) -> PrunedIndex:
         """An index over keys that change no more, from what ``fit`` of an index over the same keys gave."""
         index = cls(keys)
-        index._basis, index._columns, index._refit_after = basis, columns, len(keys)
-        index._bounds = np.empty(len(keys), dtype=np.float32)
+        index._turned, index._refit_after = TurnedKeys(keys, basis, tiles), len(keys)
         return index
 
     def fit(self) -> tuple[ScoreArray, KeyArray]:
-        """Directions ``[d, m]``, and coordinates along them with the lengths of the rests, ``[m + 1, slots]``, of all slots."""
-        columns = self._follow(len(self._keys))
-        return self._basis, columns
+        """Directions ``[d, m]``, and the tiles of ``TurnedKeys`` along them, of all slots."""
+        keys = self._follow(len(self._keys))
+        return keys.basis, keys.tiles
 
     @property
     def directions(self) -> int:
         """Rotated directions scanned; 0 while the bank is too small for a rotation to pay."""
-        return int(self._basis.shape[1])
+        return 0 if self._turned is None else int(self._turned.basis.shape[1])
 
     def write(self, slot: int) -> None:
         """Take note that the key of a slot has changed. The work is done by the next search."""
-        if self._columns is None:
+        if self._turned is None:
             return
         self._changed.append(slot)
         if len(self._changed) >= self._refit_after:
-            self._columns = None
+            self._turned = None
             self._changed.clear()
 
     def candidates(
         self, hidden: BoolArray, query: KeyArray, k: int, margin: ScoreArray, *, known: float = -np.inf
     ) -> IntArray:
-        """Slots among which the ``k`` nearest are.
-
-        Why none is missed: let ``q`` and ``x`` be query and key, ``m`` the directions, ``a`` and ``b`` their rotated leading
-        coordinates, ``r`` and ``s`` upper bounds of the lengths of the rests. Then ``q.x <= a.b + r s`` (Cauchy-Schwarz).
-        The right side is an inner product of ``m + 1`` numbers, no longer than ``|q| |x|``. Rounding its factors to float32
-        costs at most ``2 u |q| |x|``, summing it in any order ``gamma_(m+1) |q| |x|`` (Higham, Accuracy and Stability of
-        Numerical Algorithms, 2nd ed., section 3.1), so the scanned bound lies at most ``gamma_(m+4) |q| |x|`` below the score,
-        plus a smallest normal number for each factor and product that underflows. ``margin`` is at least
-        ``2 gamma_(d+2) |q| |x|``, and ``m + 4 <= 2 (d + 2)``. The query is scaled to length one, so that nothing else
-        overflows or underflows. Float64 steps err by parts of ``u**2``, which the difference covers.
+        """Slots among which the ``k`` nearest are; none is missed, see ``TurnedKeys.near``.
 
         Args:
             hidden: ``[size]``, True where a slot must not be found; the slots scanned, a multiple of ``BLOCK``.
@@ -119,16 +202,7 @@ class PrunedIndex:
         size = len(hidden)
         if size < self._worthwhile or 8 * k * BLOCK > size:
             return candidates(self._keys[:size], hidden, query, k, margin).slots
-        columns = self._follow(size)
-        length = float(np.sqrt(rescore(query, query)[0])) or 1.0
-        bounds = np.matmul(self._turned(query, length), columns[:, :size], out=self._bounds[:size])
-        bounds[np.flatnonzero(hidden)] = -np.inf
-        floor = known
-        if known == -np.inf:
-            seeds = np.flatnonzero(bounds >= _high_floor(bounds, min(max(_SEEDS, 4 * k), size // BLOCK)))
-            floor = _known_score(self._keys, seeds, query[0], k)
-        near = np.flatnonzero(bounds >= floor_below((floor - float(margin[0])) / length, underflow(self.directions)))
-        return shortlist(self._keys, near, query[0], k, float(margin[0]))
+        return self._follow(size).near(query, k, margin, _all_but(hidden), known=known).slots
 
     def candidates_of_many(
         self,
@@ -147,106 +221,40 @@ class PrunedIndex:
             queries: ``[n, d]``.
             k: neighbours wanted.
             margin: ``[n]`` from ``scan_margin``.
-            give_up: leave out queries with more slots to look at than this.
+            give_up: leave out queries with more candidates than this.
             pause: called after every few queries.
         """
         size = len(hidden)
         if size < self._worthwhile or 8 * k * BLOCK > size:
             return candidates(self._keys[:size], hidden, queries, k, margin, give_up=give_up)
-        columns = self._follow(size)[:, :size]
-        covered = np.flatnonzero(hidden)
-        buffer = self._room_for_many(min(len(queries), _QUERIES), size)
+        turned_keys, sight = self._follow(size), _all_but(hidden)
         parts = []
-        for start in range(0, len(queries), _QUERIES):
-            part = slice(start, start + _QUERIES)
-            rows, slots, complete = self._of_some(columns, covered, queries[part], k, margin[part], give_up, buffer)
-            parts.append((rows + start, slots, complete))
+        for start in range(0, len(queries), QUERIES):
+            part = slice(start, start + QUERIES)
+            near = turned_keys.near(queries[part], k, margin[part], sight, give_up=give_up)
+            parts.append((near.rows + start, near.slots, near.complete))
             if pause is not None:
                 pause(hidden)
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def _room_for_many(self, count: int, size: int) -> KeyArray:
-        """Room for ``[count, size]`` bounds, the same again and again: to be given new memory costs half of a scan."""
-        if len(self._room) < count * size:
-            self._room = np.empty(count * len(self._keys), dtype=np.float32)
-        return self._room[: count * size].reshape(count, size)
-
-    def _of_some(
-        self,
-        columns: KeyArray,
-        covered: IntArray,
-        queries: KeyArray,
-        k: int,
-        margin: ScoreArray,
-        give_up: int,
-        buffer: KeyArray,
-    ) -> tuple[IntArray, IntArray, BoolArray]:
-        """Row and slot of the candidates of a few queries, and which queries were not given up."""
-        count = len(queries)
-        units, lengths = of_length_one(queries)
-        bounds = np.matmul(turned(units, self._basis), columns, out=buffer[:count])
-        bounds[:, covered] = -np.inf
-        blocks = bounds.reshape(count, BLOCK, -1)
-        peaks = blocks.max(axis=1)
-        seeds = min(max(_BLOCK_SEEDS, 2 * k), peaks.shape[1])
-        high = np.maximum(np.partition(peaks, -seeds, axis=1)[:, -seeds], np.finfo(np.float32).min)
-        rows, slots, complete = _unless_many(*reaching(blocks, peaks, high)[:2], count, give_up)
-        known = kth_of_rows(rows, rescore(self._keys[slots], queries[rows]), count, k, -np.inf)
-        floor = floor_below((known - margin) / lengths, underflow(self.directions))
-        floor[~complete] = np.inf
-        rows, slots, fewer = _unless_many(*reaching(blocks, peaks, floor)[:2], count, give_up)
-        scores = np.einsum("ij,ij->i", self._keys[slots], queries[rows])
-        near = scores >= floor_below(known, margin)[rows]
-        return rows[near], slots[near], complete & fewer
-
-    def _turned(self, query: KeyArray, length: float) -> KeyArray:
-        """Leading coordinates of a query scaled to length one, and the length of the rest, ``[m + 1]``."""
-        leading: KeyArray = turned(query / np.float64(length), self._basis)[0]
-        return leading
-
-    def _follow(self, size: int) -> KeyArray:
-        """The columns of the first ``size`` slots, with all changes taken in."""
-        if self._columns is None:
-            return self._fit(size)
-        if self._changed:
-            slots = np.array(self._changed)
-            self._refit_after -= len(slots)
+    def _follow(self, size: int) -> TurnedKeys:
+        """The first ``size`` slots as they are scanned, with all changes taken in."""
+        if self._turned is None:
+            self._turned, self._refit_after = TurnedKeys.fitted(self._keys, size, self._gather_cost), size
+        elif self._changed:
+            self._refit_after -= len(self._changed)
+            self._turned.write(np.array(self._changed))
             self._changed.clear()
-            for start in range(0, len(slots), _ROWS):
-                part = slots[start : start + _ROWS]
-                self._columns[:, part] = turned(self._keys[part], self._basis).T
-        return self._columns
-
-    def _fit(self, size: int) -> KeyArray:
-        """Turn everything anew."""
-        self._refit_after = size
-        self._basis = fit_basis(self._keys[:size], self._gather_cost)
-        columns: KeyArray = np.zeros((self._basis.shape[1] + 1, len(self._keys)), dtype=np.float32)
-        for start in range(0, size, _ROWS):
-            rows = slice(start, min(start + _ROWS, size))
-            columns[:, rows] = turned(self._keys[rows], self._basis).T
-        self._columns = columns
-        self._bounds = np.empty(len(self._keys), dtype=np.float32)
-        return columns
+        return self._turned
 
 
-def _high_floor(bounds: KeyArray, count: int) -> float:
-    """A bound that at least ``count`` others reach, not many more; the lowest number where fewer are visible."""
-    peaks = bounds.reshape(BLOCK, -1).max(axis=0)
-    return max(float(np.partition(peaks, -count)[-count]), float(np.finfo(np.float32).min))
+def _all_but(hidden: BoolArray) -> Sight:
+    """Of all slots those that are not hidden."""
+    return Sight(0, len(hidden), hidden, ALWAYS, ALWAYS)
 
 
-def _known_score(keys: KeyArray, slots: IntArray, query: KeyArray, k: int) -> float:
-    """The k-th best exact score of some slots, -inf where there are fewer."""
-    if len(slots) < k:
-        return -np.inf
-    return float(np.partition(rescore(keys.take(slots, axis=0), query), -k)[-k])
-
-
-def _unless_many(rows: IntArray, slots: IntArray, count: int, most: int) -> tuple[IntArray, IntArray, BoolArray]:
-    """Pairs of a row and a slot without those of rows that have too many, and which of ``count`` rows have not."""
-    few: BoolArray = np.bincount(rows, minlength=count) <= most
-    if few.all():
-        return rows, slots, few
-    kept = few[rows]
-    return rows[kept], slots[kept], few
+def _fixed(array: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """The same array, in a row and not to be written to: one kind for those in memory and those in files."""
+    view = np.ascontiguousarray(array).view(np.ndarray)
+    view.flags.writeable = False
+    return view

@@ -27,7 +27,7 @@ from memory_store.schema import memory_entries
 from memory_store.segments import COLUMNS, Segment
 from memory_store.snapshot import check_identity, identity, snapshot_path
 
-SEGMENT_FORMAT: Final = 1
+SEGMENT_FORMAT: Final = 2
 _MAGIC: Final = b"MEMSEGM\0"
 _ENDING: Final = ".segment"
 _RECENT: Final = 1024
@@ -52,8 +52,8 @@ class SegmentFolder:
 
     def keep(self, segment: Segment) -> Segment:
         """Write a sealed segment and map it from its file; where that cannot be it stays as it is."""
-        basis, columns = segment.index.fit() if segment.scans_bounds else (np.empty((0, 0)), np.empty((0, 0)))
-        arrays = {name: getattr(segment, name) for name in (*COLUMNS, "gone")} | {"basis": basis, "columns": columns}
+        basis, tiles = segment.index.fit() if segment.scans_bounds else (np.empty((0, 0)), np.empty((0, 0)))
+        arrays = {name: getattr(segment, name) for name in (*COLUMNS, "gone")} | {"basis": basis, "tiles": tiles}
         header = {
             **identity(self._stored),
             "first": segment.first,
@@ -83,8 +83,8 @@ class SegmentFolder:
         if header["first"] != first:
             raise UnusableFile(f"it begins with entry {header['first']}")
         held: dict[str, Any] = {name: np.asarray(arrays[name]) for name in COLUMNS}
-        keys, basis, columns = held["keys"], np.asarray(arrays["basis"]), np.asarray(arrays["columns"])
-        index = PrunedIndex.fitted(keys, basis, columns) if basis.size else PrunedIndex(keys)
+        keys, basis, tiles = held["keys"], np.asarray(arrays["basis"]), np.asarray(arrays["tiles"])
+        index = PrunedIndex.fitted(keys, basis, tiles) if basis.size else PrunedIndex(keys)
         segment = Segment(first=first, names=header["names"], index=index, gone=np.array(arrays["gone"]), **held)
         segment.count, segment.latest, segment.longest = header["count"], header["latest"], header["longest"]
         segment.sealed = segment.mapped = True

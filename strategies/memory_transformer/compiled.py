@@ -1,40 +1,25 @@
-"""The arithmetic of a decision, compiled to machine code, bar by bar (Numba: Lam, Pitrou and Seibert, 2015).
+"""The arithmetic of a decision, compiled to machine code, bar by bar.
 
 A decision needs one bar. Some two hundred operations on so few numbers take torch a millisecond and more for the calls alone,
 and longer where the machine did something else before; as one loop they take a tenth of it. A bar's numbers are made by the
 same instructions in the same order whatever else is computed with it, so that replay, paper and live have the same bits by
 construction. Products may be fused with sums; nothing else is reordered.
 
-All that is compiled stands in this file: what Numba keeps on disk is made anew when the file changes, not when another does
-that it calls (https://numba.readthedocs.io/en/stable/developer/caching.html). Constants are numbers of 32 bits, as those of
-Python would turn all they meet into 64.
+All of it stands in this file, see :mod:`memory_store.machine_code`. Constants are numbers of 32 bits, as those of Python would
+turn all they meet into 64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import log, pi, sqrt
-from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from memory_store.machine_code import compiled
+
 FloatRows = npt.NDArray[np.float32]
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A function as machine code, kept on disk where that is allowed."""
-    options: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
-    try:
-        result: Callable[_P, _R] = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package nor the user's folder can be written to
-        result = numba.njit(**options)(function)
-    return result
-
 
 OUTCOME_LIMIT: Final = np.float32(5.0)
 """Outcomes beyond this many volatilities count as this many: one crash must not drown 31 neighbours."""

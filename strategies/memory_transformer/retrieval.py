@@ -8,22 +8,15 @@ overlap with it, nor anything later.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from memory_store.index import rescore
-from strategies.memory_transformer.byte_arithmetic import has_byte_products
+from memory_store.bound_scan import Sight
+from memory_store.index import rescore, scan_margin
+from memory_store.pruned import ALWAYS, BULK_GATHER_COST, NOTHING_HIDDEN, QUERIES, TurnedKeys
 from strategies.memory_transformer.dataset import Flags, Floats, Integers, Moments
-from strategies.memory_transformer.turned_scan import Scan, TurnedKeys
 from strategies.outcomes import NEVER
-
-_CHUNK: Final = 128
-"""Queries scanned together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +98,6 @@ def causal_neighbours(
     k: int,
     *,
     lifetimes: Lifetimes | None = None,
-    rounded: bool | None = None,
 ) -> NeighbourTable:
     """The ``k`` nearest visible moments of every query, equally near ones in the order in which they were appended.
 
@@ -118,44 +110,30 @@ def causal_neighbours(
         rule: what they may see.
         k: neighbours wanted.
         lifetimes: of the moments; those of the rule by default.
-        rounded: scan keys that are rounded; where the processor is fast at it by default. What is found is the same.
     """
     rows = np.zeros((len(queries), k), dtype=np.int64)
     mask = np.zeros((len(queries), k), dtype=np.bool_)
     columns = _Columns.of(moments, rule, lifetimes)
     if not len(columns.rows):
         return NeighbourTable(rows, mask)
-    tiles = TurnedKeys(keys[columns.rows], rounded=has_byte_products() if rounded is None else rounded)
-    scan = Scan(tiles, min(_CHUNK, len(queries)))
-    for start in range(0, len(queries), _CHUNK):
-        chunk = queries[start : start + _CHUNK]
-        seen = columns.seen_at(moments.close_time[chunk])
-        if seen.first >= seen.last:
+    found_in = keys[columns.rows]
+    turned = TurnedKeys.fitted(found_in, len(found_in), BULK_GATHER_COST, first=3)
+    longest = float(np.sqrt(rescore(found_in, found_in).max()))
+    for start in range(0, len(queries), QUERIES):
+        chunk = queries[start : start + QUERIES]
+        closed, asking = moments.close_time[chunk], keys[chunk]
+        sight, oldest = columns.seen_at(closed)
+        if sight.first >= sight.last:
             continue
-        first, last = seen.first // tiles.tile, -(-seen.last // tiles.tile)
-        asked, found = scan.near(keys[chunk], first, last, k, partial(columns.hide, seen=seen, hidden=scan.hidden))
-        if not len(found):
+        margin = scan_margin(keys.shape[1], longest, np.sqrt(rescore(asking, asking)))
+        near = turned.near(asking, k, margin, sight, times=closed, oldest=oldest)
+        if not len(near.rows):
             continue
-        scores = rescore(tiles.rows[found], keys[chunk[asked]])
-        nearest, present = _best(asked, scores, len(chunk), k)
-        rows[start : start + len(chunk)] = np.where(present, columns.rows[found[nearest]], 0)
+        scores = rescore(found_in[near.slots], asking[near.rows])
+        nearest, present = _best(near.rows, scores, len(chunk), k)
+        rows[start : start + len(chunk)] = np.where(present, columns.rows[near.slots[nearest]], 0)
         mask[start : start + len(chunk)] = present
     return NeighbourTable(rows, mask)
-
-
-class _Seen(NamedTuple):
-    """What queries that follow each other may see."""
-
-    close_time: Integers
-    """``[c]`` when they close."""
-    first: int
-    """Column that any of them sees."""
-    last: int
-    """Column after the last of them."""
-    settled: int
-    """Up to this one the rule hides nothing that is not evicted."""
-    oldest: Integers
-    """``[c]`` first column that is not evicted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,8 +144,6 @@ class _Columns:
     """In the table of moments."""
     close_time: Integers
     visible_from: Integers
-    latest_visible: Integers
-    """Running maximum of ``visible_from``: up to where everything is visible at some time."""
     number: Integers
     """How many moments were appended before each."""
     appended_times: Integers
@@ -185,39 +161,20 @@ class _Columns:
             rows,
             moments.close_time[rows],
             visible,
-            np.maximum.accumulate(visible),
             np.cumsum(moments.has_key)[rows] - 1,
             moments.close_time[moments.has_key],
             rule.capacity if lifetimes is None else len(moments),
             None if lifetimes is None else lifetimes.gone[rows],
         )
 
-    def seen_at(self, close_time: Integers) -> _Seen:
-        """What queries that close at ``[c]``, increasing, may see."""
+    def seen_at(self, close_time: Integers) -> tuple[Sight, Integers]:
+        """What queries that close at ``[c]``, increasing, may see, and the first column that each of them does."""
         # What a query can lose was appended before it.
         appended = np.searchsorted(self.appended_times, close_time, side="left")
         oldest = np.searchsorted(self.number, appended - self.capacity, side="left")
         last = int(np.searchsorted(self.close_time, close_time[-1], side="left"))
-        settled = int(np.searchsorted(self.latest_visible, close_time[0], side="right"))
-        return _Seen(close_time, int(oldest[0]), last, settled, oldest)
-
-    def hide(self, part: Tensor, begin: int, *, seen: _Seen, hidden: float) -> None:
-        """Put ``hidden`` in the place of scores ``[c, width]`` of columns from ``begin`` on that a query may not see."""
-        end = begin + part.shape[1]
-        if end > seen.last:
-            part[:, seen.last - begin :] = hidden
-            end = seen.last
-            part = part[:, : end - begin]
-        if seen.settled < end:
-            after = max(seen.settled, begin)
-            unknown = self.visible_from[after:end] > seen.close_time[:, None]
-            part[:, after - begin :].masked_fill_(torch.from_numpy(unknown), hidden)
-        if begin < seen.oldest[-1]:
-            evicted = np.arange(begin, min(end, int(seen.oldest[-1]))) < seen.oldest[:, None]
-            part[:, : evicted.shape[1]].masked_fill_(torch.from_numpy(evicted), hidden)
-        if self.gone is not None:
-            gone = self.gone[begin:end] <= seen.close_time[:, None]
-            part.masked_fill_(torch.from_numpy(gone), hidden)
+        until = ALWAYS if self.gone is None else self.gone
+        return Sight(int(oldest[0]), last, NOTHING_HIDDEN, self.visible_from, until), oldest
 
 
 def _best(asked: Integers, scores: Floats, count: int, k: int) -> tuple[Integers, Flags]:

@@ -18,6 +18,7 @@ from memory_store.pruned import WORTHWHILE
 from memory_store.records import Eviction, IndexKind
 from memory_store.restoration import BankState
 from memory_store.ring import NOT_YET
+from memory_store.segment_files import SEGMENT_FORMAT
 from memory_store.storage import create_bank, load_bank, write_changes
 from tests.memory_store.test_finding import policies
 from tests.memory_store.test_oracle import SYMBOLS, assert_identical
@@ -250,7 +251,7 @@ def test_a_harmed_segment_is_made_again_from_its_rows(stored, harm):
     elif harm == "swap":
         path.write_bytes(stored.files[0].read_bytes())
     elif harm == "newer format":
-        path.write_bytes(content[:8] + b"\x02" + content[9:])
+        path.write_bytes(content[:8] + bytes([SEGMENT_FORMAT + 1]) + content[9:])
     assert stored.open().sealed_again == 1
     assert stored.open().sealed_again == 0
     assert path.read_bytes() == content

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +14,6 @@ from strategies.bars import HOUR_MS
 from strategies.memory_transformer.dataset import Moments, SymbolBlocks, build_dataset
 from strategies.memory_transformer.retrieval import Lifetimes, VisibilityRule, causal_neighbours
 from strategies.memory_transformer.span_memory import find_neighbours
-from strategies.memory_transformer.turned_scan import Scan, TurnedKeys
 from strategies.outcomes import NEVER
 from strategies.recorder import MemoryRecorder
 from tests.strategies.markets import batches
@@ -103,63 +100,6 @@ def test_a_symbol_that_asks_its_own_finds_of_what_the_shared_memory_holds_only_t
         visible = one_by_one(keys, moments, row, rule, len(moments))
         expected = [found for found in visible if own[found] == own[row]][:4]
         assert set(table.rows[place][table.mask[place]].tolist()) == set(expected)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    count=st.integers(1, 6000),
-    dimension=st.sampled_from([1, 6, 64]),
-    k=st.sampled_from([1, 7, 32]),
-    crowded=st.booleans(),
-    rounded=st.booleans(),
-)
-def test_among_what_a_scan_proposes_are_the_nearest_by_exact_scores(seed, count, dimension, k, crowded, rounded):
-    """However keys lie, with rounded keys or without, whatever must not be found; and not many more, where they spread."""
-    generator = np.random.default_rng(seed)
-    keys, queries = unit_keys(count, seed, dimension), unit_keys(9, seed + 1, dimension)
-    if crowded:
-        keys = (keys[0] + 1e-3 * keys).astype(np.float32)
-    hidden = generator.random((9, count)) < generator.choice([0.0, 0.5, 1.0])
-    scan = Scan(TurnedKeys(keys, rounded=rounded), 20)
-
-    def hide(part: torch.Tensor, begin: int) -> None:
-        part[:, max(0, count - begin) :] = scan.hidden
-        covered = torch.from_numpy(hidden[:, begin : begin + part.shape[1]])
-        part[:, : covered.shape[1]].masked_fill_(covered, scan.hidden)
-
-    asked, found = scan.near(queries, 0, scan.tiles, k, hide)
-    assert np.array_equal(np.lexsort((found, asked)), np.arange(len(asked)))
-    assert not hidden[asked, found].any()
-    exact = np.where(hidden, -np.inf, queries.astype(np.float64) @ keys.T.astype(np.float64))
-    for query in range(9):
-        shown = np.flatnonzero(~hidden[query])
-        best = shown[np.argsort(-exact[query, shown], kind="stable")[:k]]
-        assert set(best.tolist()) <= set(found[asked == query].tolist())
-
-
-@pytest.mark.parametrize("rounded", [True, False])
-def test_a_scan_proposes_few_more_than_are_wanted(rounded):
-    count = 40_000
-    keys, queries = unit_keys(count, 1, 64), unit_keys(64, 2, 64)
-    scan = Scan(TurnedKeys(keys, rounded=rounded), len(queries))
-
-    def hide(part: torch.Tensor, begin: int) -> None:
-        part[:, max(0, count - begin) :] = scan.hidden
-
-    asked, _ = scan.near(queries, 0, scan.tiles, 32, hide)
-    assert 32 * len(queries) <= len(asked) < 1.1 * 32 * len(queries)
-
-
-def test_what_is_found_does_not_depend_on_the_rounding():
-    moments = random_moments(3000, 2, 8, 12)
-    keys, queries = unit_keys(len(moments), 13, 64), np.flatnonzero(moments.has_key)
-    tables = [
-        causal_neighbours(keys, moments, queries, VisibilityRule(0, 120, 2500), 16, rounded=rounded)
-        for rounded in (True, False)
-    ]
-    assert np.array_equal(tables[0].rows, tables[1].rows)
-    assert np.array_equal(tables[0].mask, tables[1].mask)
 
 
 def test_equally_near_moments_come_in_the_order_of_time():
