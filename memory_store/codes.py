@@ -55,7 +55,7 @@ class Codes:
 
     def __init__(self, keys: KeyArray, size: int) -> None:
         self._keys = keys
-        self._basis = fit_basis(keys[:size], _GATHER_COST, first=3)
+        self._basis = fit_basis(keys[:size], _GATHER_COST)
         columns = self._basis.shape[1] + 1
         self.numbers: Bytes = np.zeros((len(keys), max(_FEWEST, -(-columns // 4) * 4)), dtype=np.int8)
         """``[slots, width]``, zeros after the last coordinate and after the last key."""

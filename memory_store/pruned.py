@@ -22,14 +22,16 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 WORTHWHILE: Final = 32768
 """Slots below which a scan of all keys is as fast."""
-QUERIES: Final = 64
-"""Queries scanned together, at most."""
+QUERIES: Final = 128
+"""Queries scanned together, at most: more share what it takes to fetch a tile, and leave less room for it."""
+_BETWEEN_PAUSES: Final = 72
+"""The same where somebody may be let in after them."""
 _ROOM: Final = 1024
 """Candidates of a query there is room for at first; few have so many."""
 _ROWS: Final = 16384
 GATHER_COST: Final = 16.0
 """Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
-BULK_GATHER_COST: Final = 64.0
+BULK_GATHER_COST: Final = 16.0
 """The same where a direction is read once for many queries and the key for each of them."""
 NOTHING_HIDDEN: Final = np.zeros(0, dtype=np.bool_)
 ALWAYS: Final = np.zeros(0, dtype=np.int64)
@@ -53,9 +55,9 @@ class TurnedKeys:
         self.tiles: KeyArray = np.zeros(shape, dtype=np.float32) if tiles is None else tiles
 
     @classmethod
-    def fitted(cls, keys: KeyArray, size: int, gather_cost: float, *, first: int = 4) -> TurnedKeys:
+    def fitted(cls, keys: KeyArray, size: int, gather_cost: float) -> TurnedKeys:
         """The first ``size`` keys, along directions that suit them: see ``fit_basis``."""
-        made = cls(keys, fit_basis(keys[:size], gather_cost, first=first))
+        made = cls(keys, fit_basis(keys[:size], gather_cost))
         made.write(np.arange(size))
         return made
 
@@ -228,9 +230,10 @@ class PrunedIndex:
         if size < self._worthwhile or 8 * k * BLOCK > size:
             return candidates(self._keys[:size], hidden, queries, k, margin, give_up=give_up)
         turned_keys, sight = self._follow(size), _all_but(hidden)
+        at_once = QUERIES if pause is None else _BETWEEN_PAUSES
         parts = []
-        for start in range(0, len(queries), QUERIES):
-            part = slice(start, start + QUERIES)
+        for start in range(0, len(queries), at_once):
+            part = slice(start, start + at_once)
             near = turned_keys.near(queries[part], k, margin[part], sight, give_up=give_up)
             parts.append((near.rows + start, near.slots, near.complete))
             if pause is not None:

@@ -11,6 +11,9 @@ from memory_store.records import KeyArray, ScoreArray
 
 _SAMPLE: Final = 16384
 _SAMPLE_QUERIES: Final = 16
+_FEWEST: Final = 3
+"""Directions to think of, and more by steps: with the rest they are numbers that processors multiply four by four."""
+_STEP: Final = 4
 _SMALLEST_NORMAL: Final = 2.0**-126
 
 
@@ -54,7 +57,7 @@ def of_length_one(rows: KeyArray) -> tuple[ScoreArray, ScoreArray]:
     return rows / lengths[:, None], lengths
 
 
-def fit_basis(keys: KeyArray, gather_cost: float, *, first: int = 4) -> ScoreArray:
+def fit_basis(keys: KeyArray, gather_cost: float) -> ScoreArray:
     """Orthonormal directions, ``[d, m]``: the leading principal axes, as many as make searches cheapest.
 
     The axes are those of the second moment about zero, because it is inner products that are bounded. How many is weighed
@@ -63,7 +66,6 @@ def fit_basis(keys: KeyArray, gather_cost: float, *, first: int = 4) -> ScoreArr
     Args:
         keys: ``[n, d]``.
         gather_cost: of one number of a key that lies anywhere; one of many in a row costs 1.
-        first: fewest directions to think of; more come by fours.
     """
     step = -(-len(keys) // _SAMPLE)
     sample = keys[::step].astype(np.float64)
@@ -77,7 +79,7 @@ def fit_basis(keys: KeyArray, gather_cost: float, *, first: int = 4) -> ScoreArr
     rests = np.sqrt(np.cumsum(np.square(turned[:, ::-1]), axis=1))[:, ::-1]
     asked_rests = rests[:: -(-len(turned) // _SAMPLE_QUERIES)]
     best, best_cost = dimension, dimension + 1.0
-    for count in range(first, dimension, 4):
+    for count in range(_FEWEST, dimension, _STEP):
         bounds = turned[:, :count] @ asked[:, :count].T + np.outer(rests[:, count], asked_rests[:, count])
         cost = count + 1 + gather_cost * dimension * float(np.mean(bounds >= kth))
         if cost < best_cost:

@@ -117,7 +117,7 @@ def causal_neighbours(
     if not len(columns.rows):
         return NeighbourTable(rows, mask)
     found_in = keys[columns.rows]
-    turned = TurnedKeys.fitted(found_in, len(found_in), BULK_GATHER_COST, first=3)
+    turned = TurnedKeys.fitted(found_in, len(found_in), BULK_GATHER_COST)
     longest = float(np.sqrt(rescore(found_in, found_in).max()))
     for start in range(0, len(queries), QUERIES):
         chunk = queries[start : start + QUERIES]

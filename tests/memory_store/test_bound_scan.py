@@ -44,7 +44,7 @@ def test_among_what_a_scan_proposes_are_the_nearest_of_what_each_query_sees(seed
     until = random.integers(5, 30, count) if data.draw(st.booleans()) else ALWAYS
     first, last = sorted(random.integers(0, count + 1, 2)) if data.draw(st.booleans()) else (0, count)
     times, oldest = random.integers(0, 25, QUERIES), random.integers(0, count, QUERIES)
-    turned = TurnedKeys.fitted(keys, count, BULK_GATHER_COST, first=1)
+    turned = TurnedKeys.fitted(keys, count, BULK_GATHER_COST)
     sight = Sight(int(first), int(last), hidden, since, until)
     near = turned.near(queries, k, margin_of(queries), sight, times=times, oldest=oldest)
     assert near.complete.all()
