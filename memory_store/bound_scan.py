@@ -15,7 +15,7 @@ import numpy as np
 from memory_store.machine_code import compiled_freely
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 
-TILE: Final = 256
+TILE: Final = 128
 """Keys of a tile."""
 _SAMPLED: Final = 8
 """Every so manieth tile comes first."""

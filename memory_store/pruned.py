@@ -31,7 +31,7 @@ _ROOM: Final = 1024
 _ROWS: Final = 16384
 GATHER_COST: Final = 16.0
 """Reading one number of a key that lies anywhere costs as much as reading so many in a row."""
-BULK_GATHER_COST: Final = 16.0
+BULK_GATHER_COST: Final = 64.0
 """The same where a direction is read once for many queries and the key for each of them."""
 NOTHING_HIDDEN: Final = np.zeros(0, dtype=np.bool_)
 ALWAYS: Final = np.zeros(0, dtype=np.int64)
@@ -123,8 +123,9 @@ class TurnedKeys:
             parts.append(_pairs(again, rows))
             complete[rows] = again.number >= 0
         rows, slots = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.lexsort((slots, rows))
-        return Candidates(rows[order], slots[order], complete)
+        # One number for each pair, because to sort one is several times faster than to sort by two.
+        rows, slots = np.divmod(np.sort(rows * len(self._keys) + slots), len(self._keys))
+        return Candidates(rows, slots, complete)
 
     def _scan(self, asked: Asked, k: int, sight: Sight, most: int, *, hopeful: bool) -> Found:
         shape = len(asked.queries), most
