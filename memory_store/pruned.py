@@ -114,14 +114,21 @@ class TurnedKeys:
             np.full(count, known),
         )
         most = len(self._keys) if give_up is None else give_up
-        found = self._scan(asked, k, sight, min(_ROOM, most), hopeful=True)
-        parts = [_pairs(found, np.arange(count))]
-        complete = found.number >= 0
-        few, many = np.flatnonzero(found.number == TOO_FEW), np.flatnonzero(found.number == TOO_MANY)
-        for rows in ([few] if len(few) else []) + [many[i : i + 1] for i in range(len(many))]:
-            again = self._scan(asked.only(rows), k, sight, most, hopeful=False)
-            parts.append(_pairs(again, rows))
-            complete[rows] = again.number >= 0
+        room = min(_ROOM, most)
+        complete: BoolArray = np.zeros(count, dtype=np.bool_)
+        parts, crowded, waiting = [], [], np.arange(count)
+        for hopeful in (True, False):
+            if len(waiting):
+                found = self._scan(asked.only(waiting), k, sight, room, hopeful=hopeful)
+                parts.append(_pairs(found, waiting))
+                complete[waiting] = found.number >= 0
+                crowded += waiting[found.number == TOO_MANY].tolist()
+                waiting = waiting[found.number == TOO_FEW]
+        for row in crowded if most > room else ():
+            alone = np.array([row])
+            found = self._scan(asked.only(alone), k, sight, most, hopeful=False)
+            parts.append(_pairs(found, alone))
+            complete[row] = found.number[0] >= 0
         rows, slots = (np.concatenate(column) for column in zip(*parts, strict=True))
         # One number for each pair, because to sort one is several times faster than to sort by two.
         rows, slots = np.divmod(np.sort(rows * len(self._keys) + slots), len(self._keys))
@@ -146,7 +153,7 @@ class PrunedIndex:
     """The slots of a bank, scanned by a few rotated directions.
 
     The rotation is derived from the keys and refitted when the number of writes since equals that of the keys it was
-    fitted to; it decides the speed, never the answer. Memory: 4 bytes per slot and direction, about a third of the keys.
+    fitted to; it decides the speed, never the answer. Memory: 4 bytes per slot and direction, less than half of the keys.
 
     Args:
         keys: ``[slots, d]``, ``slots`` a multiple of ``BLOCK``, owned by the caller, who says what changes in it.
