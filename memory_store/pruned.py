@@ -44,6 +44,10 @@ class TurnedKeys:
         keys: ``[slots, d]``, owned by the caller, who says what changes in them.
         basis: ``[d, m]`` orthonormal.
         tiles: ``[slots / TILE, m + 1, TILE]`` where they are known already; zeros until they are written otherwise.
+
+    Raises:
+        ValueError: known tiles have another shape, or directions another length than the keys: compiled code, which checks no
+            bounds, would read past their end.
     """
 
     __slots__ = ("_keys", "basis", "tiles")
@@ -53,6 +57,10 @@ class TurnedKeys:
         self.basis = basis
         shape = -(-len(keys) // TILE), basis.shape[1] + 1, TILE
         self.tiles: KeyArray = np.zeros(shape, dtype=np.float32) if tiles is None else tiles
+        if self.tiles.shape != shape or len(basis) != keys.shape[1]:
+            raise ValueError(
+                f"tiles of shape {self.tiles.shape} are not those of keys of shape {keys.shape}: {shape} is wanted"
+            )
 
     @classmethod
     def fitted(cls, keys: KeyArray, size: int, gather_cost: float) -> TurnedKeys:

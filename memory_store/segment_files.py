@@ -84,7 +84,10 @@ class SegmentFolder:
             raise UnusableFile(f"it begins with entry {header['first']}")
         held: dict[str, Any] = {name: np.asarray(arrays[name]) for name in COLUMNS}
         keys, basis, tiles = held["keys"], np.asarray(arrays["basis"]), np.asarray(arrays["tiles"])
-        index = PrunedIndex.fitted(keys, basis, tiles) if basis.size else PrunedIndex(keys)
+        try:
+            index = PrunedIndex.fitted(keys, basis, tiles) if basis.size else PrunedIndex(keys)
+        except ValueError as problem:
+            raise UnusableFile(str(problem)) from None
         segment = Segment(first=first, names=header["names"], index=index, gone=np.array(arrays["gone"]), **held)
         segment.count, segment.latest, segment.longest = header["count"], header["latest"], header["longest"]
         segment.sealed = segment.mapped = True

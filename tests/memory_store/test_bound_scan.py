@@ -95,3 +95,12 @@ def test_what_cannot_be_left_out_is_found_whole_or_given_up():
     whole = turned.near(queries, 8, margin_of(queries), sight)
     assert np.bincount(whole.rows).tolist() == [count, count]
     assert not turned.near(queries, 8, margin_of(queries), sight, give_up=2000).complete.any()
+
+
+def test_tiles_of_another_shape_are_refused():
+    """As a file would hold them that a version with larger tiles wrote."""
+    keys = unit_keys(3 * TILE, 1, 8)
+    turned = TurnedKeys.fitted(keys, len(keys), BULK_GATHER_COST)
+    other = turned.tiles.reshape(-1, turned.tiles.shape[1], TILE // 2)
+    with pytest.raises(ValueError, match="are not those of keys"):
+        TurnedKeys(keys, turned.basis, other)
