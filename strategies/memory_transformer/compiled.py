@@ -347,7 +347,7 @@ class Told(NamedTuple):
     gates: FloatRows
     """``[n]``."""
     weights: FloatRows
-    """``[n, k]``."""
+    """``[n, k]`` share of every neighbour in the model's own vote; what is missing to 1 went to the null entry."""
     quantiles: FloatRows
     """``[n, horizons, quantiles]``."""
     log_volatilities: FloatRows

@@ -16,7 +16,7 @@ from memory_store import SearchResults
 from strategies.bars import interval_ms
 from strategies.memory_transformer.bar_kernel import EncodedSeries
 from strategies.memory_transformer.bundle import Bundle
-from strategies.memory_transformer.compiled import FloatRows
+from strategies.memory_transformer.compiled import Told
 from strategies.memory_transformer.memory_read import describe
 from strategies.memory_transformer.read_kernel import ReadKernel
 from strategies.memory_transformer.targets import units
@@ -35,19 +35,10 @@ class BarForecast(NamedTuple):
     """``[horizons]`` logarithm of the volatility to expect, in the same units."""
 
 
-class Forecasts(NamedTuple):
+class Forecasts(Told):
     """What the model says about ``n`` bars, as columns: see :class:`BarForecast` for each, which leaves out the weights."""
 
-    predictions: FloatRows
-    """``[n]``."""
-    gates: FloatRows
-    """``[n]``."""
-    weights: FloatRows
-    """``[n, k]`` share of every neighbour in the model's own vote; what is missing to 1 went to the null entry."""
-    quantiles: FloatRows
-    """``[n, horizons, len(QUANTILES)]``."""
-    log_volatilities: FloatRows
-    """``[n, horizons]``."""
+    __slots__ = ()
 
     def forecasts(self) -> list[BarForecast]:
         """One by one."""
