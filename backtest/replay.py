@@ -17,12 +17,9 @@ from bot.journal.outlooks import OutlookRecorder, Outlooks
 from bot.market.batches import batches as batches
 from bot.orders import BarBatch, Decision, Execution, Funding, OrderUpdate
 from bot.portfolio import ClosedTrade
-from memory_store.helper import can_help, has_idle_core
 from strategies.bars import DAY_MS, BarSeries, FloatArray, IntArray
 
 _PROGRESS_EVERY = 2048
-_HELPED: Final = 1024
-"""Bars from which on a second process is worth its start."""
 EQUITY_POINTS: Final = 4000
 """Batches up to which a replay journals its equity at each of them."""
 
@@ -111,8 +108,7 @@ def replay(
                 due = core.decisions_made + _PROGRESS_EVERY
 
     source = batches(series) if progress is None else watched(progress)
-    helps = bank is not None and sum(map(len, series.values())) >= _HELPED and can_help() and has_idle_core()
-    helped = bank.helped() if bank is not None and helps else nullcontext()
+    helped = nullcontext() if bank is None else bank.helped()
     written_late = nullcontext() if bank is None else bank.written_late()
     with rare_collections(), helped, written_late:
         engine.run(source, log, kept.extend, keep_all_decisions, None if recorder is None else recorder.add)

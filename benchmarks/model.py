@@ -32,7 +32,7 @@ from bot.portfolio import ClosedTrade
 from bot.run import Run
 from bot.session import Session, open_session
 from bot.trading import trade
-from memory_store.helper import can_help
+from memory_store.second_thread import has_second_core
 from strategies.bars import BarSeries, interval_ms
 from strategies.features import FEATURE_NAMES
 from strategies.memory_transformer.bundle import save_bundle
@@ -246,11 +246,7 @@ async def _trade(run: Run, upcoming: BarSeries) -> tuple[list[float], int]:
 
 def _cores() -> str:
     """What a replay works with here."""
-    return (
-        "two processes of one thread each, the second a helper that a replay starts where it finds an idle core"
-        if can_help()
-        else "one thread"
-    )
+    return "two threads, the second of which works ahead" if has_second_core() else "one thread"
 
 
 def _stretches(series: BarSeries, length: int) -> Sequence[BarSeries]:

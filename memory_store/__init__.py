@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory_store.ahead import Outlook, Terms
 from memory_store.bank import MemoryBank
+from memory_store.foresight import ComingProposal
 from memory_store.policy import Asker, RegimeRule, RetrievalPolicy, Scope
 from memory_store.pruning import PruneRule
 from memory_store.records import (
@@ -40,6 +41,7 @@ __all__ = [
     "BankChanges",
     "BankConfig",
     "BankState",
+    "ComingProposal",
     "Entry",
     "Eviction",
     "IndexKind",

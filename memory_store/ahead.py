@@ -16,9 +16,11 @@ import numpy as np
 
 from memory_store.approximate import CellsLookedInto
 from memory_store.index import rescore, scan_margin
+from memory_store.machine_code import fixed
 from memory_store.partition import Partition
+from memory_store.ranking import Best, add_pairs
 from memory_store.records import BoolArray, Eviction, IntArray, Proposal
-from memory_store.retrieval import outside_now, ranked, results
+from memory_store.retrieval import outside_now, results
 from memory_store.ring import EMPTY, Ring
 from memory_store.search_results import SearchResults
 
@@ -156,14 +158,9 @@ def look_ahead(
     if cells is not None:
         inside = cells.hold(first_row + asking, ring.keys[slots[places]])
         asking, places = asking[inside], places[inside]
-    scores = rescore(ring.keys[slots[places]], queries[asking])
-    kept, column = np.nonzero(here)
-    ids, found = ranked(
-        np.concatenate((kept, asking)),
-        np.concatenate((best_ids[kept, column], outside[places])),
-        np.concatenate((best_scores[kept, column], scores)),
-        (len(times), proposal.k),
-    )
+    best = Best.of(best_ids, best_scores, here, proposal.k)
+    add_pairs(fixed(ring.keys), fixed(ring.ids), fixed(queries), fixed(asking), fixed(slots[places]), best)
+    ids, found = best.ids, best.scores
     counts = stable_count + np.count_nonzero(visible, axis=1)
     lowest = np.where(ids == EMPTY, next_id, ids).min(axis=1)
     found_slots = ring.slots.slots(ids.ravel()).reshape(ids.shape)

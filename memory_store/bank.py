@@ -146,8 +146,6 @@ class MemoryBank(Foresight):
         held.ring.settle(slot, horizon, outcome, settled_time)
         if horizon == self.config.primary:
             held.evictor.changed((slot, *held.recollections.settled(entry_id, outcome)))
-        if held.helper is not None:
-            held.helper.changed(slot)
         if settled_time < held.settled_until:
             held.disorder += 1
         held.settled_until = max(held.settled_until, settled_time)

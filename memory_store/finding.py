@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from memory_store.approximate import ApproximateIndex, CellsLookedInto, reads_al
 from memory_store.archive import Archive
 from memory_store.directory import Directory
 from memory_store.gpu import candidates_by, gpu_nearest, is_worthwhile
-from memory_store.index import GIVE_UP, Candidates, Pause, best_first, candidates, rescore
+from memory_store.index import GIVE_UP, Candidates, best_first, candidates, rescore
 from memory_store.partition import Partition, fit_partition
 from memory_store.policy import (
     excluded,
@@ -33,6 +34,8 @@ from memory_store.visibility import Bitmap
 _FIRST_WIDTH: Final = 4
 """Times as many of the most alike as neighbours wanted, from which a policy first tries to choose."""
 _WIDER: Final = 8
+
+_Proposed: TypeAlias = tuple[Candidates, CellsLookedInto | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +92,6 @@ class Finder:
         "_pruned",
         "_ring",
         "_unasked",
-        "pause",
     )
 
     def __init__(self, ring: Ring, archive: Archive) -> None:
@@ -99,8 +101,6 @@ class Finder:
         self._bulk: PrunedIndex | RoundedIndex | None = None
         """For searches proposed in bulk, which pay with more directions; where they are."""
         self._unasked = 0
-        self.pause: Pause | None = None
-        """Who is let in while many queries are searched for, where only the oldest make room."""
         self._approximate: ApproximateIndex | None = None
         self._next_training: int | None = 0
         trained = any(True for _ in training_points(ring.config.capacity))
@@ -200,8 +200,11 @@ class Finder:
         visible: int,
         next_id: int,
         arithmetic: ByteArithmetic | None = None,
-    ) -> tuple[Candidates, CellsLookedInto | None]:
+    ) -> Callable[[], _Proposed]:
         """Slots among which the nearest of many queries are, and in which cells they were looked for: ``None`` means in all.
+
+        They are found when what is returned is called: by any thread where the index is exact, see
+        ``PrunedIndex.search_of_many``.
 
         A bank with an archive has nothing to propose: entries move from the one to the other.
 
@@ -216,23 +219,25 @@ class Finder:
         """
         archived = self._ring.config.sealed > 0
         if self._monitor is None and not archived:
-            return self._propose_all(hidden, queries, k, margin, arithmetic), None
+            search = self._search_all(hidden, queries, k, margin, arithmetic)
+            return lambda: (search(), None)
         self._train_if_due(next_id)
         if archived or self._approximate is None or reads_all(visible, k):
             nothing = np.empty(0, dtype=np.int64)
-            return Candidates(nothing, nothing, np.zeros(len(queries), dtype=np.bool_)), None
+            none = Candidates(nothing, nothing, np.zeros(len(queries), dtype=np.bool_))
+            return lambda: (none, None)
         everywhere = np.ones(len(self._ring.ids), dtype=np.bool_)
         everywhere[: len(hidden)] = hidden
-        return self._approximate.propose(everywhere, queries, k, margin, visible)
+        return partial(self._approximate.propose, everywhere, queries, k, margin, visible)
 
-    def _propose_all(
+    def _search_all(
         self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, arithmetic: ByteArithmetic | None
-    ) -> Candidates:
+    ) -> Callable[[], Candidates]:
         nearest = gpu_nearest() if is_worthwhile(len(hidden), len(queries), k) else None
         if nearest is not None:
             found = candidates_by(nearest, self._ring.keys[: len(hidden)], hidden, queries, k, margin)
             if found is not None:
-                return found
+                return lambda: found
         if self._bulk is None:
             keys = self._ring.keys
             self._bulk = (
@@ -241,7 +246,7 @@ class Finder:
                 else RoundedIndex(keys, arithmetic)
             )
         self._unasked = 0
-        return self._bulk.candidates_of_many(hidden, queries, k, margin, give_up=GIVE_UP, pause=self.pause)
+        return self._bulk.search_of_many(hidden, queries, k, margin, give_up=GIVE_UP)
 
     def _choice(self, directory: Directory, question: Question) -> _Choice:
         ring, symbols = self._ring, question.symbols

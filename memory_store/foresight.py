@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from operator import index as whole
-from typing import Any
+from typing import NamedTuple
 
 import numpy.typing as npt
 
 from memory_store.ahead import Outlook, Terms, look_ahead
 from memory_store.gpu import gpu_nearest
-from memory_store.helper import Helper, Promise, can_help
 from memory_store.holdings import Holdings
 from memory_store.index import scan_margin
 from memory_store.late_writes import LateWrites
@@ -33,7 +32,16 @@ from memory_store.records import (
 from memory_store.retrieval import propose
 from memory_store.ring import NEVER
 from memory_store.rounded import ByteArithmetic
+from memory_store.second_thread import Promise, SecondThread, has_second_core
 from memory_store.vectors import prepare
+
+
+class ComingProposal(NamedTuple):
+    """A proposal that a second thread makes; redeemed by ``MemoryBank.proposal_of``."""
+
+    promise: Promise[Proposal]
+    disorder: int
+    """The bank's count of events that no outlook survives, when it was begun."""
 
 
 class Foresight:
@@ -48,7 +56,7 @@ class Foresight:
         self._late: LateWrites | None = None
         """Where writes are put off."""
         self._holdings = Holdings(config)
-        self._may_be_helped = False
+        self._second_thread: SecondThread | None = None
 
     @property
     def _held(self) -> Holdings:
@@ -89,6 +97,37 @@ class Foresight:
         Raises:
             MemoryBankError: as ``search``, or there is no query.
         """
+        return self._proposing(queries, as_of, k, skip_oldest, arithmetic)()
+
+    def begin_proposal(
+        self,
+        queries: npt.ArrayLike,
+        *,
+        as_of: int,
+        k: int,
+        skip_oldest: int = 0,
+        arithmetic: ByteArithmetic | None = None,
+    ) -> ComingProposal | None:
+        """The same by a second thread, while this one goes on; ``None`` where there is none.
+
+        Arguments and errors are those of ``propose``.
+        """
+        if self._second_thread is None:
+            return None
+        look = self._proposing(queries, as_of, k, skip_oldest, arithmetic)
+        return ComingProposal(self._second_thread.begin(look), self._held.disorder)
+
+    def proposal_of(self, coming: ComingProposal) -> Proposal | None:
+        """What was begun, with as much waiting as it takes; ``None`` where what it looked at was written meanwhile."""
+        proposal, held = coming.promise.result(), self._holdings
+        late = self._late
+        next_id = held.next_id if late is None else late.next_id
+        turned = next_id - self.config.capacity > proposal.first_stable or held.disorder != coming.disorder
+        return None if turned else proposal
+
+    def _proposing(
+        self, queries: npt.ArrayLike, as_of: int, k: int, skip_oldest: int, arithmetic: ByteArithmetic | None
+    ) -> Callable[[], Proposal]:
         rows, lengths = prepare(queries, self.config, "query")
         if not len(rows):
             raise MemoryBankError("queries are empty; propose for at least one")
@@ -108,46 +147,29 @@ class Foresight:
             arithmetic=arithmetic,
         )
 
-    def begin(self, work: Callable[[Any], Any], task: Any, *, patient: bool = False) -> Promise | None:
-        """Have a task done in a second process that has a copy of this bank as it is now; ``None`` where there is no help.
-
-        Args:
-            work: what to do, the same at every call; it may ask the bank, and must not write. See ``memory_store.helper``.
-            task: for it.
-            patient: others may be done first. A task that proposes must be so: while it looks, others are let in.
-        """
-        held = self._held
-        if not self._may_be_helped:
-            return None
-        if held.helper is None:
-            held.helper = Helper(held, work)
-        return held.helper.begin(task, patient=patient)
-
     @contextmanager
     def helped(self) -> Iterator[None]:
-        """Let a second process do what ``begin`` asks for, where there is a core for it and enough to do.
+        """Let a second thread do what is begun ahead of its time, where there is a core for it and enough to do.
 
         Every bit of every answer is what it would be without.
         """
-        held, config = self._held, self.config
+        config = self.config
         exact = config.index is IndexKind.EXACT and not config.sealed and config.eviction is Eviction.FIFO
-        alone = self._may_be_helped or not exact or config.capacity < WORTHWHILE or not can_help()
-        if alone or gpu_nearest() is not None:  # a copy of a process cannot go on with its GPU
+        alone = self._second_thread is not None or not exact or config.capacity < WORTHWHILE or not has_second_core()
+        if alone or gpu_nearest() is not None:  # which is faster than a core, and asked at once
             yield
             return
-        self._may_be_helped = True
+        self._second_thread = SecondThread()
         try:
             yield
         finally:
-            self._may_be_helped = False
-            helper, held.helper = held.helper, None
-            if helper is not None:
-                helper.close()
+            thread, self._second_thread = self._second_thread, None
+            thread.close()
 
     @property
-    def has_help(self) -> bool:
-        """Whether a second process does what ``begin`` asks for, or is going to."""
-        return self._may_be_helped
+    def second_thread(self) -> SecondThread | None:
+        """Which works ahead, where there is one."""
+        return self._second_thread
 
     @property
     def known_until(self) -> int:

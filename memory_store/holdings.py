@@ -12,7 +12,6 @@ from memory_store.digest import content_digest
 from memory_store.directory import Directory
 from memory_store.eviction import make_evictor
 from memory_store.finding import Finder
-from memory_store.helper import Helper
 from memory_store.recollections import Recollections
 from memory_store.records import TIME_LIMIT, BankConfig, Entry, KeyArray, Recollection
 from memory_store.restoration import BankState, Refilled, refill, refill_from_entries, state_of, state_of_entries
@@ -36,7 +35,6 @@ class Holdings:
         "disorder",
         "evictor",
         "finder",
-        "helper",
         "key_norm",
         "next_id",
         "recollections",
@@ -58,8 +56,6 @@ class Holdings:
         """Upper bound of the lengths of all keys."""
         self.evictor = make_evictor(self.ring)
         self.finder = Finder(self.ring, self.archive)
-        self.helper: Helper | None = None
-        """A second process that follows what is written and works ahead, where there is one."""
         self.next_id = next_id
         self.size = int(np.count_nonzero(self.ring.ids != EMPTY))
         """Entries in the ring."""
@@ -98,8 +94,6 @@ class Holdings:
         self.key_norm = max(self.key_norm, length)
         self.next_id += 1
         self.finder.written(slot, self.next_id)
-        if self.helper is not None:
-            self.helper.written(slot)
         self.size += 1
         return slot
 
@@ -110,8 +104,6 @@ class Holdings:
         self.evictor.removing(slot)
         self.recollections.forget(entry_id)
         self.ring.clear(slot)
-        if self.helper is not None:
-            self.helper.written(slot)
         self.directory.removed(number)
         self.size -= 1
 

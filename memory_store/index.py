@@ -7,18 +7,17 @@ were found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from memory_store.machine_code import fixed
+from memory_store.ranking import score_rows
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 
 Number = TypeVar("Number", bound=np.number[Any])
-Pause = Callable[[BoolArray], object]
-"""Called now and then by a long search with the mask of the slots that it does not look at: these may be written meanwhile."""
 
 BLOCK: Final = 64
 """Scores that share one maximum; the arrays scanned have a multiple of this many rows."""
@@ -27,7 +26,6 @@ LARGEST_NORM: Final = 1e18
 GIVE_UP: Final = 4096
 """Candidates of one query beyond which a bulk scan leaves it to a search of its own."""
 _SCAN_SCORES: Final = 1 << 20
-_RESCORE_ROWS: Final = 8192
 _UNIT_ROUNDOFF: Final = 2.0**-24
 _SMALLEST_NORMAL: Final = 2.0**-126
 _LOWEST: Final = np.finfo(np.float32).min
@@ -36,8 +34,7 @@ _LOWEST: Final = np.finfo(np.float32).min
 def rescore(keys: KeyArray, query: KeyArray) -> ScoreArray:
     """Inner products of rows, the same to the last bit however many rows are asked at once.
 
-    Products are taken in float64 (exact for float32 factors) and added along the contiguous last axis, whose order
-    depends on the dimension alone.
+    They are added in float64, in an order that depends on the dimension alone: see :mod:`memory_store.ranking`.
 
     Args:
         keys: ``[m, d]``.
@@ -46,22 +43,9 @@ def rescore(keys: KeyArray, query: KeyArray) -> ScoreArray:
     Returns:
         ``[m]``.
     """
-    if len(keys) <= _RESCORE_ROWS:
-        few: ScoreArray = np.add.reduce(_products(keys, query), axis=1)
-        return few
     scores = np.empty(len(keys), dtype=np.float64)
-    for start in range(0, len(keys), _RESCORE_ROWS):
-        rows = slice(start, start + _RESCORE_ROWS)
-        products = _products(keys[rows], query if query.ndim == 1 else query[rows])
-        np.add.reduce(products, axis=1, out=scores[rows])
+    score_rows(fixed(keys), fixed(query if query.ndim == 2 else query[None]), scores)
     return scores
-
-
-def _products(keys: KeyArray, query: KeyArray) -> ScoreArray:
-    """The numbers that are added, ``[m, d]``."""
-    products = keys.astype(np.float64, order="C")
-    products *= query
-    return products
 
 
 def scan_margin(dimension: int, key_norm: float, query_norm: ScoreArray) -> ScoreArray:

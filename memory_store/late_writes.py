@@ -206,8 +206,6 @@ class _Together(NamedTuple):
         held.next_id = first + count
         for slot in written:
             held.finder.written(slot, held.next_id)
-        if held.helper is not None:
-            held.helper.written(*written)
         if self.noted is not None:
             held.recollections.note_all(self.noted)
         if self.settled is not None:
@@ -220,8 +218,6 @@ class _Together(NamedTuple):
         primary = horizons == held.config.primary
         for entry_id, outcome in zip(ids[primary].tolist(), outcomes[primary].tolist(), strict=True):
             held.recollections.settled(entry_id, outcome)
-        if held.helper is not None:
-            held.helper.changed(*slots.tolist())
         held.settled_until = int(times[-1])
 
 

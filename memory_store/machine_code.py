@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
 import numba
+import numpy as np
+import numpy.typing as npt
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Number = TypeVar("_Number", bound=np.generic)
 
 _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True}
 _FUSED: Final = {"contract"}
@@ -28,6 +31,16 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def compiled_freely(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A function as machine code that may add in any order, so that the last bits are of no account, and knows no nan."""
     return _compiled(function, _FREE)
+
+
+def fixed(array: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+    """The same array, in a row and not to be written to: one kind for those in memory and those in files.
+
+    An array of another kind would be compiled for anew.
+    """
+    view = np.ascontiguousarray(array).view(np.ndarray)
+    view.flags.writeable = False
+    return view
 
 
 def _compiled(function: Callable[_P, _R], arithmetic: set[str]) -> Callable[_P, _R]:

@@ -8,24 +8,22 @@ to have are out; the few that are left are looked at in full (:mod:`memory_store
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from memory_store.bound_scan import TILE, TOO_FEW, TOO_MANY, Asked, Found, Sight, scan
-from memory_store.index import BLOCK, Candidates, Pause, candidates
+from memory_store.index import BLOCK, Candidates, candidates
+from memory_store.machine_code import fixed
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.rotation import fit_basis, of_length_one, turned, underflow
-
-_Number = TypeVar("_Number", bound=np.generic)
 
 WORTHWHILE: Final = 32768
 """Slots below which a scan of all keys is as fast."""
 QUERIES: Final = 128
 """Queries scanned together, at most: more share what it takes to fetch a tile, and leave less room for it."""
-_BETWEEN_PAUSES: Final = 72
-"""The same where somebody may be let in after them."""
 _ROOM: Final = 1024
 """Candidates of a query there is room for at first; few have so many."""
 _ROWS: Final = 16384
@@ -88,7 +86,7 @@ class TurnedKeys:
         known: float = -np.inf,
         give_up: int | None = None,
     ) -> Candidates:
-        """For every query, slots among which its ``k`` nearest are, in the order of queries, then of slots.
+        """For every query, slots among which its ``k`` nearest are.
 
         Why none is missed: let ``q`` and ``x`` be query and key, ``m`` the directions, ``a`` and ``b`` their rotated leading
         coordinates, ``r`` and ``s`` upper bounds of the lengths of the rests. Then ``q.x <= a.b + r s`` (Cauchy-Schwarz).
@@ -138,16 +136,14 @@ class TurnedKeys:
             parts.append(_pairs(found, alone))
             complete[row] = found.number[0] >= 0
         rows, slots = (np.concatenate(column) for column in zip(*parts, strict=True))
-        # One number for each pair, because to sort one is several times faster than to sort by two.
-        rows, slots = np.divmod(np.sort(rows * len(self._keys) + slots), len(self._keys))
         return Candidates(rows, slots, complete)
 
     def _scan(self, asked: Asked, k: int, sight: Sight, most: int, *, hopeful: bool) -> Found:
         shape = len(asked.queries), most
         found = Found(np.empty(shape, np.int64), np.empty(shape, np.float32), np.empty(shape[0], np.int64))
-        visible = Sight(sight.first, sight.last, _fixed(sight.hidden), _fixed(sight.since), _fixed(sight.until))
+        visible = Sight(sight.first, sight.last, fixed(sight.hidden), fixed(sight.since), fixed(sight.until))
         slack = underflow(self.basis.shape[1])
-        scan(_fixed(self.tiles), _fixed(self._keys), visible, asked, k, slack, hopeful, found)
+        scan(fixed(self.tiles), fixed(self._keys), visible, asked, k, slack, hopeful, found)
         return found
 
 
@@ -222,17 +218,13 @@ class PrunedIndex:
             return candidates(self._keys[:size], hidden, query, k, margin).slots
         return self._follow(size).near(query, k, margin, _all_but(hidden), known=known).slots
 
-    def candidates_of_many(
-        self,
-        hidden: BoolArray,
-        queries: KeyArray,
-        k: int,
-        margin: ScoreArray,
-        *,
-        give_up: int,
-        pause: Pause | None = None,
-    ) -> Candidates:
+    def search_of_many(
+        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, give_up: int
+    ) -> Callable[[], Candidates]:
         """The same for ``n`` queries at once, none of whose nearest is missed either.
+
+        All changes are taken in at once. What then has to be called to search may be called by another thread, while what
+        is hidden from it is written.
 
         Args:
             hidden: as for ``candidates``.
@@ -240,21 +232,11 @@ class PrunedIndex:
             k: neighbours wanted.
             margin: ``[n]`` from ``scan_margin``.
             give_up: leave out queries with more candidates than this.
-            pause: called after every few queries.
         """
         size = len(hidden)
         if size < self._worthwhile or 8 * k * BLOCK > size:
-            return candidates(self._keys[:size], hidden, queries, k, margin, give_up=give_up)
-        turned_keys, sight = self._follow(size), _all_but(hidden)
-        at_once = QUERIES if pause is None else _BETWEEN_PAUSES
-        parts = []
-        for start in range(0, len(queries), at_once):
-            part = slice(start, start + at_once)
-            near = turned_keys.near(queries[part], k, margin[part], sight, give_up=give_up)
-            parts.append((near.rows + start, near.slots, near.complete))
-            if pause is not None:
-                pause(hidden)
-        return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            return partial(candidates, self._keys[:size], hidden, queries, k, margin, give_up=give_up)
+        return partial(_near_many, self._follow(size), hidden, queries, k, margin, give_up)
 
     def _follow(self, size: int) -> TurnedKeys:
         """The first ``size`` slots as they are scanned, with all changes taken in."""
@@ -267,13 +249,18 @@ class PrunedIndex:
         return self._turned
 
 
+def _near_many(
+    keys: TurnedKeys, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, give_up: int
+) -> Candidates:
+    """As many at once as are cheapest."""
+    sight, parts = _all_but(hidden), []
+    for start in range(0, len(queries), QUERIES):
+        part = slice(start, start + QUERIES)
+        near = keys.near(queries[part], k, margin[part], sight, give_up=give_up)
+        parts.append((near.rows + start, near.slots, near.complete))
+    return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
 def _all_but(hidden: BoolArray) -> Sight:
     """Of all slots those that are not hidden."""
     return Sight(0, len(hidden), hidden, ALWAYS, ALWAYS)
-
-
-def _fixed(array: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
-    """The same array, in a row and not to be written to: one kind for those in memory and those in files."""
-    view = np.ascontiguousarray(array).view(np.ndarray)
-    view.flags.writeable = False
-    return view

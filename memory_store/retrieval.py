@@ -10,8 +10,10 @@ import numpy as np
 from memory_store.directory import Directory
 from memory_store.finding import Finder, Neighbours, excluded_slots, prefer
 from memory_store.index import best_first, rescore
+from memory_store.machine_code import fixed
 from memory_store.policy import RetrievalPolicy, is_final
 from memory_store.question import Question
+from memory_store.ranking import Best, add_pairs
 from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
 from memory_store.ring import EMPTY, Ring, Rows
 from memory_store.rounded import ByteArithmetic
@@ -32,8 +34,11 @@ def propose(
     skip_oldest: int,
     next_id: int,
     arithmetic: ByteArithmetic | None = None,
-) -> Proposal:
+) -> Callable[[], Proposal]:
     """Nearest neighbours of a block of queries among the stable set; see ``MemoryBank.propose``.
+
+    They are looked for when what is returned is called: by any thread where the oldest make room and the index is exact, while
+    this one goes on to write, as long as it evicts nothing of the stable set. Whether it did shows afterwards.
 
     Args:
         ring: the entries.
@@ -59,28 +64,31 @@ def propose(
     held = ids[unstable] != EMPTY
     outside, outside_slots = ids[unstable[held]], unstable[held]
     first_stable = int(np.where(hidden, next_id, ids).min())
-    # From here on entries that are hidden may be others: see ``Finder.pause``.
-    found, looked_into = finder.propose(
-        hidden, queries, listed, margin, visible=visible, next_id=next_id, arithmetic=arithmetic
-    )
-    scores = rescore(ring.keys[found.slots], queries[found.rows])
-    best_ids, best_scores = ranked(found.rows, ids[found.slots], scores, (len(queries), listed))
-    return Proposal(
-        as_of=as_of,
-        k=k,
-        queries=queries,
-        ids=best_ids,
-        scores=best_scores,
-        complete=found.complete,
-        slots=ring.slots.slots(best_ids.ravel()).reshape(best_ids.shape),
-        stable_count=scanned - len(unstable),
-        first_stable=first_stable,
-        outside=outside,
-        outside_slots=outside_slots,
-        next_id=next_id,
-        owner=ring.number,
-        looked_into=looked_into,
-    )
+    search = finder.propose(hidden, queries, listed, margin, visible=visible, next_id=next_id, arithmetic=arithmetic)
+
+    def look() -> Proposal:
+        # Entries that are hidden may be others by now.
+        found, looked_into = search()
+        best = Best.none(len(queries), listed)
+        add_pairs(fixed(ring.keys), fixed(ring.ids), fixed(queries), fixed(found.rows), fixed(found.slots), best)
+        return Proposal(
+            as_of=as_of,
+            k=k,
+            queries=queries,
+            ids=best.ids,
+            scores=best.scores,
+            complete=found.complete,
+            slots=ring.slots.slots(best.ids.ravel()).reshape(best.ids.shape),
+            stable_count=scanned - len(unstable),
+            first_stable=first_stable,
+            outside=outside,
+            outside_slots=outside_slots,
+            next_id=next_id,
+            owner=ring.number,
+            looked_into=looked_into,
+        )
+
+    return look
 
 
 def search_proposed(
@@ -160,26 +168,6 @@ def outside_now(ring: Ring, proposal: Proposal, next_id: int) -> tuple[IntArray,
     slots = np.concatenate((proposal.outside_slots, newer_slots))
     here = ring.still(others, slots)
     return (others, slots) if here.all() else (others[here], slots[here])
-
-
-def ranked(rows: IntArray, ids: IntArray, scores: ScoreArray, shape: tuple[int, ...]) -> tuple[IntArray, ScoreArray]:
-    """Ids and scores of the best of every row, best first and equal scores in the order of ids, ``[n, k]``.
-
-    Args:
-        rows: ``[m]`` which row a candidate belongs to.
-        ids: ``[m]`` of the candidates.
-        scores: ``[m]``.
-        shape: n and k; where a row has fewer candidates, ids are ``EMPTY`` and scores -inf.
-    """
-    order = np.lexsort((ids, -scores, rows))
-    rows = rows[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    kept = rank < shape[1]
-    best_ids = np.full(shape, EMPTY, dtype=np.int64)
-    best_scores = np.full(shape, -np.inf, dtype=np.float64)
-    best_ids[rows[kept], rank[kept]] = ids[order[kept]]
-    best_scores[rows[kept], rank[kept]] = scores[order[kept]]
-    return best_ids, best_scores
 
 
 def result(found: Neighbours, rows_at: Callable[[IntArray], Rows], question: Question) -> SearchResult:

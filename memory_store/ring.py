@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from memory_store.credit import credit_in_outcomes
 from memory_store.index import BLOCK
+from memory_store.ranking import NOBODY
 from memory_store.records import BankConfig, BoolArray, Entry, Eviction, IntArray, KeyArray, ScoreArray
 from memory_store.slots import FreeSlots, Slots, TurningSlots
 from memory_store.visibility import Visibility
@@ -19,7 +20,7 @@ NEVER: Final = np.iinfo(np.int64).max
 """A time that does not come: what is pending, and what is no entry, is usable from then on."""
 NOT_YET: Final = np.iinfo(np.int64).min
 """The last hit of an entry that nobody used."""
-EMPTY: Final = -1
+EMPTY: Final = NOBODY
 """Id of a slot without entry."""
 
 

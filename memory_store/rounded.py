@@ -7,12 +7,15 @@ while they are still in the cache. What a score has to reach is learned from a f
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
 from memory_store.codes import Asked, Bytes, Codes, Products
-from memory_store.index import BLOCK, Candidates, Pause, candidates, reaching
+from memory_store.index import BLOCK, Candidates, candidates, reaching
 from memory_store.pruned import WORTHWHILE
 from memory_store.records import BoolArray, IntArray, KeyArray, ScoreArray
 from memory_store.shortlist import floor_below, kth_of_rows
@@ -58,7 +61,7 @@ class RoundedIndex:
         worthwhile: slots below which all keys are scanned in full.
     """
 
-    __slots__ = ("_arithmetic", "_changed", "_codes", "_keys", "_refit_after", "_room", "_worthwhile")
+    __slots__ = ("_arithmetic", "_changed", "_codes", "_keys", "_one_at_a_time", "_refit_after", "_room", "_worthwhile")
 
     def __init__(self, keys: KeyArray, arithmetic: ByteArithmetic, *, worthwhile: int = WORTHWHILE) -> None:
         self._keys = keys
@@ -69,6 +72,7 @@ class RoundedIndex:
         self._refit_after = 0
         self._room: Products = np.empty(0, dtype=np.int32)
         """For products: to be given new memory again and again costs more than to fill it."""
+        self._one_at_a_time = threading.Lock()
 
     @property
     def directions(self) -> int:
@@ -84,17 +88,10 @@ class RoundedIndex:
             self._codes = None
             self._changed.clear()
 
-    def candidates_of_many(
-        self,
-        hidden: BoolArray,
-        queries: KeyArray,
-        k: int,
-        margin: ScoreArray,
-        *,
-        give_up: int,
-        pause: Pause | None = None,
-    ) -> Candidates:
-        """For every query, slots among which its ``k`` nearest are.
+    def search_of_many(
+        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, *, give_up: int
+    ) -> Callable[[], Candidates]:
+        """For every query, slots among which its ``k`` nearest are; see ``PrunedIndex.search_of_many``.
 
         None is missed: products bound scores from above, see ``Codes``. Float64 steps on the way err by parts of ``u**2`` of
         ``|q| |x|``; half of ``margin`` covers them many times. The k-th best is known by float32 scores, whose error the
@@ -106,20 +103,24 @@ class RoundedIndex:
             k: neighbours wanted.
             margin: ``[n]`` from ``scan_margin``.
             give_up: leave out queries with more slots to look at than this.
-            pause: called before every tile.
         """
         size = len(hidden)
         if size < self._worthwhile or 8 * k * BLOCK > size:
-            return candidates(self._keys[:size], hidden, queries, k, margin, give_up=give_up)
-        codes = self._follow(size)
+            return partial(candidates, self._keys[:size], hidden, queries, k, margin, give_up=give_up)
+        return partial(self._search, self._follow(size), hidden, queries, k, margin, give_up)
+
+    def _search(
+        self, codes: Codes, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, give_up: int
+    ) -> Candidates:
         parts = []
-        for start in range(0, len(queries), _QUERIES):
-            part = slice(start, start + _QUERIES)
-            asked = codes.asked(queries[part])
-            room = self._room_for(len(asked.numbers))
-            scan = _Scan(self._arithmetic, self._keys, codes.numbers[:size], hidden, room, pause)
-            rows, slots, complete = scan.candidates(queries[part], asked, k, margin[part], give_up)
-            parts.append((rows + start, slots, complete))
+        with self._one_at_a_time:
+            for start in range(0, len(queries), _QUERIES):
+                part = slice(start, start + _QUERIES)
+                asked = codes.asked(queries[part])
+                room = self._room_for(len(asked.numbers))
+                scan = _Scan(self._arithmetic, self._keys, codes.numbers[: len(hidden)], hidden, room)
+                rows, slots, complete = scan.candidates(queries[part], asked, k, margin[part], give_up)
+                parts.append((rows + start, slots, complete))
         return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _room_for(self, queries: int) -> Products:
@@ -185,7 +186,6 @@ class _Scan:
         numbers: ``[size, width]`` their codes.
         hidden: ``[size]``.
         room: ``[tiles, n * tile]`` for the products of so many tiles.
-        pause: called before every tile, if there is any.
     """
 
     def __init__(
@@ -195,14 +195,12 @@ class _Scan:
         numbers: Bytes,
         hidden: BoolArray,
         room: Products,
-        pause: Pause | None,
     ) -> None:
         self._arithmetic = arithmetic
         self._keys = keys
         self._numbers = numbers
         self._hidden = hidden
         self._room = room
-        self._pause = pause
 
     def candidates(
         self, queries: KeyArray, asked: Asked, k: int, margin: ScoreArray, give_up: int
@@ -214,7 +212,7 @@ class _Scan:
             asked: the same as they are multiplied.
             k: neighbours wanted.
             margin: ``[n]``.
-            give_up: see ``RoundedIndex.candidates_of_many``.
+            give_up: see ``RoundedIndex.search_of_many``.
         """
         count = len(queries)
         seeds = max(_SEEDS, 2 * k)
@@ -269,8 +267,6 @@ class _Scan:
 
     def _tile(self, start: int, queries: Bytes, place: int) -> _Tile:
         """Products of queries with the keys of the tile that begins with a slot, in a place of the room."""
-        if self._pause is not None:
-            self._pause(self._hidden)
         numbers, hidden = self._numbers[start : start + TILE], self._hidden[start : start + TILE]
         count, width = len(queries), len(numbers)
         products = self._room[place, : count * width].reshape(count, width)

@@ -45,13 +45,12 @@ def prepare_one(vector: npt.ArrayLike, config: BankConfig, what: str) -> tuple[K
     row: KeyArray = np.asarray(vector, dtype=np.float32)
     if row.shape != (config.dimension,):
         raise MemoryBankError(f"{what} has shape {row.shape}; this memory takes vectors of {config.dimension}")
-    exact = row.astype(np.float64)
-    square = float(np.add.reduce(exact * exact))
+    square = float(rescore(row[None], row)[0])
     _check_length(square, config, what)
     length = sqrt(square)
     if config.metric is not Metric.COSINE:
         return row, length
-    return (exact / length).astype(np.float32), UNIT_LENGTH
+    return (row / np.float64(length)).astype(np.float32), UNIT_LENGTH
 
 
 def _check_length(square: float, config: BankConfig, what: str) -> None:

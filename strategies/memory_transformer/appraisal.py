@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Final
+from typing import Final, TypedDict
 
-from memory_store import MemoryBank, Proposal, SearchResults
-from memory_store.helper import Promise
+from memory_store import ComingProposal, MemoryBank, Proposal, SearchResults
 from memory_store.policy import Asker
+from memory_store.rounded import ByteArithmetic
 from strategies.bars import Bar, interval_ms
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bar_kernel import EncodedSeries
 from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.byte_arithmetic import byte_arithmetic
 from strategies.memory_transformer.forecaster import Forecaster
-from strategies.memory_transformer.prospect import Appraisal, Appraisals, Block, Findings, Prospect, Stretch
+from strategies.memory_transformer.prospect import Appraisal, Block, Findings, Prospect, appraisals_of
 from strategies.memory_transformer.streaming import EncodedBar
 from strategies.readout import read_out_columns
 
-_STRETCHES: Final = 2
-"""What can be known of the bars to come is cut into so many stretches where a second process helps: one is decided on, and one
-is worked on here or there."""
-_LONGEST: Final = 24
-"""Bars of such a stretch at most."""
-_SHORTEST: Final = 4
-"""And at least, as a shorter one costs as much."""
-_BLOCK: Final = 6
-"""Stretches whose neighbours are proposed together: the more, the cheaper. Bars encoded together are whole blocks of them."""
-_KEPT: Final = 4
-"""Proposals that a second process keeps for every symbol: more than are worked on at once."""
-_NOTHING: Final = Findings(0, None, None)
+_AT_ONCE: Final = 48
+"""Bars answered together at most, as far as no outcome is missing that they may see."""
+_BLOCK: Final = 144
+"""Bars whose neighbours a second thread proposes together: the more, the cheaper. Bars encoded together are whole blocks."""
+_AHEAD: Final = 2 * _BLOCK
+"""Bars to come up to which it does."""
+
+
+class _Wanted(TypedDict):
+    """Of every proposal; see ``MemoryBank.propose``."""
+
+    as_of: int
+    k: int
+    skip_oldest: int
+    arithmetic: ByteArithmetic | None
 
 
 class Appraiser:
-    """Asks memory and model about bars; early or in time, here or in a second process, the answer has the same bits.
+    """Asks memory and model about bars; early or in time, in one thread or two, the answer has the same bits.
 
     Args:
         bundle: the trained model.
@@ -53,12 +55,8 @@ class Appraiser:
         self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
         self._policy = rules.policy(temperature=self._temperature, cluster_ms=self._cluster_ms)
         self._alone_at_once = config.block
-        self._shared_at_once = max(_SHORTEST, min(_LONGEST, config.embargo // _STRETCHES))
-        self._proposed_at_once = _BLOCK * self._shared_at_once
-        self._ahead = 2 * self._proposed_at_once
         # A block is proposed up to so many bars before it begins, and serves until it ends.
-        self._skip_oldest = max(config.block, self._ahead + self._proposed_at_once) * symbols
-        self._kept = _KEPT * symbols
+        self._skip_oldest = max(config.block, _AHEAD + _BLOCK) * symbols
 
     def appraise(
         self,
@@ -84,11 +82,14 @@ class Appraiser:
         proposal, place = None, 0
         if prospect is not None:
             row = ordinal - prospect.first_ordinal
-            stretch, findings = self._found(bank, prospect, row, bar.close_time)
-            early = _if_true(bank, findings, row - stretch.row, bar.close_time)
+            findings = prospect.findings
+            if row >= findings.end:
+                findings = prospect.findings = self._find(bank, prospect, row, bar.close_time)
+            early = _if_true(bank, findings, row, bar.close_time)
             if early is not None:
                 return early
-            proposal, place = prospect.proposal(stretch.block), row - stretch.block[1]
+            block = self._proposed(bank, prospect, row, bar.close_time)
+            proposal, place = self._proposal(bank, block, bar.close_time), row - block.row
         result = bank.search(
             encoded.key,
             as_of=bar.close_time,
@@ -100,125 +101,44 @@ class Appraiser:
         )
         alone = EncodedSeries(encoded.hidden[None], encoded.key[None])
         appraisals = self._appraisals(alone, SearchResults.of((result,)), (bar.open_time,), (volatility,))
-        return appraisals.appraisal(0, result.visible)
+        return appraisals[0].seeing(result.visible)
 
-    def _found(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
-        """The stretch of a bar, and what is known of it."""
-        current = prospect.current
-        if current is None or row >= current[0].end:
-            current = prospect.current = self._next(bank, prospect, row, now)
-        stretch, findings = current
-        place = row - stretch.row
-        if place >= findings.end:
-            proposal = prospect.proposal(stretch.block)
-            if proposal is not None:
-                current = prospect.current = stretch, self._answer(bank, stretch, proposal, place)
-        return current
-
-    def _next(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> tuple[Stretch, Findings]:
-        """The stretch that this bar lies in. What can be known of later ones is asked for, or found out instead of waiting."""
-        coming = prospect.take(row)
-        if coming is None:
-            own = self._own(bank, prospect, row, now)
-            self._share(bank, prospect, row, now)
-            return own, self._find_here(bank, prospect, own)
-        stretch, findings = coming
-        is_behind = prospect.proposed_until < row + self._proposed_at_once
-        if is_behind or (isinstance(findings, Promise) and not findings.is_kept):
-            self._help_out(bank, prospect, row)
-        self._share(bank, prospect, row, now)
-        found: Findings | None = findings.result() if isinstance(findings, Promise) else findings
-        return stretch, self._find_here(bank, prospect, stretch) if found is None else found
-
-    def _own(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Stretch:
-        """The stretch that this bar begins, which nobody else has, its neighbours proposed.
-
-        A second process that starts after that has what proposing takes.
-        """
-        size = self._shared_at_once if bank.has_help else self._alone_at_once
-        own = prospect.cut(size)
-        if own is None:
-            block = prospect.cut_block(self._proposed_at_once if bank.has_help else size, now, row)
-            assert block is not None, "a bar of a prospect is in one of its blocks"
-            prospect.propose(block, self._propose(bank, block))
-            own = prospect.cut(size)
-        assert own is not None, "a bar of a block is in one of its stretches"
-        prospect.assign(own, _NOTHING)
-        prospect.take(row)
-        return own
-
-    def _share(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> None:
-        """Give a second process as much as it takes: what bars are waiting for first."""
-        if not bank.has_help:
-            return
-        work = partial(self._work, bank, {})
-        while True:
-            later = self._later(bank, prospect, row)
-            task: Stretch | Block | None = later
-            if later is None:
-                task = prospect.cut_block(self._proposed_at_once, now, row + self._ahead)
-            if task is None:
-                return
-            patient = isinstance(task, Block) or prospect.proposal(task.block, wait=False) is None
-            promise = bank.begin(work, task, patient=patient)
-            if promise is None:
-                return
-            if isinstance(task, Stretch):
-                prospect.assign(task, promise)
-            elif isinstance(task, Block):
-                prospect.propose(task, promise)
-
-    def _help_out(self, bank: MemoryBank, prospect: Prospect, row: int) -> None:
-        """Do what the second process, which is behind, would be given next."""
-        later = self._later(bank, prospect, row)
-        proposal = None if later is None else prospect.proposal(later.block, wait=False)
-        if later is not None and proposal is not None:
-            prospect.assign(later, self._answer(bank, later, proposal, 0))
-
-    def _later(self, bank: MemoryBank, prospect: Prospect, row: int) -> Stretch | None:
-        """The next stretch that nobody works on, if all that can be known before its time is known."""
-        later = prospect.cut(self._shared_at_once)
-        if later is None or later.end > row + _STRETCHES * self._shared_at_once:
-            return None
-        return later if self._policy is not None or later.closed[-1] < bank.known_until else None
-
-    def _find_here(self, bank: MemoryBank, prospect: Prospect, stretch: Stretch) -> Findings:
-        """Find out as much as can be known now."""
-        proposal = prospect.proposal(stretch.block)
-        return _NOTHING if proposal is None else self._answer(bank, stretch, proposal, 0)
-
-    def _work(
-        self, bank: MemoryBank, kept: dict[tuple[int, int], Proposal], task: Block | Stretch
-    ) -> Proposal | Findings | None:
-        """What a second process does: it keeps the proposals of blocks for their stretches."""
-        if isinstance(task, Block):
-            kept[task.key] = self._propose(bank, task)
-            if len(kept) > self._kept:
-                del kept[next(iter(kept))]
-            return kept[task.key]
-        proposal = kept.get(task.block) if task.proposal is None else task.proposal
-        return None if proposal is None else self._answer(bank, task, proposal, 0)
-
-    def _propose(self, bank: MemoryBank, block: Block) -> Proposal:
-        return bank.propose(
-            block.queries,
-            as_of=block.as_of,
-            k=self._neighbors,
-            skip_oldest=self._skip_oldest,
-            arithmetic=byte_arithmetic(),
-        )
-
-    def _answer(self, bank: MemoryBank, stretch: Stretch, proposal: Proposal, first: int) -> Findings:
-        """What can be known of a stretch from one of its bars on, by the proposal for its block."""
+    def _find(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Findings:
+        """What can be known now of a bar that comes now, and of those after it."""
+        block = self._proposed(bank, prospect, row, now)
         if self._policy is not None:
-            return Findings(first, None, None)  # what a bar is going to prefer depends on more than its key
-        outlook = bank.look_ahead(proposal, stretch.place + first, stretch.closed[first:])
+            return Findings(row)  # what a bar is going to prefer depends on more than its key
+        place, rows = row - block.row, slice(row, min(row + _AT_ONCE, block.end))
+        bars, volatility = prospect.bars[rows], prospect.volatility[rows]
+        outlook = bank.look_ahead(self._proposal(bank, block, now), place, [bar.close_time for bar in bars])
         if outlook is None:
-            return Findings(first, None, None)
-        part = slice(first, first + len(outlook.results))
-        encoded = EncodedSeries(stretch.encoded.hidden[part], stretch.encoded.keys[part])
-        appraisals = self._appraisals(encoded, outlook.results, stretch.opened[part], stretch.volatility[part])
-        return Findings(first, outlook.terms, appraisals)
+            return Findings(row)
+        count = len(outlook.results)
+        part, opened = slice(place, place + count), [bar.open_time for bar in bars[:count]]
+        encoded = EncodedSeries(block.encoded.hidden[part], block.encoded.keys[part])
+        return Findings(row, outlook.terms, self._appraisals(encoded, outlook.results, opened, volatility[:count]))
+
+    def _proposed(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Block:
+        """The block of a bar. A second thread begins with those that come after it."""
+        has_help = bank.second_thread is not None
+        block, size = prospect.block(row), _BLOCK if has_help else self._alone_at_once
+        if block is None:
+            block = prospect.cut(size, row)
+            assert block is not None, "a bar of a prospect is in one of its blocks"
+        while has_help and (later := prospect.cut(size, row + _AHEAD)) is not None:
+            later.proposal = bank.begin_proposal(later.encoded.keys, **self._wanted(now))
+        return block
+
+    def _proposal(self, bank: MemoryBank, block: Block, now: int) -> Proposal:
+        """That of a block, made now if it was not begun in time."""
+        if isinstance(block.proposal, ComingProposal):
+            block.proposal = bank.proposal_of(block.proposal)
+        if block.proposal is None:
+            block.proposal = bank.propose(block.encoded.keys, **self._wanted(now))
+        return block.proposal
+
+    def _wanted(self, now: int) -> _Wanted:
+        return _Wanted(as_of=now, k=self._neighbors, skip_oldest=self._skip_oldest, arithmetic=byte_arithmetic())
 
     def _appraisals(
         self,
@@ -226,17 +146,17 @@ class Appraiser:
         results: SearchResults,
         opened: Sequence[int],
         volatility: Sequence[float],
-    ) -> Appraisals:
+    ) -> list[Appraisal]:
         """Appraisals of consecutive bars."""
         forecasts = self._forecaster.forecast(encoded, results, opened, volatility)
         views = read_out_columns(results, self._horizon, temperature=self._temperature, cluster_ms=self._cluster_ms)
-        return Appraisals.of(results, forecasts, views, self._horizon)
+        return appraisals_of(results, forecasts, views, self._horizon)
 
 
-def _if_true(bank: MemoryBank, findings: Findings, place: int, now: int) -> Appraisal | None:
+def _if_true(bank: MemoryBank, findings: Findings, row: int, now: int) -> Appraisal | None:
     """The appraisal of a bar that was found beforehand, if it still holds."""
-    if findings.terms is None or findings.appraisals is None:
+    if findings.terms is None:
         return None
-    place -= findings.first
+    place = row - findings.row
     visible = bank.still_foreseen(findings.terms, place, as_of=now)
-    return None if visible is None else findings.appraisals.appraisal(place, visible)
+    return None if visible is None else findings.appraisals[place].seeing(visible)

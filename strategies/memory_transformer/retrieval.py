@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from memory_store.bound_scan import Sight
 from memory_store.index import rescore, scan_margin
+from memory_store.machine_code import fixed
 from memory_store.pruned import ALWAYS, BULK_GATHER_COST, NOTHING_HIDDEN, QUERIES, TurnedKeys
+from memory_store.ranking import NOBODY, Best, add_pairs
 from strategies.memory_transformer.dataset import Flags, Floats, Integers, Moments
 from strategies.outcomes import NEVER
 
@@ -101,7 +103,7 @@ def causal_neighbours(
 ) -> NeighbourTable:
     """The ``k`` nearest visible moments of every query, equally near ones in the order in which they were appended.
 
-    A scan proposes, and ``memory_store.index.rescore`` decides, as it does in a bank.
+    A scan proposes, and ``memory_store.ranking`` decides, as it does in a bank.
 
     Args:
         keys: ``[n, d]`` of all moments.
@@ -119,6 +121,7 @@ def causal_neighbours(
     found_in = keys[columns.rows]
     turned = TurnedKeys.fitted(found_in, len(found_in), BULK_GATHER_COST)
     longest = float(np.sqrt(rescore(found_in, found_in).max()))
+    numbers = fixed(np.arange(len(found_in)))
     for start in range(0, len(queries), QUERIES):
         chunk = queries[start : start + QUERIES]
         closed, asking = moments.close_time[chunk], keys[chunk]
@@ -127,12 +130,10 @@ def causal_neighbours(
             continue
         margin = scan_margin(keys.shape[1], longest, np.sqrt(rescore(asking, asking)))
         near = turned.near(asking, k, margin, sight, times=closed, oldest=oldest)
-        if not len(near.rows):
-            continue
-        scores = rescore(found_in[near.slots], asking[near.rows])
-        nearest, present = _best(near.rows, scores, len(chunk), k)
-        rows[start : start + len(chunk)] = np.where(present, columns.rows[near.slots[nearest]], 0)
-        mask[start : start + len(chunk)] = present
+        best = Best.none(len(chunk), k)
+        add_pairs(fixed(found_in), numbers, fixed(asking), fixed(near.rows), fixed(near.slots), best)
+        mask[start : start + len(chunk)] = present = best.ids != NOBODY
+        rows[start : start + len(chunk)] = np.where(present, columns.rows[best.ids], 0)
     return NeighbourTable(rows, mask)
 
 
@@ -175,21 +176,3 @@ class _Columns:
         last = int(np.searchsorted(self.close_time, close_time[-1], side="left"))
         until = ALWAYS if self.gone is None else self.gone
         return Sight(int(oldest[0]), last, NOTHING_HIDDEN, self.visible_from, until), oldest
-
-
-def _best(asked: Integers, scores: Floats, count: int, k: int) -> tuple[Integers, Flags]:
-    """Places of the ``k`` best scores of every query, best first, equal ones as they come, and which there are, ``[count, k]``.
-
-    Args:
-        asked: ``[m]`` which query, increasing.
-        scores: ``[m]``.
-        count: queries.
-        k: wanted.
-    """
-    numbers = np.bincount(asked, minlength=count)
-    starts = np.cumsum(numbers) - numbers
-    table = np.full((count, max(k, int(numbers.max()))), np.inf)
-    table[asked, np.arange(len(asked)) - starts[asked]] = -scores
-    best = np.argsort(table, axis=1, kind="stable")[:, :k]
-    present: Flags = np.arange(k) < numbers[:, None]
-    return np.where(present, starts[:, None] + best, 0), present

@@ -163,7 +163,7 @@ class MemoryTransformerStrategy(Strategy):
         """Decide on one closed bar."""
         self._recorder.assert_may_ask(bar)
         state = self._states[bar.symbol]
-        observed = state.observe(bar)
+        observed = state.observe(bar, self.bank.second_thread)
         if observed.encoded is None:
             return Signal(bar.symbol, bar.open_time, None, "too early to have a key")
         appraisal = self._appraiser.appraise(

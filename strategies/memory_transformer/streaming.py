@@ -6,10 +6,14 @@ place; a look ahead fills the places behind it, and bars that come otherwise are
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from memory_store.second_thread import Promise, SecondThread
 from strategies.memory_transformer.bar_kernel import BarKernel, EncodedSeries
 from strategies.memory_transformer.compiled import FloatRows
 
@@ -25,11 +29,10 @@ class EncodedBar(NamedTuple):
 
 
 class _Ahead(NamedTuple):
-    """Bars that were computed ahead of time."""
+    """Bars that are computed ahead of time, together."""
 
     features: FloatRows
-    hidden: FloatRows
-    keys: FloatRows
+    encoded: Promise[EncodedSeries]
 
 
 class StreamingEncoder:
@@ -47,13 +50,11 @@ class StreamingEncoder:
         self._past = kernel.past(self._room)
         self._place = 0
         """Of the next bar in it."""
-        config = kernel.config
-        self._nothing = _Ahead(
-            *(np.empty((0, n), np.float32) for n in (config.n_features, config.d_model, config.d_model))
-        )
-        self._ahead = self._nothing
+        self._ahead: deque[_Ahead] = deque()
         self._taken = 0
-        """Bars computed ahead that came as expected."""
+        """Bars of the first of them that came as expected."""
+        self._coming = 0
+        """Bars of all of them that did not come yet."""
 
     @property
     def next_ordinal(self) -> int:
@@ -67,8 +68,8 @@ class StreamingEncoder:
             ValueError: a feature is not finite.
         """
         _check_finite(features)
-        if self._taken < len(self._ahead.features):
-            if np.array_equal(self._ahead.features[self._taken], features):
+        if self._coming:
+            if np.array_equal(self._ahead[0].features[self._taken], features):
                 return self.push_expected()
             self._expect_nothing()
         encoded = self._encode(features[None])
@@ -77,10 +78,16 @@ class StreamingEncoder:
 
     def push_expected(self) -> EncodedBar:
         """The same of a bar that was looked ahead to and came as it was expected."""
-        bar = EncodedBar(self._ahead.hidden[self._taken], self._ahead.keys[self._taken])
+        features, promise = self._ahead[0]
+        hidden, keys = promise.result()
+        place = self._taken
         self._taken += 1
+        self._coming -= 1
+        if self._taken == len(features):
+            self._ahead.popleft()
+            self._taken = 0
         self._go_on(1)
-        return bar
+        return EncodedBar(hidden[place], keys[place])
 
     def encode_series(self, features: FloatRows) -> EncodedSeries:
         """States and keys of the next bars, ``[n, n_features]`` scaled: what ``push`` gives for each, and leaves behind.
@@ -97,13 +104,14 @@ class StreamingEncoder:
             self._go_on(len(features[part]))
         return series
 
-    def look_ahead(self, features: FloatRows) -> EncodedSeries:
+    def look_ahead(self, features: FloatRows, thread: SecondThread | None = None) -> Promise[EncodedSeries]:
         """Compute the next bars at once, so that their ``push`` costs nothing.
 
         Only a convenience: a bar whose features turn out to be others is computed anew, as are those after it.
 
         Args:
             features: scaled features expected of the next bars, ``[n, n_features]``, one or more.
+            thread: begins with it soon; without one it is done when somebody needs it.
 
         Returns:
             States and keys of these bars, should they come as expected.
@@ -112,42 +120,63 @@ class StreamingEncoder:
             ValueError: a feature is not finite.
         """
         self._expect_nothing()
-        return self.look_further(features)
+        return self.look_further(features, thread)
 
-    def look_further(self, features: FloatRows) -> EncodedSeries:
+    def look_further(self, features: FloatRows, thread: SecondThread | None = None) -> Promise[EncodedSeries]:
         """The same for the bars after those that were computed and have not come yet.
 
         Args:
             features: scaled features expected of them, ``[n, n_features]``, one or more.
+            thread: as for ``look_ahead``.
 
         Raises:
             ValueError: a feature is not finite.
         """
         _check_finite(features)
-        encoded = self._encode(features)
-        known = [part[self._taken :] for part in self._ahead]
-        self._ahead = _Ahead(*map(np.concatenate, zip(known, (features, *encoded), strict=True)))
-        self._taken = 0
+        compute = self._prepared(features)
+        before = self._ahead[-1].encoded if self._ahead else None
+
+        def encode() -> EncodedSeries:
+            # Every bar takes up what the one before left behind.
+            if before is not None:
+                before.result()
+            return compute()
+
+        encoded = Promise(encode) if thread is None else thread.begin(encode)
+        self._ahead.append(_Ahead(features, encoded))
+        self._coming += len(features)
         return encoded
 
     def _encode(self, features: FloatRows) -> EncodedSeries:
-        """Compute the bars after those that have come or are expected."""
-        ahead = len(self._ahead.features) - self._taken
+        """Compute the next bars."""
+        return self._prepared(features)()
+
+    def _prepared(self, features: FloatRows) -> Callable[[], EncodedSeries]:
+        """What computes the bars after those that have come or are expected, with room for them."""
+        ahead = self._coming
         needed = ahead + len(features)
         if self._place + needed > self._room:
+            self._finish()
             self._room = max(self._room, 2 * needed)
             self._past = self._kernel.moved(self._past, self._place, ahead, self._room)
             self._place = 0
-        seen = self._next_ordinal - self._first_ordinal
-        return self._kernel(self._past, self._place + ahead, seen + ahead, features)
+        known = self._next_ordinal - self._first_ordinal + ahead
+        return partial(self._kernel, self._past, self._place + ahead, known, features)
 
     def _go_on(self, count: int) -> None:
         """So many bars have come."""
         self._next_ordinal += count
         self._place += count
 
+    def _finish(self) -> None:
+        """Have all computed that is expected, so that nobody writes to the past any more."""
+        for ahead in self._ahead:
+            ahead.encoded.result()
+
     def _expect_nothing(self) -> None:
-        self._ahead, self._taken = self._nothing, 0
+        while self._ahead:  # the last one first, as those before it are not computed for it then
+            self._ahead.pop().encoded.drop()
+        self._taken = self._coming = 0
 
 
 def _check_finite(features: FloatRows) -> None:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from memory_store.second_thread import SecondThread
 from strategies.admission import AdmissionState
 from strategies.bars import Bar, BarSeries
 from strategies.features import FEATURE_WARMUP, FeatureState, feature_matrix
@@ -21,9 +22,11 @@ from strategies.outcomes import trailing_volatility
 from strategies.regimes import RegimeState
 from strategies.scaling import Scaler
 
-_AHEAD: Final = 288
-"""Bars to come that are always encoded, where there are so many, and that are encoded together: with the usual
-embargo whole blocks of bars whose neighbours are proposed together."""
+_TOGETHER: Final = 288
+"""Bars that are encoded together: whole blocks of those whose neighbours are proposed together. They are begun with so long
+before these are that a second thread is done with them by then."""
+
+_AHEAD: Final = 2 * _TOGETHER
 
 
 class ObservedBar(NamedTuple):
@@ -103,11 +106,16 @@ class SymbolState:
         self._upcoming = series.bars()
         self._upcoming_features = copy.deepcopy(self._features)
 
-    def observe(self, bar: Bar) -> ObservedBar:
-        """What a bar looks like; asking again about the same bar changes nothing."""
+    def observe(self, bar: Bar, thread: SecondThread | None = None) -> ObservedBar:
+        """What a bar looks like; asking again about the same bar changes nothing.
+
+        Args:
+            bar: the next one.
+            thread: encodes bars to come, where there is a second one.
+        """
         if self._observed is not None and self._observed.open_time == bar.open_time:
             return self._observed
-        place = self._foreseen_place(bar) if self._upcoming is not None else None
+        place = self._foreseen_place(bar, thread) if self._upcoming is not None else None
         if place is None:
             features = self._features.update(bar)
             encoded = self._encoder.push(self._scaler.transform(features))
@@ -138,15 +146,15 @@ class SymbolState:
         """The prospect that expected the bar observed last, if one did."""
         return self._prospect
 
-    def _foreseen_place(self, bar: Bar) -> int | None:
+    def _foreseen_place(self, bar: Bar, thread: SecondThread | None) -> int | None:
         """Place of the next bar in the prospect if it is the one that was expected."""
         prospect = self._prospect
         if prospect is None:
             prospect = self._prospect = Prospect(self._encoder.next_ordinal)
-            self._look_ahead(prospect, _AHEAD - prospect.first_ordinal % _AHEAD)
+            self._look_ahead(prospect, _TOGETHER - prospect.first_ordinal % _TOGETHER, thread)
         place = self._encoder.next_ordinal - prospect.first_ordinal
         if prospect.is_open and len(prospect.bars) - place <= _AHEAD:
-            self._look_ahead(prospect, _AHEAD)
+            self._look_ahead(prospect, _TOGETHER, thread)
         if place >= len(prospect.bars) or prospect.bars[place] != bar:
             # Other bars come than were shown: from here on every bar is computed by itself.
             self._expect_nothing()
@@ -154,8 +162,8 @@ class SymbolState:
         self._came_true.append(bar)
         return place
 
-    def _look_ahead(self, prospect: Prospect, count: int) -> None:
-        """Expect so many more bars, or as many as are left, and encode them at once."""
+    def _look_ahead(self, prospect: Prospect, count: int, thread: SecondThread | None) -> None:
+        """Expect so many more bars, or as many as are left, to be encoded together."""
         assert self._upcoming is not None
         bars = list(islice(self._upcoming, count))
         prospect.is_open = len(bars) == count
@@ -164,7 +172,7 @@ class SymbolState:
         expected = [self._upcoming_features.update(bar) for bar in bars]
         scaled = self._scaler.transform(expected)
         encoder = self._encoder
-        encoded = encoder.look_further(scaled) if prospect.bars else encoder.look_ahead(scaled)
+        encoded = encoder.look_further(scaled, thread) if prospect.bars else encoder.look_ahead(scaled, thread)
         prospect.extend(bars, encoded, trailing_volatility(np.array(expected)).tolist())
         self._expected += expected
 

@@ -105,7 +105,7 @@ def test_no_neighbour_of_many_queries_is_missed(seed, kind, dimension, k, count,
         queries[np.abs(queries) > 1e18] = 0.0
     hidden = random.random(len(keys)) < share_hidden
     index = PrunedIndex(keys, worthwhile=0)
-    found = index.candidates_of_many(hidden, queries, k, margin_of(keys, queries), give_up=GIVE_UP)
+    found = index.search_of_many(hidden, queries, k, margin_of(keys, queries), give_up=GIVE_UP)()
     assert index.directions > 0
     assert not hidden[found.slots].any()
     assert found.complete[found.rows].all()
@@ -124,7 +124,7 @@ def test_of_many_queries_only_those_that_everything_is_near_to_are_given_up():
     queries[[7, 33]] = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     index = PrunedIndex(keys, worthwhile=0)
     nothing_hidden = np.zeros(len(keys), dtype=np.bool_)
-    found = index.candidates_of_many(nothing_hidden, queries, 8, margin_of(keys, queries), give_up=GIVE_UP)
+    found = index.search_of_many(nothing_hidden, queries, 8, margin_of(keys, queries), give_up=GIVE_UP)()
     assert np.flatnonzero(~found.complete).tolist() == [7, 33]
     assert not np.isin(found.rows, [7, 33]).any()
 
@@ -187,6 +187,6 @@ def test_few_keys_are_left_when_their_variance_is_in_few_directions():
     found = [len(assert_exact(index, keys, nothing_hidden, keys[i : i + 1], 32)) for i in range(20)]
     assert max(found) < 40
     assert 8 <= index.directions <= 40
-    together = index.candidates_of_many(nothing_hidden, keys[:100], 32, margin_of(keys, keys[:100]), give_up=GIVE_UP)
+    together = index.search_of_many(nothing_hidden, keys[:100], 32, margin_of(keys, keys[:100]), give_up=GIVE_UP)()
     assert together.complete.all()
     assert len(together.rows) < 2 * 32 * 100

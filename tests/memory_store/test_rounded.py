@@ -24,7 +24,7 @@ class PlainArithmetic:
 
 
 def search(index: RoundedIndex, keys: np.ndarray, hidden: np.ndarray, queries: np.ndarray, k: int):
-    return index.candidates_of_many(hidden, queries, k, margin_of(keys, queries), give_up=GIVE_UP)
+    return index.search_of_many(hidden, queries, k, margin_of(keys, queries), give_up=GIVE_UP)()
 
 
 def assert_exact(found, keys: np.ndarray, hidden: np.ndarray, queries: np.ndarray, k: int) -> None:

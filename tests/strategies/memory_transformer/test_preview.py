@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_store import MemoryBank
-from memory_store.helper import can_help
+from memory_store.second_thread import has_second_core
 from strategies.bars import BarSeries
 from strategies.base import Signal
 from strategies.memory_rules import MemoryRules
@@ -106,9 +105,9 @@ def test_a_preview_changes_no_bit(bundle, seed, symbols, embargo, memory_size, g
     assert signals + play(strategy, future) == expected
 
 
-@pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
+@pytest.mark.skipif(not has_second_core(), reason="a second thread needs a second core")
 @pytest.mark.parametrize("wrong_from", [None, 20, 70])
-def test_a_second_process_changes_no_bit(bundle, wrong_from):
+def test_a_second_thread_changes_no_bit(bundle, wrong_from):
     past, future = split(market(2, 0.1, 5), WARM)
     expected = play(warmed(bundle, past, 40_000), future)
     strategy = warmed(bundle, past, 40_000)
@@ -116,22 +115,8 @@ def test_a_second_process_changes_no_bit(bundle, wrong_from):
         future if wrong_from is None else {name: with_other_future(s, wrong_from) for name, s in future.items()}
     )
     with strategy.bank.helped():
-        assert strategy.bank.has_help
+        assert strategy.bank.second_thread is not None
         assert play(strategy, future) == expected
-
-
-@pytest.mark.skipif(not can_help(), reason="a second process needs Linux and a second core")
-def test_a_second_process_that_dies_on_the_way_changes_no_bit(bundle):
-    past, future = split(market(2, 0.1, 5), WARM)
-    expected = play(warmed(bundle, past, 40_000), future)
-    strategy = warmed(bundle, past, 40_000)
-    strategy.preview(future)
-    with strategy.bank.helped():
-        now, later = split(future, 40)
-        signals = play(strategy, now)
-        (process,) = multiprocessing.active_children()
-        process.kill()
-        assert signals + play(strategy, later) == expected
 
 
 def test_what_was_found_out_early_goes_without_the_collector_of_cycles(bundle):
@@ -169,10 +154,8 @@ def test_most_bars_of_a_replay_are_appraised_before_they_come(bundle):
         appraisal = appraiser.appraise(
             bank, bar, observed.encoded, observed.volatility, state.ordinal, state.prospect, observed.regime
         )
-        assert state.prospect.current is not None
-        stretch, findings = state.prospect.current
-        assert findings.appraisals is not None
-        place = state.ordinal - state.prospect.first_ordinal - stretch.row - findings.first
-        early += appraisal.view is findings.appraisals.appraisal(place, appraisal.visible).view
+        findings = state.prospect.findings
+        place = state.ordinal - state.prospect.first_ordinal - findings.row
+        early += appraisal.view is findings.appraisals[place].view
         recorder.remember(bar, observed.encoded.key, observed.regime)
     assert early == len(future)
