@@ -78,4 +78,5 @@ class Forecaster:
         ages = (np.array(bar_times)[:, None] - results.bar_times) / self._interval_ms
         # What is masked is never looked at, but must not be an age before its time.
         facts = describe(results.outcomes, np.where(results.mask, ages, 0.0), units(expected, self._config))
-        return Forecasts(*self._read(encoded.hidden, encoded.keys, results.keys, facts, results.mask))
+        found = results.keys, results.scores, facts, results.mask
+        return Forecasts(*self._read(encoded.hidden, encoded.keys, *found))

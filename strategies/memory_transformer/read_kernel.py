@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from memory_store.machine_code import fixed
 from strategies.memory_transformer.bar_kernel import Map, array_of
 from strategies.memory_transformer.compiled import (
     DIRECTION,
@@ -48,10 +49,17 @@ class ReadKernel:
         # Compiled now, where nobody waits for a decision.
         hidden, keys = np.zeros((1, config.d_model), np.float32), np.zeros((1, n_neighbors, config.d_model), np.float32)
         facts = np.zeros((1, n_neighbors, fact_count(len(config.horizons))), np.float32)
-        self(hidden, hidden.copy(), keys, facts, np.zeros((1, n_neighbors), np.bool_))
+        found = np.zeros((1, n_neighbors), np.bool_)
+        self(hidden, hidden.copy(), keys, np.zeros(found.shape), facts, found)
 
     def __call__(
-        self, hidden: FloatRows, queries: FloatRows, keys: FloatRows, facts: FloatRows, mask: npt.NDArray[np.bool_]
+        self,
+        hidden: FloatRows,
+        queries: FloatRows,
+        keys: FloatRows,
+        likeness: npt.NDArray[np.float64],
+        facts: FloatRows,
+        mask: npt.NDArray[np.bool_],
     ) -> Told:
         """What is said of ``n`` bars: see :func:`read_bars`. What is masked may hold anything finite."""
         n, horizons = len(hidden), len(self._config.horizons)
@@ -62,14 +70,9 @@ class ReadKernel:
             np.empty((n, horizons, len(QUANTILES)), np.float32),
             np.empty((n, horizons), np.float32),
         )
-        # Arrays of another kind would be compiled for anew.
-        found = np.array(mask, dtype=np.bool_, order="C")
-        read_bars(self._weights, _own(hidden), _own(queries), _own(keys), _own(facts), found, self._head, told)
+        rows = fixed(hidden), fixed(queries), fixed(keys), fixed(likeness), fixed(facts), fixed(mask)
+        read_bars(self._weights, *rows, self._head, told)
         return told
-
-
-def _own(rows: FloatRows) -> FloatRows:
-    return np.array(rows, dtype=np.float32, order="C")
 
 
 def _weights(model: MemoryTransformer) -> ReadWeights:

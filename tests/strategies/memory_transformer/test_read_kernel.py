@@ -41,7 +41,8 @@ def test_it_says_what_the_model_says_for_any_states_and_any_neighbours(output_ty
         with torch.inference_mode():
             wanted = model.double()(hidden.double(), query.double(), Retrieved(keys.double(), facts.double(), mask))
             model.float()
-        told = read(*(part.numpy() for part in (hidden, query, keys, facts, mask)))
+        likeness = torch.einsum("nd,nkd->nk", query.double(), keys.double())
+        told = read(*(part.numpy() for part in (hidden, query, keys, likeness, facts, mask)))
         close = {"rtol": 1e-3, "atol": 1e-4 * max(1.0, size)}
         np.testing.assert_allclose(told.predictions, signed_view(wanted.prediction, model.config), **close)
         np.testing.assert_allclose(told.quantiles, wanted.distribution.quantiles, **close)
