@@ -8,6 +8,7 @@ when the time has come.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -52,8 +53,12 @@ class Terms:
     """Ids that lived when it was made and are not in the stable set, increasing."""
     outside_slots: IntArray
     """Where they lie."""
+    outside_in_order: Sequence[int]
+    """The same ids as numbers, where the oldest are evicted first; else none."""
     visible: BoolArray
     """``[n, len(outside)]``: which of them each search could choose."""
+    visible_before: IntArray
+    """``[n, len(outside) + 1]``: how many of the first so many, where the oldest are evicted first."""
     next_id: int
     """The id that the next append was going to get."""
     in_order: bool
@@ -91,8 +96,8 @@ class Terms:
         oldest_id = next_id - ring.config.capacity
         if oldest_id > self.lowest[place] or oldest_id > self.first_stable:
             return None
-        evicted = self.outside.searchsorted(oldest_id)
-        return int(np.count_nonzero(self.visible[place, :evicted]))
+        evicted = bisect_left(self.outside_in_order, oldest_id)
+        return int(self.visible_before.item(place, evicted))
 
     def _gone(self, place: int, ring: Ring, size: int, next_id: int) -> int | None:
         """The same where any may go."""
@@ -139,6 +144,7 @@ def look_ahead(
         next_id: the id that the next append gets.
         disorder: see ``Terms``.
     """
+    in_order = ring.config.eviction is Eviction.FIFO
     rows = slice(first_row, first_row + len(as_of))
     queries, times = proposal.queries[rows], np.array(as_of, dtype=np.int64)
     outside, slots = outside_now(ring, proposal, next_id)
@@ -178,11 +184,20 @@ def look_ahead(
         stable_count=stable_count,
         outside=outside,
         outside_slots=slots,
+        outside_in_order=outside.tolist() if in_order else (),
         visible=visible,
+        visible_before=_counted(visible) if in_order else np.empty((0, 0), dtype=np.int64),
         next_id=next_id,
-        in_order=ring.config.eviction is Eviction.FIFO,
+        in_order=in_order,
         disorder=disorder,
         owner=ring.number,
         looked_into=cells,
     )
     return Outlook(results(held, found, found, times, visible_counts), terms)
+
+
+def _counted(visible: BoolArray) -> IntArray:
+    """How many of the first so many are set, ``[n, m + 1]``."""
+    counts = np.zeros((len(visible), visible.shape[1] + 1), dtype=np.int64)
+    np.cumsum(visible, axis=1, out=counts[:, 1:])
+    return counts

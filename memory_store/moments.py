@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-_SMALLEST_STRENGTH: Final = 1e-300  # a far neighbour's share stays a number that can be divided
+from memory_store.machine_code import compiled, fixed
 
-_WORD: Final = 64  # bits
+_SMALLEST_STRENGTH: Final = 1e-300  # a far neighbour's share stays a number that can be divided
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
@@ -31,28 +31,29 @@ def cluster_moments(times: _Integers, known: _Booleans, cluster_ms: int) -> _Int
         known: ``[n, k]``, which of them count.
         cluster_ms: 0 makes every time a moment of its own.
     """
-    if cluster_ms == 0:
-        return np.tile(np.arange(times.shape[1]), (len(times), 1))
-    near = np.abs(times[:, :, None] - times[:, None, :]) < cluster_ms
-    before = _packed(near & np.tri(times.shape[1], k=-1, dtype=np.bool_))
-    leads = known
-    # Whether a place leads depends on earlier places alone: every round settles at least one more place for good.
-    while True:
-        led = before & _packed(leads)[:, None]
-        leading = known & (led[:, :, 0] == 0 if led.shape[2] == 1 else ~led.any(axis=2))
-        if np.array_equal(leading, leads):
-            break
-        leads = leading
-    leaders: _Integers = (near & leads[:, None, :]).argmax(axis=2)
+    leaders: _Integers = np.zeros(times.shape, dtype=np.int64)
+    _find_leaders(fixed(times), fixed(known), cluster_ms, leaders)
     return leaders
 
 
-def _packed(flags: _Booleans) -> npt.NDArray[np.uint64]:
-    """Flags as bits of as few words as hold them, ``[..., words]``."""
-    width = flags.shape[-1]
-    words = np.zeros((*flags.shape[:-1], -(-width // _WORD) * _WORD // 8), dtype=np.uint8)
-    words[..., : -(-width // 8)] = np.packbits(flags, axis=-1)
-    return words.view(np.uint64)
+@compiled
+def _find_leaders(times: _Integers, known: _Booleans, cluster_ms: int, leaders: _Integers) -> None:
+    n, k = times.shape
+    leading = np.empty(k, np.int64)
+    for row in range(n):
+        count = 0
+        for place in range(k):
+            if not known[row, place]:
+                continue
+            leader = place
+            for other in leading[:count]:
+                if abs(times[row, place] - times[row, other]) < cluster_ms:
+                    leader = other
+                    break
+            if leader == place:
+                leading[count] = place
+                count += 1
+            leaders[row, place] = leader
 
 
 def first_of_each_moment(times: _Integers, cluster_ms: int, k: int) -> _Integers:
@@ -99,14 +100,35 @@ def share_out(strengths: _Floats, leaders: _Integers) -> tuple[_Floats, _Floats]
         strengths: ``[n, k]``, every row with a positive sum.
         leaders: from ``cluster_moments``.
     """
-    cells = leaders + np.arange(len(leaders))[:, None] * leaders.shape[1]
-    best = np.zeros(strengths.size)
-    np.maximum.at(best, cells.ravel(), strengths.ravel())
-    totals = np.bincount(cells.ravel(), weights=strengths.ravel(), minlength=strengths.size)
-    shares = best.reshape(strengths.shape)
-    shares /= row_sums(shares)
-    members = strengths * (shares.ravel() / np.where(totals > 0.0, totals, 1.0))[cells]
-    return shares, members / row_sums(members)
+    shares, members = np.zeros(strengths.shape), np.zeros(strengths.shape)
+    _share_out(fixed(strengths), fixed(leaders), shares, members)
+    return shares, members
+
+
+@compiled
+def _share_out(strengths: _Floats, leaders: _Integers, shares: _Floats, members: _Floats) -> None:
+    """Sums go from left to right, as those of ``row_sums``."""
+    n, k = strengths.shape
+    totals = np.empty(k)
+    for row in range(n):
+        totals[:] = 0.0
+        for place in range(k):
+            leader, strength = leaders[row, place], strengths[row, place]
+            totals[leader] += strength
+            shares[row, leader] = max(shares[row, leader], strength)
+        whole = 0.0
+        for place in range(k):
+            whole += shares[row, place]
+        for place in range(k):
+            shares[row, place] /= whole
+        told = 0.0
+        for place in range(k):
+            leader = leaders[row, place]
+            part = shares[row, leader] / totals[leader] if totals[leader] > 0.0 else shares[row, leader]
+            members[row, place] = strengths[row, place] * part
+            told += members[row, place]
+        for place in range(k):
+            members[row, place] /= told
 
 
 def effective_number(shares: _Floats) -> _Floats:

@@ -122,13 +122,14 @@ class Ring:
         """
         names = np.array([*symbol_names, ""], dtype=object)
         return Rows(
-            self.ids[slots],
-            names[self.symbols[slots]],
-            self.keys[slots],
-            self.outcomes[slots],
-            self.usable_from[slots],
-            self.bar_times[slots],
-            self.regimes[slots].astype(np.int64),
+            # Several times as fast as an index.
+            self.ids.take(slots),
+            names.take(self.symbols.take(slots)),
+            self.keys.take(slots, axis=0),
+            self.outcomes.take(slots, axis=0),
+            self.usable_from.take(slots, axis=0),
+            self.bar_times.take(slots),
+            self.regimes.take(slots).astype(np.int64),
         )
 
     def write(self, entry_id: int, key: KeyArray, symbol: int, bar_time: int, regime: int, novelty: float = 0.0) -> int:

@@ -142,10 +142,15 @@ def outlines_of_rows(
     count: int,
 ) -> list[list[Outline]]:
     """The heaviest of every row of columns ``[n, k]``: see ``Neighbours.heaviest``; who has no share is left out."""
-    order = np.argsort(-weights, axis=1, kind="stable")[:, :count]
-    around = (symbols, bar_times, similarities, weights, outcomes)
-    rows = zip(*[np.take_along_axis(column, order, axis=1).tolist() for column in around], strict=True)
-    return [[each for each in map(Outline, *row) if each.weight] for row in rows]
+    starts = np.arange(0, weights.size, weights.shape[1])[:, None]
+    # Places in the arrays laid flat, which are much quicker to take from than by ``take_along_axis``.
+    places = np.argsort(-weights, axis=1, kind="stable")[:, :count] + starts
+    heaviest = weights.take(places)
+    columns = symbols.take(places), bar_times.take(places), similarities.take(places), heaviest, outcomes.take(places)
+    rows = [list(map(Outline, *row)) for row in zip(*[column.tolist() for column in columns], strict=True)]
+    for row in np.flatnonzero(~heaviest.all(axis=1)).tolist():
+        rows[row] = [each for each in rows[row] if each.weight]
+    return rows
 
 
 def _outline(neighbour: Neighbour) -> Outline:
