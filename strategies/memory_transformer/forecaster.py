@@ -23,16 +23,16 @@ from strategies.memory_transformer.targets import units
 
 
 class BarForecast(NamedTuple):
-    """What the model says about one bar."""
+    """What the model says about one bar and one horizon."""
 
     prediction: float
     """Signed: a return in units of its volatility, p(up) - p(down), or a position, by the model's head."""
     gate: float
     """Share of the memory in the mixture, in [0, 1]."""
-    quantiles: Sequence[Sequence[float]]
-    """``[horizons][len(QUANTILES)]`` of the return in units of its trailing volatility, ``sigma_t * sqrt(h)``."""
-    log_volatility: Sequence[float]
-    """``[horizons]`` logarithm of the volatility to expect, in the same units."""
+    quantiles: Sequence[float]
+    """``[len(QUANTILES)]`` of the return in units of its trailing volatility, ``sigma_t * sqrt(h)``."""
+    log_volatility: float
+    """Logarithm of the volatility to expect, in the same units."""
 
 
 class Forecasts(Told):
@@ -40,9 +40,9 @@ class Forecasts(Told):
 
     __slots__ = ()
 
-    def forecasts(self) -> list[BarForecast]:
-        """One by one."""
-        told = self.predictions, self.gates, self.quantiles, self.log_volatilities
+    def forecasts(self, horizon: int) -> list[BarForecast]:
+        """One by one, as they are over one of the horizons."""
+        told = self.predictions, self.gates, self.quantiles[:, horizon], self.log_volatilities[:, horizon]
         return list(map(BarForecast, *[column.tolist() for column in told]))
 
 

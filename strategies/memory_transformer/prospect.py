@@ -53,7 +53,7 @@ def appraisals_of(results: SearchResults, forecasts: Forecasts, views: MemoryVie
     heaviest = [partial(around.heaviest, place) for place in range(len(results))]
     spoke = map(Neighbours, results.ids.tolist(), views.weights.tolist(), columns, heaviest)
     recalls = recalls_of(results.scores, results.ids, views.weights)
-    return list(map(Appraisal, repeat(0), forecasts.forecasts(), views.views(), spoke, recalls))
+    return list(map(Appraisal, repeat(0), forecasts.forecasts(horizon), views.views(), spoke, recalls))
 
 
 class _Around:

@@ -208,12 +208,12 @@ class MemoryTransformerStrategy(Strategy):
         """The forecast over the primary horizon in log returns, calibrated by what came of earlier ones."""
         config, forecast = self.bundle.config, appraisal.forecast
         volatility = observed.volatility * sqrt(config.primary_horizon)
-        levels = forecast.quantiles[config.primary]
+        levels = forecast.quantiles
         raw = RawForecast([level * volatility for level in levels], volatility)
         (calibrated,) = self._uncertainty.calibrate(symbol, (raw,))
         return _Outlook(
             volatility,
-            volatility * exp(forecast.log_volatility[config.primary]),
+            volatility * exp(forecast.log_volatility),
             levels[_HIGH] - levels[_LOW],
             calibrated,
         )

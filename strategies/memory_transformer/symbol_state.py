@@ -55,6 +55,7 @@ class SymbolState:
 
     def __init__(self, kernel: BarKernel, scaler: Scaler, first_ordinal: int = 0, *, glitch_wick: float = 0.0) -> None:
         self._kernel = kernel
+        self._warmup = kernel.config.warmup
         self._scaler = scaler
         self._features = FeatureState()
         self._regime = RegimeState()
@@ -129,7 +130,7 @@ class SymbolState:
         self._observed = ObservedBar(
             bar.open_time,
             features,
-            encoded if self._seen >= self._kernel.config.warmup else None,
+            encoded if self._seen >= self._warmup else None,
             volatility,
             self._regime.update(features),
             self._admission.admit(bar),

@@ -39,7 +39,9 @@ def bundle_of(bundle: Bundle, **changes: object) -> Bundle:
 def assert_is_that_of(alone: Forecasts, together: Forecasts, place: int) -> None:
     """To the last bit the forecast of one bar, and that of a bar among others."""
     assert all(np.array_equal(one, other[place, None]) for one, other in zip(alone, together, strict=True))
-    assert alone.forecasts() == together.forecasts()[place : place + 1]
+    assert all(
+        alone.forecasts(each) == together.forecasts(each)[place : place + 1] for each in range(len(TINY.horizons))
+    )
 
 
 @pytest.mark.parametrize("output_type", list(OutputType))
@@ -55,7 +57,7 @@ def test_a_bar_has_the_same_forecast_alone_and_in_any_company(bundle, output_typ
     volatility = random.uniform(0.001, 0.05, count).tolist()
     times = [NOW + HOUR_MS * place for place in range(count)]
     together = forecaster.forecast(encoded, SearchResults.of(results), times, volatility)
-    assert len(together.forecasts()) == count
+    assert len(together.forecasts(0)) == count
     for place in range(count):
         alone = EncodedSeries(encoded.hidden[place, None], encoded.keys[place, None])
         found = SearchResults.of([results[place]])
