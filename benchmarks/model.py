@@ -21,7 +21,7 @@ from backtest.metrics import performance
 from backtest.replay import batches, replay
 from benchmarks.harness import LATEST, BenchmarkError, Measurement, benchmark, median_ratio, spread, take_turns
 from benchmarks.market import START, SYMBOL, configuration, stored_session, synthetic_bars
-from benchmarks.naive import WINDOW, WindowModel, feature_frame, filled_memory, refuse_straw_man, signal_loop
+from benchmarks.naive import WINDOW, WindowModel, bare_loop, feature_frame, filled_memory, refuse_straw_man, signal_loop
 from benchmarks.threads import one_thread
 from bot.assembly import home_of
 from bot.config import Config
@@ -80,15 +80,20 @@ def measure_replay(seed: int) -> Mapping[str, Measurement]:
             at += NAIVE_BARS
             return (time.perf_counter() - started) / NAIVE_BARS
 
-        times = take_turns({"ours": ours, "naive": naive}, repetitions=REPETITIONS)
+        def bare() -> float:
+            started = time.perf_counter()
+            bare_loop(model, memory, NAIVE_BARS)
+            return (time.perf_counter() - started) / NAIVE_BARS
+
+        times = take_turns({"ours": ours, "naive": naive, "bare": bare}, repetitions=REPETITIONS)
         _require_full(session)
-    naive_ms = 1e3 * statistics.median(times["naive"])
-    refuse_straw_man(naive_ms)
+    naive_ms, bare_ms = ([1e3 * each for each in times[name]] for name in ("naive", "bare"))
+    refuse_straw_man(naive_ms, bare_ms)
     speeds = [1.0 / each for each in times["ours"]]
     note = (
         f"{ENTRIES:,} entries, {_cores()}: {statistics.median(speeds):,.0f} bars/s ({spread(speeds)}) in replays of "
-        f"{REPLAYED_BARS:,} hourly synthetic bars, naive on one thread {naive_ms:.2f} ms per bar with its add; {REPETITIONS} "
-        "turns"
+        f"{REPLAYED_BARS:,} hourly synthetic bars, naive on one thread {statistics.median(naive_ms):.2f} ms per bar with its "
+        f"add, {statistics.median(bare_ms):.2f} of it in three calls of libraries; {REPETITIONS} turns"
     )
     return {"replay_model_vs_naive": Measurement(median_ratio(times["naive"], times["ours"]), "x", note)}
 
