@@ -27,7 +27,6 @@ from memory_store.question import Question
 from memory_store.recall_monitor import RecallMonitor, RecallReading, RecallState
 from memory_store.records import BoolArray, IndexKind, IntArray, KeyArray, MemoryBankError, Metric, ScoreArray
 from memory_store.ring import EMPTY, Ring, Rows
-from memory_store.rounded import ByteArithmetic, RoundedIndex
 from memory_store.segments import Eligible
 from memory_store.visibility import Bitmap
 
@@ -98,7 +97,7 @@ class Finder:
         self._ring = ring
         self._archive = archive
         self._pruned = PrunedIndex(ring.keys)
-        self._bulk: PrunedIndex | RoundedIndex | None = None
+        self._bulk: PrunedIndex | None = None
         """For searches proposed in bulk, which pay with more directions; where they are."""
         self._unasked = 0
         self._approximate: ApproximateIndex | None = None
@@ -199,7 +198,6 @@ class Finder:
         *,
         visible: int,
         next_id: int,
-        arithmetic: ByteArithmetic | None = None,
     ) -> Callable[[], _Proposed]:
         """Slots among which the nearest of many queries are, and in which cells they were looked for: ``None`` means in all.
 
@@ -215,11 +213,10 @@ class Finder:
             margin: ``[n]`` from ``scan_margin``.
             visible: how many slots the searches may choose from.
             next_id: the id that the next append gets.
-            arithmetic: of bytes, if there is a fast one.
         """
         archived = self._ring.config.sealed > 0
         if self._monitor is None and not archived:
-            search = self._search_all(hidden, queries, k, margin, arithmetic)
+            search = self._search_all(hidden, queries, k, margin)
             return lambda: (search(), None)
         self._train_if_due(next_id)
         if archived or self._approximate is None or reads_all(visible, k):
@@ -230,21 +227,14 @@ class Finder:
         everywhere[: len(hidden)] = hidden
         return partial(self._approximate.propose, everywhere, queries, k, margin, visible)
 
-    def _search_all(
-        self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray, arithmetic: ByteArithmetic | None
-    ) -> Callable[[], Candidates]:
+    def _search_all(self, hidden: BoolArray, queries: KeyArray, k: int, margin: ScoreArray) -> Callable[[], Candidates]:
         nearest = gpu_nearest() if is_worthwhile(len(hidden), len(queries), k) else None
         if nearest is not None:
             found = candidates_by(nearest, self._ring.keys[: len(hidden)], hidden, queries, k, margin)
             if found is not None:
                 return lambda: found
         if self._bulk is None:
-            keys = self._ring.keys
-            self._bulk = (
-                PrunedIndex(keys, gather_cost=BULK_GATHER_COST)
-                if arithmetic is None
-                else RoundedIndex(keys, arithmetic)
-            )
+            self._bulk = PrunedIndex(self._ring.keys, gather_cost=BULK_GATHER_COST)
         self._unasked = 0
         return self._bulk.search_of_many(hidden, queries, k, margin, give_up=GIVE_UP)
 

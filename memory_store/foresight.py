@@ -31,7 +31,6 @@ from memory_store.records import (
 )
 from memory_store.retrieval import propose
 from memory_store.ring import NEVER
-from memory_store.rounded import ByteArithmetic
 from memory_store.second_thread import Promise, SecondThread, has_second_core
 from memory_store.vectors import prepare
 
@@ -78,7 +77,6 @@ class Foresight:
         as_of: int,
         k: int,
         skip_oldest: int = 0,
-        arithmetic: ByteArithmetic | None = None,
     ) -> Proposal:
         """Do the bulk of the work of many coming searches at once.
 
@@ -92,12 +90,11 @@ class Foresight:
             as_of: milliseconds, not after the first of the searches to come.
             k: the most neighbours that they want.
             skip_oldest: appends after which the proposal is still to serve.
-            arithmetic: of bytes, where there is a fast one; the proposal is the same without.
 
         Raises:
             MemoryBankError: as ``search``, or there is no query.
         """
-        return self._proposing(queries, as_of, k, skip_oldest, arithmetic)()
+        return self._proposing(queries, as_of, k, skip_oldest)()
 
     def begin_proposal(
         self,
@@ -106,7 +103,6 @@ class Foresight:
         as_of: int,
         k: int,
         skip_oldest: int = 0,
-        arithmetic: ByteArithmetic | None = None,
     ) -> ComingProposal | None:
         """The same by a second thread, while this one goes on; ``None`` where there is none.
 
@@ -114,7 +110,7 @@ class Foresight:
         """
         if self._second_thread is None:
             return None
-        look = self._proposing(queries, as_of, k, skip_oldest, arithmetic)
+        look = self._proposing(queries, as_of, k, skip_oldest)
         return ComingProposal(self._second_thread.begin(look), self._held.disorder)
 
     def proposal_of(self, coming: ComingProposal) -> Proposal | None:
@@ -125,9 +121,7 @@ class Foresight:
         turned = next_id - self.config.capacity > proposal.first_stable or held.disorder != coming.disorder
         return None if turned else proposal
 
-    def _proposing(
-        self, queries: npt.ArrayLike, as_of: int, k: int, skip_oldest: int, arithmetic: ByteArithmetic | None
-    ) -> Callable[[], Proposal]:
+    def _proposing(self, queries: npt.ArrayLike, as_of: int, k: int, skip_oldest: int) -> Callable[[], Proposal]:
         rows, lengths = prepare(queries, self.config, "query")
         if not len(rows):
             raise MemoryBankError("queries are empty; propose for at least one")
@@ -144,7 +138,6 @@ class Foresight:
             k=k,
             skip_oldest=skip_oldest,
             next_id=held.next_id,
-            arithmetic=arithmetic,
         )
 
     @contextmanager

@@ -16,7 +16,6 @@ from memory_store.question import Question
 from memory_store.ranking import Best, add_pairs
 from memory_store.records import Eviction, IntArray, KeyArray, Proposal, ScoreArray, SearchResult
 from memory_store.ring import EMPTY, Ring, Rows
-from memory_store.rounded import ByteArithmetic
 from memory_store.search_results import SearchResults
 
 RESERVE: Final = 16
@@ -33,7 +32,6 @@ def propose(
     k: int,
     skip_oldest: int,
     next_id: int,
-    arithmetic: ByteArithmetic | None = None,
 ) -> Callable[[], Proposal]:
     """Nearest neighbours of a block of queries among the stable set; see ``MemoryBank.propose``.
 
@@ -49,7 +47,6 @@ def propose(
         k: neighbours wanted.
         skip_oldest: appends after which the proposal is still to serve.
         next_id: the id that the next append gets.
-        arithmetic: of bytes, if there is a fast one.
     """
     scanned = ring.scanned(next_id)
     ids = ring.ids[:scanned]
@@ -64,7 +61,7 @@ def propose(
     held = ids[unstable] != EMPTY
     outside, outside_slots = ids[unstable[held]], unstable[held]
     first_stable = int(np.where(hidden, next_id, ids).min())
-    search = finder.propose(hidden, queries, listed, margin, visible=visible, next_id=next_id, arithmetic=arithmetic)
+    search = finder.propose(hidden, queries, listed, margin, visible=visible, next_id=next_id)
 
     def look() -> Proposal:
         # Entries that are hidden may be others by now.

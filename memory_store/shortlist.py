@@ -39,20 +39,3 @@ def floor_below(score: _Floats, margin: _Floats) -> KeyArray:
     rounded = np.asarray(score - margin).astype(np.float32)
     lowered: KeyArray = np.maximum(np.nextafter(rounded, np.float32(-np.inf)), _LOWEST)
     return lowered
-
-
-def kth_of_rows(rows: IntArray, values: npt.NDArray[Any], count: int, k: int, missing: float) -> npt.NDArray[Any]:
-    """The k-th largest value of each of ``count`` rows, ``[count]``.
-
-    Args:
-        rows: ``[m]`` whose value it is, increasing.
-        values: ``[m]``.
-        count: rows.
-        k: which.
-        missing: for rows with fewer.
-    """
-    edges = np.searchsorted(rows, np.arange(count + 1))
-    table = np.full((count, max(k, int(np.diff(edges).max()))), missing, dtype=values.dtype)
-    table.ravel()[np.arange(len(rows)) + (np.arange(count) * table.shape[1] - edges[:-1]).take(rows)] = values
-    kth: npt.NDArray[Any] = np.partition(table, -k, axis=1)[:, -k]
-    return kth

@@ -7,12 +7,10 @@ from typing import Final, TypedDict
 
 from memory_store import ComingProposal, MemoryBank, Proposal, SearchResults
 from memory_store.policy import Asker
-from memory_store.rounded import ByteArithmetic
 from strategies.bars import Bar, interval_ms
 from strategies.memory_rules import MemoryRules
 from strategies.memory_transformer.bar_kernel import EncodedSeries
 from strategies.memory_transformer.bundle import Bundle
-from strategies.memory_transformer.byte_arithmetic import byte_arithmetic
 from strategies.memory_transformer.forecaster import Forecaster
 from strategies.memory_transformer.prospect import Appraisal, Block, Findings, Prospect, appraisals_of
 from strategies.memory_transformer.streaming import EncodedBar
@@ -32,7 +30,6 @@ class _Wanted(TypedDict):
     as_of: int
     k: int
     skip_oldest: int
-    arithmetic: ByteArithmetic | None
 
 
 class Appraiser:
@@ -138,7 +135,7 @@ class Appraiser:
         return block.proposal
 
     def _wanted(self, now: int) -> _Wanted:
-        return _Wanted(as_of=now, k=self._neighbors, skip_oldest=self._skip_oldest, arithmetic=byte_arithmetic())
+        return _Wanted(as_of=now, k=self._neighbors, skip_oldest=self._skip_oldest)
 
     def _appraisals(
         self,

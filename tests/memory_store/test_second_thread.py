@@ -11,7 +11,6 @@ import pytest
 from memory_store import BankConfig, ComingProposal, Eviction, MemoryBank, Metric, Proposal
 from memory_store.pruned import WORTHWHILE
 from memory_store.second_thread import Promise, SecondThread, has_second_core
-from tests.memory_store.test_rounded import PlainArithmetic
 
 two_cores = pytest.mark.skipif(not has_second_core(), reason="a second thread needs a second core")
 
@@ -44,8 +43,8 @@ class Market:
     def propose(self, queries: np.ndarray) -> Proposal:
         return self.bank.propose(queries, as_of=self.now, **WANTED)
 
-    def begin(self, queries: np.ndarray, **changes) -> ComingProposal:
-        coming = self.bank.begin_proposal(queries, as_of=self.now, **(WANTED | changes))
+    def begin(self, queries: np.ndarray) -> ComingProposal:
+        coming = self.bank.begin_proposal(queries, as_of=self.now, **WANTED)
         assert coming is not None
         return coming
 
@@ -71,15 +70,14 @@ def assert_equal(one, other) -> None:
 
 
 @two_cores
-@pytest.mark.parametrize("arithmetic", [None, PlainArithmetic()], ids=["float32", "bytes"])
-def test_it_finds_what_the_bank_would_have_found_when_it_was_asked_although_the_bank_went_on(market, arithmetic):
+def test_it_finds_what_the_bank_would_have_found_when_it_was_asked_although_the_bank_went_on(market):
     bank = market.bank
     with bank.helped():
         for moments in (0, 1, 40, 200):
             market.go_on(moments)
             queries = market.queries(600)
             expected = market.propose(queries)
-            coming = market.begin(queries, arithmetic=arithmetic)
+            coming = market.begin(queries)
             market.go_on(WANTED["skip_oldest"])  # while it searches
             found = bank.proposal_of(coming)
             assert_equal(found, expected)
@@ -140,20 +138,6 @@ def test_there_is_no_answer_where_an_entry_was_evicted_out_of_turn(market):
         assert_equal(later, market.propose(queries))
 
 
-@two_cores
-def test_an_error_on_the_way_is_raised_where_the_answer_is_asked_for(market):
-    class Broken(PlainArithmetic):
-        def multiply(self, queries, keys, out) -> None:
-            raise ArithmeticError("broken")
-
-    other = Market(WORTHWHILE)
-    other.go_on(WORTHWHILE)
-    with other.bank.helped():
-        coming = other.begin(other.queries(), arithmetic=Broken())
-        with pytest.raises(ArithmeticError, match="broken"):
-            other.bank.proposal_of(coming)
-
-
 @pytest.mark.parametrize("changes", [{}, {"eviction": Eviction.IMPORTANCE, "half_life_ms": 10}], ids=["small", "other"])
 def test_where_help_would_not_help_there_is_none(changes):
     market = Market(WORTHWHILE if changes else 100, **changes)
@@ -189,3 +173,15 @@ def test_what_is_dropped_is_not_done_any_more():
     promise.drop()
     promise.result()
     assert done == []
+
+
+def test_an_error_on_the_way_is_raised_wherever_the_result_is_asked_for():
+    def work() -> None:
+        raise ArithmeticError("broken")
+
+    thread = SecondThread()
+    promise = thread.begin(work)
+    thread.close()
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="broken"):
+            promise.result()
