@@ -33,7 +33,7 @@ from strategies.base import Strategy
 if TYPE_CHECKING:
     pass
 
-_VERSIONED: Final = ("recall-bot", "torch", "numpy", "faiss-cpu")
+_VERSIONED: Final = ("recall-bot", "torch", "numpy", "numba", "faiss-cpu")
 
 
 @dataclass(slots=True)

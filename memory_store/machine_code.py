@@ -3,14 +3,18 @@
 What was compiled is kept beside the file it stands in, or in the user's cache folder, and made anew when that file changes:
 not when another does that it calls (https://numba.readthedocs.io/en/stable/developer/caching.html). So what calls each other
 stands in one file.
+
+Numba is loaded when the first of them is called: it takes as long as all else that a short command needs of a memory.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec, TypeVar
+from functools import cache
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -19,18 +23,76 @@ _R = TypeVar("_R")
 _Number = TypeVar("_Number", bound=np.generic)
 
 _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True}
-_FUSED: Final = {"contract"}
-_FREE: Final = {"contract", "reassoc", "nnan", "nsz"}
+_FUSED: Final = frozenset({"contract"})
+_FREE: Final = frozenset({"contract", "reassoc", "nnan", "nsz"})
+_loading: Final = threading.RLock()
+_tell: Callable[[], object] | None = None
+
+
+class _Compiled(Generic[_P, _R]):
+    """A function that is machine code from its first call on.
+
+    Args:
+        function: to be compiled; what it calls of its own file is compiled with it.
+        arithmetic: what of the rules of floating point may be broken.
+    """
+
+    _of_files: Final[dict[str, list[_Compiled[Any, Any]]]] = {}
+
+    def __init__(self, function: Callable[_P, _R], arithmetic: frozenset[str]) -> None:
+        self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, function
+        self._arithmetic = arithmetic
+        self._machine_code: Callable[_P, _R] | None = None
+        self._of_files.setdefault(function.__module__, []).append(self)
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return (self._machine_code or self._loaded())(*args, **kwargs)
+
+    def _loaded(self) -> Callable[_P, _R]:
+        with _loading:
+            if self._machine_code is None:
+                _listen()
+                module = self.__wrapped__.__module__
+                # Compiled code finds what it calls among the names of its file.
+                for each in self._of_files[module]:
+                    each._machine_code = _dispatcher(each.__wrapped__, each._arithmetic)
+                    setattr(sys.modules[module], each.__name__, each._machine_code)
+            assert self._machine_code is not None
+            return self._machine_code
 
 
 def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A function as machine code: products may be fused with sums, and nothing else is reordered."""
-    return _compiled(function, _FUSED)
+    return _Compiled(function, _FUSED)
 
 
 def compiled_freely(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """A function as machine code that may add in any order, so that the last bits are of no account, and knows no nan."""
-    return _compiled(function, _FREE)
+    return _Compiled(function, _FREE)
+
+
+def tell_of_compiling(tell: Callable[[], object]) -> None:
+    """Have something called when this process compiles for the first time; it takes seconds, and is kept for later ones."""
+    global _tell
+    _tell = tell
+
+
+@cache
+def _listen() -> None:
+    """Notice when a function is compiled because it is not found in the cache."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, event: object) -> None:
+            global _tell
+            tell, _tell = _tell, None
+            if tell is not None:
+                tell()
+
+        def on_end(self, event: object) -> None:
+            """Nothing to tell."""
+
+    event.register("numba:compile", Listener())  # type: ignore[no-untyped-call]
 
 
 def fixed(array: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
@@ -43,8 +105,10 @@ def fixed(array: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
     return view
 
 
-def _compiled(function: Callable[_P, _R], arithmetic: set[str]) -> Callable[_P, _R]:
-    options = _OPTIONS | {"fastmath": arithmetic}
+def _dispatcher(function: Callable[_P, _R], arithmetic: frozenset[str]) -> Callable[_P, _R]:
+    import numba
+
+    options = _OPTIONS | {"fastmath": set(arithmetic)}
     try:
         result: Callable[_P, _R] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder nor the user's can be written to

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+import structlog
 
 from bot.cli.terminal import console
 from bot.config import Config, Layers, read_layers
 from bot.errors import UsageError
 from bot.logs import configure_logs
+from memory_store.machine_code import tell_of_compiling
 from strategies.bars import Calendar, parse_interval, parse_time
 
 if TYPE_CHECKING:
     from bot.assembly import Home
     from bot.market.candles import CandleStore
+
+log = structlog.get_logger()
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -53,9 +57,14 @@ def standard_options(command: Command) -> Command:
         layers = read_layers(config_file, overrides=overrides)
         config = layers.config()
         configure_logs(config, to=console)
+        tell_of_compiling(_say_what_takes_long)
         return command(Context(config, as_json, layers), **rest)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _say_what_takes_long() -> None:
+    log.info("compiling for this processor, which takes some 20 seconds once after an installation or an update")
 
 
 def market_options(command: Command) -> Command:

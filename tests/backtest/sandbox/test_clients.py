@@ -24,7 +24,7 @@ BARS = bars_of((100, 100, 100, 100), (100, 106, 100, 105), (105, 105, 105, 105))
 ORDER = {"category": "linear", "symbol": "BTCUSDT"}
 
 NO_FASTER_THAN_A_NETWORK = FaultPlan(
-    (FaultRule(Fault.DELAY, "subscribe", seconds=0.1), FaultRule(Fault.DELAY, "order.*", seconds=0.05))
+    (FaultRule(Fault.DELAY, "subscribe", seconds=0.3), FaultRule(Fault.DELAY, "order.*", seconds=0.1))
 )
 """pybit notes a subscription or a request only after it has sent it: an answer that comes before that kills its thread without
 a word, and the next subscription waits for ever."""

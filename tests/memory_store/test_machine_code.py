@@ -1,0 +1,38 @@
+"""Compiled code: loaded when it is needed, compiled once, and that is said."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def said_by(program: str, **environment: str) -> list[str]:
+    """Lines that a new process prints."""
+    whole = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run([sys.executable, "-c", program], env=whole, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_memory_that_is_not_asked_loads_no_compiler():
+    program = "import sys, memory_store; print('numba' in sys.modules)"
+    assert said_by(program) == ["False"]
+
+
+def test_that_something_is_compiled_is_told_once_and_not_again_by_who_finds_it_kept(tmp_path):
+    program = """
+import numpy as np
+from memory_store.index import rescore
+from memory_store.machine_code import tell_of_compiling
+from memory_store.moments import cluster_moments
+tell_of_compiling(lambda: print("compiling"))
+print(rescore(np.ones((2, 3), np.float32), np.ones(3, np.float32)).tolist())
+print(cluster_moments(np.array([[0, 9, 1]]), np.ones((1, 3), bool), 5).tolist())
+"""
+    numbers = ["[3.0, 3.0]", "[[0, 1, 0]]"]
+    kept = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert said_by(program, **kept) == ["compiling", *numbers]
+    assert said_by(program, **kept) == numbers
