@@ -30,7 +30,7 @@ from memory_store.search_results import SearchResults
 class Terms:
     """What the answers of an outlook rest on: tells of each whether it holds when its time has come.
 
-    It refers to no ring, so that a copy of the process can make it for this one.
+    It refers to no ring: whoever keeps it keeps no memory alive.
     """
 
     as_of: tuple[int, ...]

@@ -42,9 +42,15 @@ def rescore(keys: KeyArray, query: KeyArray) -> ScoreArray:
 
     Returns:
         ``[m]``.
+
+    Raises:
+        ValueError: they do not fit each other: compiled code, which checks no bounds, would read past their end.
     """
+    queries = query if query.ndim == 2 else query[None]
+    if keys.shape[1] != queries.shape[1] or len(queries) not in (1, len(keys)):
+        raise ValueError(f"queries of shape {query.shape} do not fit keys of shape {keys.shape}")
     scores = np.empty(len(keys), dtype=np.float64)
-    score_rows(fixed(keys), fixed(query if query.ndim == 2 else query[None]), scores)
+    score_rows(fixed(keys), fixed(queries), scores)
     return scores
 
 
@@ -117,7 +123,7 @@ def candidates(
         leaders = _largest(np.concatenate((leaders, peaks), axis=1), k)
         floor = _floor(leaders, margin)
         floor[~complete] = np.inf
-        rows, slots, values = reaching(blocks, peaks, floor)
+        rows, slots, values = _reaching(blocks, peaks, floor)
         found.append((rows, slots + start, values))
         if give_up is not None:
             seen += np.bincount(rows, minlength=n)
@@ -146,7 +152,7 @@ def _floor(leaders: KeyArray, margin: ScoreArray) -> KeyArray:
     return np.maximum(np.nextafter(floor, np.float32(-np.inf)), _LOWEST)
 
 
-def reaching(
+def _reaching(
     blocks: npt.NDArray[Number], peaks: npt.NDArray[Number], floor: npt.NDArray[Number]
 ) -> tuple[IntArray, IntArray, npt.NDArray[Number]]:
     """Row, slot and score of every score that reaches its row's floor, in the order of rows.

@@ -2,7 +2,7 @@
 
 What was compiled is kept beside the file it stands in, or in the user's cache folder, and made anew when that file changes:
 not when another does that it calls (https://numba.readthedocs.io/en/stable/developer/caching.html). So what calls each other
-stands in one file.
+stands in one file. Nor is it made anew when the options below change: whoever changes them has to empty these folders.
 
 Numba is loaded when the first of them is called: it takes as long as all else that a short command needs of a memory.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, update_wrapper
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -40,7 +40,8 @@ class _Compiled(Generic[_P, _R]):
     _of_files: Final[dict[str, list[_Compiled[Any, Any]]]] = {}
 
     def __init__(self, function: Callable[_P, _R], arithmetic: frozenset[str]) -> None:
-        self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, function
+        update_wrapper(self, function)
+        self.__wrapped__ = function
         self._arithmetic = arithmetic
         self._machine_code: Callable[_P, _R] | None = None
         self._of_files.setdefault(function.__module__, []).append(self)
@@ -53,10 +54,13 @@ class _Compiled(Generic[_P, _R]):
             if self._machine_code is None:
                 _listen()
                 module = self.__wrapped__.__module__
-                # Compiled code finds what it calls among the names of its file.
-                for each in self._of_files[module]:
-                    each._machine_code = _dispatcher(each.__wrapped__, each._arithmetic)
-                    setattr(sys.modules[module], each.__name__, each._machine_code)
+                made = [(each, _dispatcher(each.__wrapped__, each._arithmetic)) for each in self._of_files[module]]
+                # Compiled code finds what it calls among the names of its file. They are all there before another thread can
+                # call one, as what once failed to compile fails for ever.
+                for each, machine_code in made:
+                    setattr(sys.modules[module], each.__wrapped__.__name__, machine_code)
+                for each, machine_code in made:
+                    each._machine_code = machine_code
             assert self._machine_code is not None
             return self._machine_code
 

@@ -72,7 +72,7 @@ class Ring:
     def __init__(self, config: BankConfig) -> None:
         self.config = config
         self.number = next(_numbers)
-        """Tells it from all others of this process; a copy that another process has keeps it."""
+        """Tells it from all others of this process."""
         self.slots: Slots = TurningSlots(config.capacity) if config.eviction is Eviction.FIFO else FreeSlots()
         size = -(-config.capacity // BLOCK) * BLOCK
         self.ids: IntArray = np.full(size, EMPTY, dtype=np.int64)

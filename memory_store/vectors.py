@@ -50,7 +50,7 @@ def prepare_one(vector: npt.ArrayLike, config: BankConfig, what: str) -> tuple[K
     length = sqrt(square)
     if config.metric is not Metric.COSINE:
         return row, length
-    return (row / np.float64(length)).astype(np.float32), UNIT_LENGTH
+    return np.divide(row, length, dtype=np.float64).astype(np.float32), UNIT_LENGTH
 
 
 def _check_length(square: float, config: BankConfig, what: str) -> None:

@@ -26,7 +26,7 @@ from strategies.features import FEATURE_NAMES, LOG_RETURN_FEATURE, FeatureState,
 from strategies.memory_rules import EVERY_BAR, MemoryRules
 from strategies.outcomes import trailing_volatility
 from strategies.proposals import ProposalPlan
-from strategies.readout import HasQuantiles, MemoryView, neighbours, read_out
+from strategies.readout import HasQuantiles, MemoryView, compile_read_out, neighbours, read_out
 from strategies.recorder import Key, MemoryRecorder, Recall, recall_of
 from strategies.regimes import RegimeState
 from strategies.shape import SHAPE_DIMENSION, SHAPE_VERSION, SHAPE_WARMUP, SHAPE_WINDOW, shape_key, shape_keys
@@ -178,6 +178,7 @@ class SimilarityStrategy(Strategy):
         self.symbols = tuple(symbols)
         self.interval = interval
         self._primary = self.settings.horizons.index(self.settings.primary)
+        compile_read_out()
         self._cluster_ms = (SHAPE_WINDOW + self.settings.primary) * interval_ms(interval)
         self._policy = self.settings.rules.policy(temperature=self.settings.temperature, cluster_ms=self._cluster_ms)
         self._states = self._fresh_states()

@@ -14,7 +14,7 @@ from strategies.memory_transformer.bundle import Bundle
 from strategies.memory_transformer.forecaster import Forecaster
 from strategies.memory_transformer.prospect import Appraisal, Block, Findings, Prospect, appraisals_of
 from strategies.memory_transformer.streaming import EncodedBar
-from strategies.readout import read_out_columns
+from strategies.readout import compile_read_out, read_out_columns
 
 _AT_ONCE: Final = 48
 """Bars answered together at most, as far as no outcome is missing that they may see."""
@@ -51,9 +51,9 @@ class Appraiser:
         # Outcomes of moments closer than this overlap, or nearly so: together they are one piece of evidence.
         self._cluster_ms = (config.primary_horizon + config.embargo) * interval_ms(bundle.interval)
         self._policy = rules.policy(temperature=self._temperature, cluster_ms=self._cluster_ms)
+        self._symbols = symbols
         self._alone_at_once = config.block
-        # A block is proposed up to so many bars before it begins, and serves until it ends.
-        self._skip_oldest = max(config.block, _AHEAD + _BLOCK) * symbols
+        compile_read_out()
 
     def appraise(
         self,
@@ -117,13 +117,13 @@ class Appraiser:
 
     def _proposed(self, bank: MemoryBank, prospect: Prospect, row: int, now: int) -> Block:
         """The block of a bar. A second thread begins with those that come after it."""
-        has_help = bank.second_thread is not None
+        has_help = self._is_helped(bank)
         block, size = prospect.block(row), _BLOCK if has_help else self._alone_at_once
         if block is None:
             block = prospect.cut(size, row)
             assert block is not None, "a bar of a prospect is in one of its blocks"
         while has_help and (later := prospect.cut(size, row + _AHEAD)) is not None:
-            later.proposal = bank.begin_proposal(later.encoded.keys, **self._wanted(now))
+            later.proposal = bank.begin_proposal(later.encoded.keys, **self._wanted(bank, now))
         return block
 
     def _proposal(self, bank: MemoryBank, block: Block, now: int) -> Proposal:
@@ -131,11 +131,17 @@ class Appraiser:
         if isinstance(block.proposal, ComingProposal):
             block.proposal = bank.proposal_of(block.proposal)
         if block.proposal is None:
-            block.proposal = bank.propose(block.encoded.keys, **self._wanted(now))
+            block.proposal = bank.propose(block.encoded.keys, **self._wanted(bank, now))
         return block.proposal
 
-    def _wanted(self, now: int) -> _Wanted:
-        return _Wanted(as_of=now, k=self._neighbors, skip_oldest=self._skip_oldest)
+    def _wanted(self, bank: MemoryBank, now: int) -> _Wanted:
+        # A block is proposed up to so many bars before it begins, and serves until it ends.
+        bars = _AHEAD + _BLOCK if self._is_helped(bank) else self._alone_at_once
+        return _Wanted(as_of=now, k=self._neighbors, skip_oldest=bars * self._symbols)
+
+    def _is_helped(self, bank: MemoryBank) -> bool:
+        """Whether a second thread works ahead, and not of so many symbols that hardly anything is sure to stay until then."""
+        return bank.second_thread is not None and (_AHEAD + _BLOCK) * self._symbols <= bank.config.capacity // 4
 
     def _appraisals(
         self,

@@ -37,6 +37,12 @@ def test_a_rescored_row_does_not_depend_on_its_company(seed, dimension, count, d
     assert rescore(keys, np.tile(query, (count, 1))).tobytes() == together.tobytes()
 
 
+@pytest.mark.parametrize("shape", [(2,), (4,), (2, 3), (1, 2)])
+def test_queries_that_do_not_fit_their_keys_are_refused(shape):
+    with pytest.raises(ValueError, match="do not fit keys"):
+        rescore(np.ones((3, 3), dtype=np.float32), np.ones(shape, dtype=np.float32))
+
+
 def test_a_rescored_row_is_the_same_on_both_sides_of_a_chunk():
     """More rows than are widened at once."""
     random = np.random.default_rng(1)

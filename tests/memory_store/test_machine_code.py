@@ -36,3 +36,34 @@ print(cluster_moments(np.array([[0, 9, 1]]), np.ones((1, 3), bool), 5).tolist())
     kept = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert said_by(program, **kept) == ["compiling", *numbers]
     assert said_by(program, **kept) == numbers
+
+
+def test_two_threads_may_need_it_at_once(tmp_path):
+    """What was compiled while its file was half loaded would fail for ever."""
+    program = """
+import threading, time
+import numpy as np
+from memory_store import machine_code
+from memory_store.ranking import Best, add_pairs
+from memory_store.machine_code import fixed
+
+made, quick = machine_code._dispatcher, threading.Barrier(2)
+def slowly(*given):
+    time.sleep(0.02)
+    return made(*given)
+machine_code._dispatcher = slowly
+
+def ask():
+    quick.wait()
+    best = Best.none(1, 2)
+    keys, slots = fixed(np.eye(3, dtype=np.float32)), fixed(np.arange(3))
+    add_pairs(keys, slots, fixed(keys[:1]), fixed(np.zeros(3, np.int64)), slots, best)
+    answers.append(best.ids.tolist())
+
+answers = []
+threads = [threading.Thread(target=ask) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(answers)
+"""
+    assert said_by(program, NUMBA_CACHE_DIR=str(tmp_path)) == ["[[[0, 1]], [[0, 1]]]"]

@@ -154,3 +154,9 @@ def test_neighbours_are_listed_best_first_with_their_share_and_outcome():
     assert (first.outcome, second.outcome) == (0.1, -0.2)
     assert first.weight + second.weight == pytest.approx(1.0)
     assert first.weight > second.weight
+
+
+def test_a_row_without_a_value_has_no_quantiles():
+    values = np.array([[np.inf, np.inf], [1.0, np.inf]])
+    levels = weighted_quantiles(values, np.array([[0.0, 0.0], [1.0, 0.0]]), (0.1, 0.9))
+    assert np.isnan(levels[0]).all() and levels[1].tolist() == [1.0, 1.0]
